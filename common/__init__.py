@@ -1,0 +1,1 @@
+"""Leaf helpers. Imports nothing of ours."""

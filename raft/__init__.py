@@ -1,0 +1,1 @@
+"""Consensus. Knows nothing of locks, queues or caches; imports only `raft.core`, itself and `common`."""

@@ -1,0 +1,1 @@
+"""The Raft protocol without I/O: no clock, socket, file, task, logger or global random."""

@@ -1,0 +1,142 @@
+"""The messages between nodes, one frozen dataclass each (paper Figure 2; thesis 3.10, 4.2.3, 6.4, 9.6).
+
+Every message names its `sender`, its receiver `to` and the sender's `term`. `sequence` is chosen by the
+requester and echoed by the reply. A leader's sequences rise strictly, so a reply proves that the follower
+still followed after that request was *sent*: ReadIndex rounds and leases are counted in them.
+"""
+
+from dataclasses import dataclass
+
+from raft.core.types import Entry, Index, NodeId, SnapshotMeta, Term
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVote:
+    """Paper 5.2. With `pre_vote`, `term` is the term that the sender *would* campaign in (thesis 9.6) and
+    nobody's term changes. With `transfer`, the old leader asked for this election: receivers that still
+    hear a leader must not ignore it (thesis 3.10)."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+    last_log_index: Index
+    last_log_term: Term
+    pre_vote: bool = False
+    transfer: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RequestVoteReply:
+    """`term` is the responder's current term, except for a granted pre-vote, where it is the asked one."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+    granted: bool
+    pre_vote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntries:
+    """Paper 5.3. Without entries it is a heartbeat or carries a new commit index."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+    prev_log_index: Index
+    prev_log_term: Term
+    leader_commit: Index
+    entries: tuple[Entry, ...] = ()
+    #: The lease that this message grants: `(sequence of a reply of the follower's, duration in ms)`;
+    #: `(0, 0)` grants none. The cache's coherence protocol counts it from the follower's own send time.
+    lease: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class AppendEntriesReply:
+    """On success `match_index` is the last entry that this request proved equal, durable at the follower.
+    On refusal `match_index` is 0 and the hint says where the logs may meet (paper 5.3, last paragraphs):
+    `hint_index` is the highest index worth probing, `hint_term` the follower's term there."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+    success: bool
+    match_index: Index = 0
+    #: On refusal: the `prev_log_index` that was refused, so that a stale refusal is told apart.
+    rejected_index: Index = 0
+    hint_index: Index = 0
+    hint_term: Term = 0
+    #: Highest index that the follower has applied; the leader's coherence bookkeeping reads it.
+    applied_index: Index = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshot:
+    """Paper 7. The core sees the snapshot whole; the driver streams its data in chunks below this message."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+    snapshot: SnapshotMeta
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSnapshotReply:
+    """`match_index` is the index up to which the follower's state is now durable."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+    match_index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class ReadIndex:
+    """A follower asks the leader for an index at which its reads are linearizable (thesis 6.4). `sequence`
+    is unique over restarts of the asker: a reply is never taken for another question's."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadIndexReply:
+    """`index` 0 means refused: the receiver does not lead."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+    index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """The leader tells its chosen successor to campaign at once (thesis 3.10)."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+
+
+Message = (
+    RequestVote
+    | RequestVoteReply
+    | AppendEntries
+    | AppendEntriesReply
+    | InstallSnapshot
+    | InstallSnapshotReply
+    | ReadIndex
+    | ReadIndexReply
+    | TimeoutNow
+)

@@ -1,0 +1,85 @@
+"""The nouns of the protocol: entries, hard state, roles, configurations.
+
+Everything here is immutable data. Times are integer milliseconds; which clock they belong to is said at each
+field. Node ids are short printable strings such as `node1`.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+NodeId = str
+Term = int
+Index = int
+
+#: The id that stands for "nobody": no vote cast in this term, no leader known.
+NOBODY: NodeId = ""
+
+
+class Role(IntEnum):
+    """What a node is in the current term. The numbers are part of the HTTP contract, except `PRE_CANDIDATE`,
+    which `/health` reports as 1 like `CANDIDATE`."""
+
+    FOLLOWER = 0
+    CANDIDATE = 1
+    LEADER = 2
+    PRE_CANDIDATE = 3
+
+
+class EntryKind(IntEnum):
+    """What an entry's data means. The numbers are on disk and on the wire: never reuse one."""
+
+    #: Opaque bytes for the state machine.
+    COMMAND = 0
+    #: Empty: a new leader's first entry of its term (paper section 8).
+    NOOP = 1
+    #: Empty: moves cluster time forward when something is due and no traffic flows.
+    ADVANCE = 2
+    #: An encoded `Configuration` (thesis section 4.1).
+    CONFIGURATION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the replicated log (paper section 5.3)."""
+
+    #: Position in the log; the first entry ever has index 1.
+    index: Index
+    #: Term of the leader that created it.
+    term: Term
+    #: Cluster time in milliseconds, stamped by that leader; never falls along the log.
+    time_ms: int
+    kind: EntryKind
+    #: Command bytes, or the encoded configuration, or empty.
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HardState:
+    """What must be durable before any message of its term leaves (paper Figure 2): one record, never two."""
+
+    term: Term = 0
+    vote: NodeId = NOBODY
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Who takes part. Voters count in quorums; learners receive the log and count nowhere (thesis 4.2.1).
+    Both are sorted tuples so that every walk over peers has one order."""
+
+    voters: tuple[NodeId, ...] = ()
+    learners: tuple[NodeId, ...] = ()
+
+    @property
+    def members(self) -> tuple[NodeId, ...]:
+        return tuple(sorted((*self.voters, *self.learners)))
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMeta:
+    """What a snapshot stands for: the state after applying every entry up to `index`."""
+
+    index: Index = 0
+    term: Term = 0
+    #: Cluster time of the entry at `index`.
+    time_ms: int = 0
+    configuration: Configuration = Configuration()

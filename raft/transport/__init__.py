@@ -1,0 +1,1 @@
+"""How messages travel between the nodes of a group."""

@@ -1,0 +1,1 @@
+"""The applications on top of Raft, and the process that hosts them."""

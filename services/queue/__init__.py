@@ -1,0 +1,1 @@
+"""The queue service: commands (what can be said), machine (what it does), routes (how HTTP says it)."""
