@@ -1,0 +1,38 @@
+"""What a core is told once, at its creation. Times are milliseconds of the node's own clock."""
+
+from dataclasses import dataclass
+
+from raft.core.types import NodeId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreConfig:
+    """Limits and times of one core. All nodes of a group should be given the same times."""
+
+    id: NodeId
+    heartbeat_ms: int = 50
+    #: A follower that heard from a leader within this time grants no vote (paper 6, thesis 4.2.3).
+    election_timeout_min_ms: int = 400
+    #: Election timeouts are drawn evenly from min to max (paper 5.2). A leader that has not been acknowledged
+    #: by a quorum for `max` steps down (CheckQuorum).
+    election_timeout_max_ms: int = 800
+    #: Upper bound of the random delay before the pre-vote of a follower whose connection from the leader broke.
+    fast_election_delay_max_ms: int = 40
+    pre_vote: bool = True
+    check_quorum: bool = True
+
+    #: One AppendEntries carries at most this many entries and, beyond its first, this many bytes.
+    append_entries_max: int = 1024
+    append_bytes_max: int = 1 << 20
+    #: AppendEntries with entries that may be unanswered per follower in state REPLICATE.
+    inflight_messages_max: int = 64
+    inflight_bytes_max: int = 8 << 20
+    #: Bytes of entries that a leader takes beyond the commit index; the first proposal always fits.
+    uncommitted_bytes_max: int = 32 << 20
+    #: Entries and bytes handed out for apply in one `Ready`: what the event loop does in one go.
+    committed_entries_max: int = 2048
+    committed_bytes_max: int = 4 << 20
+    #: Reads that may wait for a ReadIndex round.
+    reads_waiting_max: int = 10_000
+    #: A learner is promoted once it lacks at most this many entries.
+    learner_lag_max: int = 64

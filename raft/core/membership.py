@@ -1,0 +1,144 @@
+"""Cluster membership changes, one server at a time: thesis section 4 (single-server bug: raft-dev 2015).
+
+A configuration is used as soon as it is in the log, committed or not (4.1). A leader proposes a change only
+after it has committed an entry of its own term, and while no other change is uncommitted. New servers join as
+learners and are promoted when they have caught up (4.2.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from raft.core.errors import ConfigurationRefused, NotLeading
+from raft.core.progress import Progress
+from raft.core.types import NOBODY, Configuration, Entry, EntryKind, Index, NodeId, Role
+
+if TYPE_CHECKING:
+    from raft.core.raft import RaftCore
+
+
+def encode_configuration(configuration: Configuration) -> bytes:
+    """`voter,voter;learner` in ASCII; node ids hold neither commas nor semicolons."""
+    return (",".join(configuration.voters) + ";" + ",".join(configuration.learners)).encode("ascii")
+
+
+def decode_configuration(data: bytes) -> Configuration:
+    """Raises ValueError where the bytes are no configuration."""
+    voters, learners = data.decode("ascii").split(";")
+    return Configuration(
+        tuple(sorted(voter for voter in voters.split(",") if voter)),
+        tuple(sorted(learner for learner in learners.split(",") if learner)),
+    )
+
+
+class ConfigurationHistory:
+    """The configurations in the log, newest last, behind the one that the snapshot or the start gave."""
+
+    def __init__(self, index: Index, base: Configuration, entries: Sequence[Entry]) -> None:
+        self._history: list[tuple[Index, Configuration]] = [(index, base)]
+        self.append(entries)
+
+    @property
+    def latest(self) -> Configuration:
+        return self._history[-1][1]
+
+    @property
+    def latest_index(self) -> Index:
+        return self._history[-1][0]
+
+    def append(self, entries: Sequence[Entry]) -> bool:
+        """`entries` went into the log, replacing what stood there. True where the configuration changed."""
+        before = self.latest
+        while len(self._history) > 1 and self._history[-1][0] >= entries[0].index if entries else False:
+            self._history.pop()
+        for entry in entries:
+            if entry.kind is EntryKind.CONFIGURATION:
+                self._history.append((entry.index, decode_configuration(entry.data)))
+        return self.latest != before
+
+    def at(self, index: Index) -> Configuration:
+        """The configuration that a snapshot at `index` must carry."""
+        for since, configuration in reversed(self._history):
+            if since <= index:
+                return configuration
+        return self._history[0][1]
+
+    def compact(self, index: Index) -> None:
+        while len(self._history) > 1 and self._history[1][0] <= index:
+            del self._history[0]
+
+
+def changed(current: Configuration, *, add: NodeId = NOBODY, remove: NodeId = NOBODY) -> Configuration:
+    """`current` with one server added as learner, a learner promoted (added once more), or a server removed.
+
+    Raises:
+        ConfigurationRefused: the change changes nothing or leaves no voter.
+    """
+    voters, learners = set(current.voters), set(current.learners)
+    if remove:
+        if remove not in voters | learners:
+            raise ConfigurationRefused(f"{remove} is no member")
+        voters.discard(remove)
+        learners.discard(remove)
+        if not voters:
+            raise ConfigurationRefused(f"{remove} is the last voter")
+    elif add in voters:
+        raise ConfigurationRefused(f"{add} votes already")
+    elif add in learners:
+        learners.discard(add)
+        voters.add(add)
+    else:
+        learners.add(add)
+    return Configuration(tuple(sorted(voters)), tuple(sorted(learners)))
+
+
+def propose(raft: RaftCore, configuration: Configuration) -> Index:
+    """Append a configuration that differs from the latest by one server; returns its index.
+
+    Raises:
+        NotLeading, ConfigurationRefused.
+    """
+    if raft.state.role is not Role.LEADER:
+        raise NotLeading
+    if raft.log.commit_index < raft.term_start_index:
+        raise ConfigurationRefused("the leader has not committed in its term yet; try again")
+    if raft.configurations.latest_index > raft.log.commit_index:
+        raise ConfigurationRefused("another membership change is under way; try again")
+    if raft.transfer.to:
+        raise ConfigurationRefused("leadership is being handed over; try again")
+    current = raft.configuration
+    if len(set(current.voters) ^ set(configuration.voters)) > 1 or not configuration.voters:
+        raise ConfigurationRefused("one voter can be added or removed at a time")
+    raft.append_own(EntryKind.CONFIGURATION, (encode_configuration(configuration),))
+    return raft.log.last_index
+
+
+def on_entries_appended(raft: RaftCore, entries: Sequence[Entry]) -> None:
+    """Use a new configuration at once; go back to the earlier one where its entry was replaced."""
+    if not raft.configurations.append(entries) or raft.state.role is not Role.LEADER:
+        return
+    members = raft.configuration.members
+    for peer in members:
+        if peer != raft.id and peer not in raft.progress:
+            raft.progress[peer] = Progress(next_index=raft.log.last_index + 1, now_ms=raft.now_ms)
+    raft.progress = {peer: raft.progress[peer] for peer in members if peer != raft.id}
+
+
+def on_committed(raft: RaftCore) -> None:
+    """Leader: a removed leader steps down once its removal is committed (thesis 4.2.2)."""
+    if raft.configurations.latest_index <= raft.log.commit_index and not raft.is_voter:
+        raft.retiring = True
+
+
+def maybe_promote(raft: RaftCore, peer: NodeId) -> bool:
+    """Leader: a learner that has caught up becomes a voter."""
+    if peer not in raft.configuration.learners or raft.progress[peer].applied_index == 0:
+        return False
+    if raft.log.last_index - raft.progress[peer].match_index > raft.config.learner_lag_max:
+        return False
+    try:
+        propose(raft, changed(raft.configuration, add=peer))
+    except ConfigurationRefused:
+        return False
+    return True

@@ -1,0 +1,143 @@
+"""What a leader knows of one peer, and how much it may send it (etcd's flow control; paper 5.3, 7).
+
+PROBE      where the logs meet is unknown: one AppendEntries at a time
+REPLICATE  they meet: entries are sent ahead of the answers, within a window
+SNAPSHOT   the peer needs entries that are compacted away: a snapshot is under way, no entries are sent
+"""
+
+from collections import deque
+from enum import Enum
+
+from raft.core.types import Index
+
+#: Send times remembered per peer; losing an old one only makes its late reply prove less.
+SEND_TIMES_MAX = 256
+
+
+class ProgressState(Enum):
+    PROBE = "probe"
+    REPLICATE = "replicate"
+    SNAPSHOT = "snapshot"
+
+
+class Progress:
+    """One peer's replication state; its fields are assigned in this file only."""
+
+    __slots__ = (
+        "_inflight",
+        "_send_times",
+        "acked_sent_ms",
+        "acked_sequence",
+        "applied_index",
+        "commit_sent",
+        "inflight_bytes",
+        "match_index",
+        "next_index",
+        "probe_sent",
+        "snapshot_index",
+        "state",
+    )
+
+    def __init__(self, *, next_index: Index, now_ms: int) -> None:
+        self.state = ProgressState.PROBE
+        #: Highest index known to be equal and durable there (paper: matchIndex).
+        self.match_index: Index = 0
+        #: Next index to send (paper: nextIndex); always above `match_index`.
+        self.next_index: Index = next_index
+        #: PROBE: an AppendEntries is out and its answer, or the next heartbeat's, is awaited.
+        self.probe_sent = False
+        #: SNAPSHOT: the last index of the snapshot under way.
+        self.snapshot_index: Index = 0
+        #: Highest commit index that this peer was sent.
+        self.commit_sent: Index = 0
+        #: Newest sequence that it answered in this leadership, and when that was *sent*, by the leader's clock.
+        self.acked_sequence = 0
+        self.acked_sent_ms = now_ms
+        #: As the peer last reported.
+        self.applied_index: Index = 0
+        self.inflight_bytes = 0
+        self._inflight: deque[tuple[int, Index, int]] = deque()
+        self._send_times: deque[tuple[int, int]] = deque(maxlen=SEND_TIMES_MAX)
+
+    @property
+    def inflight_messages(self) -> int:
+        return len(self._inflight)
+
+    def become_probe(self) -> None:
+        """Find anew where the logs meet, from the last proven point, or from behind a snapshot under way."""
+        self.next_index = self.match_index + 1
+        self._enter(ProgressState.PROBE)
+
+    def become_snapshot(self, index: Index) -> None:
+        self._enter(ProgressState.SNAPSHOT)
+        self.snapshot_index = index
+
+    def may_send_entries(self, *, messages_max: int, bytes_max: int) -> bool:
+        if self.state is ProgressState.REPLICATE:
+            return len(self._inflight) < messages_max and self.inflight_bytes < bytes_max
+        return self.state is ProgressState.PROBE and not self.probe_sent
+
+    def on_sent(self, sequence: int, now_ms: int) -> None:
+        """Any AppendEntries was sent; its answer will date the follower's allegiance from `now_ms`."""
+        self._send_times.append((sequence, now_ms))
+
+    def on_entries_sent(self, sequence: int, last_index: Index, size: int) -> None:
+        """Entries up to `last_index`, `size` bytes of them, were sent."""
+        if self.state is ProgressState.REPLICATE:
+            self.next_index = last_index + 1
+            self._inflight.append((sequence, last_index, size))
+            self.inflight_bytes += size
+        else:
+            self.probe_sent = True
+
+    def on_answer(self, sequence: int) -> None:
+        """Any answer of this term, success or refusal, shows that it followed after `sequence` was sent."""
+        if sequence <= self.acked_sequence:
+            return
+        self.acked_sequence = sequence
+        while self._send_times and self._send_times[0][0] <= sequence:
+            self.acked_sent_ms = self._send_times.popleft()[1]
+
+    def on_match(self, match_index: Index) -> bool:
+        """The logs are equal and durable up to `match_index`. True where that is news."""
+        while self._inflight and self._inflight[0][1] <= match_index:
+            self.inflight_bytes -= self._inflight.popleft()[2]
+        news = match_index > self.match_index
+        answers_probe = match_index >= self.next_index - 1
+        if news:
+            self.match_index = match_index
+            self.next_index = max(self.next_index, match_index + 1)
+        if self.state is ProgressState.PROBE and answers_probe:
+            self._enter(ProgressState.REPLICATE)
+        elif self.state is ProgressState.SNAPSHOT and self.match_index >= self.snapshot_index:
+            self.become_probe()
+        return news
+
+    def on_refusal(self, rejected_index: Index, meet_index: Index) -> bool:
+        """The entry before those sent was refused; `meet_index` is the best guess where the logs meet.
+        False where the refusal is stale (openraft fbbf37b1, CCF#3723: a stale one must not rewind)."""
+        if rejected_index <= self.match_index:
+            return False
+        if self.state is ProgressState.REPLICATE:
+            self.become_probe()
+            return True
+        if self.state is not ProgressState.PROBE or self.next_index - 1 != rejected_index:
+            return False
+        self.next_index = max(min(rejected_index, meet_index + 1), self.match_index + 1)
+        self.probe_sent = False
+        return True
+
+    def on_snapshot_failed(self) -> None:
+        if self.state is ProgressState.SNAPSHOT:
+            self.become_probe()
+
+    def resume_probe(self) -> None:
+        """A heartbeat was answered: a probe that is still unanswered may have been lost."""
+        self.probe_sent = False
+
+    def _enter(self, state: ProgressState) -> None:
+        self.state = state
+        self.probe_sent = False
+        self.snapshot_index = 0
+        self.inflight_bytes = 0
+        self._inflight.clear()

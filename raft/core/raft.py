@@ -1,0 +1,412 @@
+"""RaftCore: feed it events, then drain one `Ready`. One node's whole protocol state, without I/O.
+
+    receive / tick / propose / read / persisted / applied / peer_lost / ...   ->   take_ready()
+
+Every event brings `now_ms`, the node's own clock; randomness is the `Random` given at creation. Handlers live in
+the file named for their topic; this file holds the state that they share, dispatches, and decides in one place
+(`send`) which message may leave before the disk has answered.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+
+from raft.core import election, membership, messages, reads, replication, snapshotting, transfer
+from raft.core.config import CoreConfig
+from raft.core.election import Election
+from raft.core.errors import NotLeading, TooMuchUncommitted, TransferInProgress
+from raft.core.log import RaftLog
+from raft.core.membership import ConfigurationHistory
+from raft.core.messages import Message
+from raft.core.progress import Progress
+from raft.core.reads import ReadRounds
+from raft.core.ready import CoreStatus, Persist, ReadState, Ready
+from raft.core.state import ServerState
+from raft.core.transfer import Transfer
+from raft.core.types import (
+    NOBODY,
+    Configuration,
+    Entry,
+    EntryKind,
+    HardState,
+    Index,
+    NodeId,
+    Role,
+    SnapshotMeta,
+    Term,
+)
+
+#: Only the leader of a term sends these: they make their sender the leader of that term.
+FROM_LEADER = (messages.AppendEntries, messages.InstallSnapshot)
+#: Handled in any term: their handlers judge the term themselves.
+VOTING = (messages.RequestVote,)
+
+
+class RaftCore:
+    """One replica of one group.
+
+    Args:
+        config: times and limits.
+        configuration: the members to start with; a snapshot or an entry in the log overrides it.
+        hard_state, snapshot, entries: what the disk held; all of it counts as durable.
+        random: the only source of chance.
+        now_ms: the node's clock at this moment.
+    """
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        configuration: Configuration,
+        *,
+        random: Random,
+        now_ms: int,
+        hard_state: HardState | None = None,
+        snapshot: SnapshotMeta | None = None,
+        entries: Sequence[Entry] = (),
+    ) -> None:
+        self.config = config
+        self.id: NodeId = config.id
+        self.random = random
+        self.now_ms = now_ms
+        self.durable_hard_state = hard_state or HardState()
+        self.state = ServerState(config.id, self.durable_hard_state)
+        base = snapshot or SnapshotMeta(configuration=configuration)
+        self.log = RaftLog(base, entries)
+        self.configurations = ConfigurationHistory(base.index, base.configuration, entries)
+        #: Applied by the driver; at most `log.applied_index`, which was handed out to it.
+        self.applied_index: Index = base.index
+        self.election = Election()
+        self.transfer = Transfer()
+        self.reads = ReadRounds()
+        #: Leader: one per other member. Rebuilt in sorted order, so that every walk has one order.
+        self.progress: dict[NodeId, Progress] = {}
+        self.heartbeat_deadline_ms = 0
+        #: Leader: index of its no-op; reads and membership changes wait for its commit.
+        self.term_start_index: Index = 0
+        #: Leader: bytes of entries behind the commit index.
+        self.uncommitted_bytes = 0
+        #: Leader that removed itself: steps down after its next flush.
+        self.retiring = False
+        self.last_sequence = 0
+        #: Peers' messages that broke the protocol and were dropped.
+        self.rejected_messages = 0
+        self.read_states: list[ReadState] = []
+        self.snapshot_to_persist: SnapshotMeta | None = None
+        self._submitted_hard_state = self.durable_hard_state
+        self._outstanding: deque[tuple[Persist, int]] = deque()
+        self._messages: list[Message] = []
+        self._messages_after_persist: list[Message] = []
+        self._cluster_time_base_ms = 0
+        self._cluster_time_since_ms = now_ms
+        election.reset_deadline(self)
+
+    # Events
+
+    def receive(self, message: Message, now_ms: int) -> None:
+        """A peer's message arrived. Never raises for what a peer sent."""
+        self._advance_clock(now_ms)
+        if message.to != self.id:
+            self.rejected_messages += 1
+            return
+        if not self._settle_term(message):
+            return
+        _HANDLERS[type(message)](self, message)
+
+    def tick(self, now_ms: int) -> None:
+        """Time passed. Call it at `next_deadline_ms` at the latest; more often does no harm."""
+        self._advance_clock(now_ms)
+        if self.state.role is Role.LEADER:
+            replication.on_tick(self)
+        elif self.now_ms >= self.election.deadline_ms:
+            election.maybe_start(self)
+
+    def propose(self, commands: Sequence[bytes], now_ms: int) -> Index:
+        """Append one entry per command; returns the first one's index, in the current term.
+
+        Raises:
+            NotLeading, TransferInProgress, TooMuchUncommitted: nothing was appended.
+        """
+        self._advance_clock(now_ms)
+        self._check_proposable(sum(map(len, commands)))
+        return self.append_own(EntryKind.COMMAND, commands)
+
+    def propose_advance(self, now_ms: int) -> Index:
+        """Append an entry that only brings cluster time. Raises as `propose`."""
+        self._advance_clock(now_ms)
+        self._check_proposable(0)
+        return self.append_own(EntryKind.ADVANCE, (b"",))
+
+    def propose_configuration(self, configuration: Configuration, now_ms: int) -> Index:
+        """Append a membership change of one server. Raises NotLeading or ConfigurationRefused."""
+        self._advance_clock(now_ms)
+        return membership.propose(self, configuration)
+
+    def read(self, context: int, now_ms: int) -> None:
+        """Ask for a linearizable read index; a `ReadState` with this context follows, if a leader is known and
+        nothing is lost on the way. Contexts must be unique over restarts of the node."""
+        self._advance_clock(now_ms)
+        reads.read(self, context)
+
+    def transfer_leadership(self, to: NodeId, now_ms: int) -> bool:
+        """Begin to hand leadership to another voter. False where that is not possible now."""
+        self._advance_clock(now_ms)
+        return transfer.start(self, to)
+
+    def persisted(self, persist: Persist, now_ms: int) -> None:
+        """This write, and with it every earlier one, is durable."""
+        self._advance_clock(now_ms)
+        while self._outstanding:
+            done, _ = self._outstanding.popleft()
+            if done is persist:
+                break
+        if persist.hard_state is not None:
+            self.durable_hard_state = persist.hard_state
+        if persist.snapshot is not None:
+            self.log.on_durable(persist.snapshot.index, persist.snapshot.term)
+        if persist.entries:
+            last = persist.entries[-1]
+            self.log.on_durable(last.index, last.term)
+        if persist.hard_state is not None:
+            election.on_hard_state_durable(self)
+        replication.maybe_commit(self)
+
+    def applied(self, index: Index) -> None:
+        """The driver has applied everything up to `index`."""
+        assert self.applied_index <= index <= self.log.applied_index
+        self.applied_index = index
+
+    def snapshot_taken(self, snapshot: SnapshotMeta, retain_from: Index) -> None:
+        """This node's own snapshot is durable; entries before `retain_from` may be forgotten."""
+        snapshotting.on_taken(self, snapshot, retain_from)
+
+    def snapshot_sent(self, peer: NodeId, *, delivered: bool, now_ms: int) -> None:
+        """How streaming an InstallSnapshot's data to `peer` ended. Must be told for each one."""
+        self._advance_clock(now_ms)
+        snapshotting.on_sent(self, peer, delivered)
+
+    def peer_lost(self, peer: NodeId, now_ms: int) -> None:
+        """The connection to or from `peer` broke: what was on the way may be lost, and a leader may be dead."""
+        self._advance_clock(now_ms)
+        progress = self.progress.get(peer)
+        if progress is not None and progress.inflight_messages:
+            progress.become_probe()
+        election.on_peer_lost(self, peer)
+
+    def stalled(self, now_ms: int) -> None:
+        """The process stood still for longer than it may: what it believed of its peers is out of date. Call
+        before anything that arrived meanwhile is fed."""
+        self._advance_clock(now_ms)
+        if self.state.role is Role.LEADER:
+            self.become_follower(self.state.term, NOBODY)
+        else:
+            election.reset_deadline(self)
+
+    # What the driver asks
+
+    def next_deadline_ms(self) -> int:
+        """When `tick` must be called next, on the node's clock."""
+        if self.state.role is not Role.LEADER:
+            return self.election.deadline_ms
+        return self.heartbeat_deadline_ms
+
+    def cluster_time_ms(self, now_ms: int) -> int:
+        """The group's clock as this node would stamp it now: the last entry's time, plus, on a leader, its own
+        clock's progress since its election. Stands still while there is no leader."""
+        if self.state.role is not Role.LEADER:
+            return self.log.last_time_ms
+        elapsed = max(0, now_ms - self._cluster_time_since_ms)
+        return max(self.log.last_time_ms, self._cluster_time_base_ms + elapsed)
+
+    @property
+    def configuration(self) -> Configuration:
+        return self.configurations.latest
+
+    @property
+    def is_voter(self) -> bool:
+        return self.id in self.configuration.voters
+
+    @property
+    def oldest_persist_ms(self) -> int | None:
+        """Since when the disk owes an answer; None where it owes none."""
+        return self._outstanding[0][1] if self._outstanding else None
+
+    def status(self) -> CoreStatus:
+        return CoreStatus(
+            id=self.id,
+            role=self.state.role,
+            term=self.state.term,
+            vote=self.state.vote,
+            leader=self.state.leader,
+            first_index=self.log.first_index,
+            last_index=self.log.last_index,
+            durable_index=self.log.durable_index,
+            commit_index=self.log.commit_index,
+            voters=self.configuration.voters,
+            learners=self.configuration.learners,
+            elections=self.state.elections,
+            leader_changes=self.state.leader_changes,
+            rejected_messages=self.rejected_messages,
+        )
+
+    def take_ready(self) -> Ready:
+        """What is to be done now. Each thing is handed out once."""
+        if self.state.role is Role.LEADER:
+            reads.maybe_start_round(self)
+            replication.flush(self)
+            if self.retiring:
+                self.become_follower(self.state.term, NOBODY)
+        persist = self._take_persist()
+        ready = Ready(
+            messages=tuple(self._messages),
+            persist=persist,
+            messages_after_persist=tuple(self._messages_after_persist),
+            committed=self.log.take_committed(
+                entries_max=self.config.committed_entries_max, bytes_max=self.config.committed_bytes_max
+            ),
+            read_states=tuple(self.read_states),
+        )
+        self._messages = []
+        self._messages_after_persist = []
+        self.read_states = []
+        return ready
+
+    # What the handlers share
+
+    def next_sequence(self) -> int:
+        self.last_sequence += 1
+        return self.last_sequence
+
+    def send(self, message: Message) -> None:
+        """Queue a message for the moment at which it may leave.
+
+        Nothing of a new term or vote leaves before both are durable, vote requests included; a success reply
+        leaves once the entries that it vouches for are. Pre-votes bind nobody and leave at once.
+        """
+        if self._must_wait_for_disk(message):
+            self._messages_after_persist.append(message)
+        else:
+            self._messages.append(message)
+
+    def _must_wait_for_disk(self, message: Message) -> bool:
+        if isinstance(message, messages.RequestVote | messages.RequestVoteReply) and message.pre_vote:
+            return False
+        if self.state.hard_state != self.durable_hard_state:
+            return True
+        if isinstance(message, messages.AppendEntriesReply):
+            return message.success and message.match_index > self.log.durable_index
+        if isinstance(message, messages.InstallSnapshotReply):
+            return message.match_index > self.log.durable_index
+        return False
+
+    def become_follower(self, term: Term, leader: NodeId) -> None:
+        """Follow `leader`, or nobody yet, in `term`. Whatever a leader or candidate had under way ends."""
+        was = self.state.role
+        self.state.become_follower(term, leader)
+        if was is Role.FOLLOWER:
+            # A vote request of a higher term must not postpone this node's own election (hashicorp 30f065a).
+            return
+        if was is Role.LEADER:
+            reads.refuse_all(self)
+            self.transfer.clear()
+            self.progress = {}
+            self.retiring = False
+            self.uncommitted_bytes = 0
+        if was is Role.PRE_CANDIDATE:
+            election.postpone_after_lost_pre_vote(self)
+        else:
+            election.reset_deadline(self)
+
+    def append_own(self, kind: EntryKind, datas: Sequence[bytes]) -> Index:
+        """Leader: append entries of the current term, stamped with cluster time; returns the first's index."""
+        assert self.state.role is Role.LEADER
+        time_ms = self.cluster_time_ms(self.now_ms)
+        first, term = self.log.last_index + 1, self.state.term
+        entries = [Entry(first + offset, term, time_ms, kind, data) for offset, data in enumerate(datas)]
+        self.log.append(entries)
+        self.uncommitted_bytes += sum(map(len, datas))
+        if kind is EntryKind.CONFIGURATION:
+            membership.on_entries_appended(self, entries)
+        return first
+
+    def on_own_committed(self, before: Index, after: Index) -> None:
+        """Leader: the commit index moved; the uncommitted tail shrank."""
+        for index in range(before + 1, after + 1):
+            self.uncommitted_bytes -= len(self.log.entry(index).data)
+
+    def log_bytes_after(self, index: Index) -> int:
+        return sum(len(self.log.entry(i).data) for i in range(index + 1, self.log.last_index + 1))
+
+    def start_cluster_time(self) -> None:
+        """A new leader continues from the last entry's time and adds its own clock's progress."""
+        self._cluster_time_base_ms = self.log.last_time_ms
+        self._cluster_time_since_ms = self.now_ms
+
+    def _advance_clock(self, now_ms: int) -> None:
+        self.now_ms = max(self.now_ms, now_ms)
+
+    def _check_proposable(self, size: int) -> None:
+        if self.state.role is not Role.LEADER:
+            raise NotLeading
+        if self.transfer.to:
+            raise TransferInProgress
+        if self.uncommitted_bytes and self.uncommitted_bytes + size > self.config.uncommitted_bytes_max:
+            raise TooMuchUncommitted
+
+    def _settle_term(self, message: Message) -> bool:
+        """Rules for all servers (Figure 2): adopt a higher term, answer or drop a lower one. False: dropped."""
+        if isinstance(message, VOTING):
+            return True
+        if message.term > self.state.term:
+            if isinstance(message, messages.RequestVoteReply) and message.pre_vote and message.granted:
+                return True
+            leader = message.sender if isinstance(message, FROM_LEADER) else NOBODY
+            self.become_follower(message.term, leader)
+        elif message.term < self.state.term:
+            if isinstance(message, FROM_LEADER):
+                replication.refuse_stale(self, message)
+            elif isinstance(message, messages.ReadIndex):
+                reads.refuse(self, message)
+            return isinstance(message, messages.ReadIndexReply)
+        if isinstance(message, FROM_LEADER):
+            return self._follow_sender(message)
+        return True
+
+    def _follow_sender(self, message: Message) -> bool:
+        """`message` is a leader's, of our term. False where it breaks the protocol."""
+        state = self.state
+        if state.role is Role.LEADER or (state.leader and state.leader != message.sender):
+            self.rejected_messages += 1
+            return False
+        if state.role is not Role.FOLLOWER or state.leader != message.sender:
+            self.become_follower(state.term, message.sender)
+        election.on_leader_heard(self)
+        return True
+
+    def _take_persist(self) -> Persist | None:
+        hard_state = self.state.hard_state
+        changed = hard_state if hard_state != self._submitted_hard_state else None
+        snapshot, self.snapshot_to_persist = self.snapshot_to_persist, None
+        entries = self.log.take_unsubmitted()
+        if changed is None and snapshot is None and not entries:
+            return None
+        self._submitted_hard_state = hard_state
+        persist = Persist(hard_state=changed, entries=entries, snapshot=snapshot)
+        self._outstanding.append((persist, self.now_ms))
+        return persist
+
+
+def _on_install_snapshot_reply(raft: RaftCore, message: messages.InstallSnapshotReply) -> None:
+    replication.on_install_snapshot_reply(raft, message.sender, message.sequence, message.match_index)
+
+
+_HANDLERS: dict[type, Callable[[RaftCore, Message], None]] = {
+    messages.RequestVote: election.on_request_vote,
+    messages.RequestVoteReply: election.on_request_vote_reply,
+    messages.AppendEntries: replication.on_append_entries,
+    messages.AppendEntriesReply: replication.on_append_entries_reply,
+    messages.InstallSnapshot: snapshotting.on_install_snapshot,
+    messages.InstallSnapshotReply: _on_install_snapshot_reply,
+    messages.ReadIndex: reads.on_read_index,
+    messages.ReadIndexReply: reads.on_read_index_reply,
+    messages.TimeoutNow: election.on_timeout_now,
+}

@@ -1,0 +1,261 @@
+"""Log replication and commitment: paper 5.3, 5.4.2, 8.
+
+Sending happens once per drained `Ready` (`flush`): whatever was proposed since goes out together, and a new
+commit index rides on the entries or, where there are none to send, in an empty AppendEntries of its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raft.core import election, membership, reads, transfer
+from raft.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot
+from raft.core.progress import Progress, ProgressState
+from raft.core.quorum import quorum_value
+from raft.core.types import EntryKind, NodeId, Role
+
+if TYPE_CHECKING:
+    from raft.core.raft import RaftCore
+
+
+def become_leader(raft: RaftCore) -> None:
+    """Won: append a no-op of the new term, which also commits what earlier terms left (paper 5.4.2, 8)."""
+    raft.state.become_leader()
+    raft.start_cluster_time()
+    raft.progress = {
+        peer: Progress(next_index=raft.log.last_index + 1, now_ms=raft.now_ms)
+        for peer in raft.configuration.members
+        if peer != raft.id
+    }
+    raft.uncommitted_bytes = raft.log_bytes_after(raft.log.commit_index)
+    raft.term_start_index = raft.log.last_index + 1
+    raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
+    raft.append_own(EntryKind.NOOP, (b"",))
+
+
+def broadcast_heartbeat(raft: RaftCore) -> None:
+    """One empty AppendEntries per peer, at a point where its log is already proven equal: it cannot be refused
+    for its position, needs no disk, and so never waits behind a large append."""
+    raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
+    for peer, progress in raft.progress.items():
+        index = progress.match_index
+        term = raft.log.term_at(index)
+        if term is None:
+            index = term = 0
+        _send(raft, peer, progress, index, term, ())
+
+
+def flush(raft: RaftCore) -> None:
+    """Send every peer what it lacks and its window allows."""
+    for peer, progress in raft.progress.items():
+        while maybe_send_entries(raft, peer, progress):
+            pass
+        if progress.state is ProgressState.REPLICATE and progress.commit_sent < min(
+            raft.log.commit_index, progress.match_index
+        ):
+            _send_tail_probe(raft, peer, progress)
+
+
+def maybe_send_entries(raft: RaftCore, peer: NodeId, progress: Progress) -> bool:
+    """Send the next batch of entries, or start a snapshot where they are compacted away."""
+    config, log = raft.config, raft.log
+    if progress.next_index > log.last_index and progress.state is not ProgressState.PROBE:
+        return False
+    if not progress.may_send_entries(
+        messages_max=config.inflight_messages_max, bytes_max=config.inflight_bytes_max
+    ):
+        return False
+    previous = progress.next_index - 1
+    previous_term = log.term_at(previous)
+    if previous_term is None:
+        _send_snapshot(raft, peer, progress)
+        return False
+    entries = ()
+    if progress.next_index <= log.last_index:
+        entries = tuple(
+            log.slice(
+                progress.next_index, entries_max=config.append_entries_max, bytes_max=config.append_bytes_max
+            )
+        )
+    _send(raft, peer, progress, previous, previous_term, entries)
+    return bool(entries)
+
+
+def _send(raft: RaftCore, peer: NodeId, progress: Progress, index: int, term: int, entries: tuple) -> None:
+    sequence = raft.next_sequence()
+    progress.on_sent(sequence, raft.now_ms)
+    if entries or (progress.state is ProgressState.PROBE and index == progress.next_index - 1):
+        progress.on_entries_sent(sequence, index + len(entries), sum(len(entry.data) for entry in entries))
+    commit = raft.log.commit_index
+    progress.commit_sent = max(progress.commit_sent, min(commit, index + len(entries)))
+    raft.send(
+        AppendEntries(
+            sender=raft.id,
+            to=peer,
+            term=raft.state.term,
+            sequence=sequence,
+            prev_log_index=index,
+            prev_log_term=term,
+            leader_commit=commit,
+            entries=entries,
+        )
+    )
+
+
+def _send_tail_probe(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
+    """An empty AppendEntries behind everything sent: brings the commit index, and is refused where something
+    on the way was lost."""
+    index = progress.next_index - 1
+    term = raft.log.term_at(index)
+    if term is not None:
+        _send(raft, peer, progress, index, term, ())
+
+
+def _send_snapshot(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
+    snapshot = raft.log.snapshot
+    progress.become_snapshot(snapshot.index)
+    sequence = raft.next_sequence()
+    progress.on_sent(sequence, raft.now_ms)
+    raft.send(
+        InstallSnapshot(sender=raft.id, to=peer, term=raft.state.term, sequence=sequence, snapshot=snapshot)
+    )
+
+
+def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
+    """Receiver's rules of AppendEntries (Figure 2). The term was checked and the sender is the leader."""
+    log = raft.log
+    previous, entries = message.prev_log_index, message.entries
+    verified = previous + len(entries)
+    if previous < log.compacted_index:
+        # Up to the compaction point everything is committed and equal: skip it (openraft#511 deleted it).
+        entries = entries[log.compacted_index - previous :]
+    elif log.term_at(previous) != message.prev_log_term:
+        _refuse(raft, message)
+        return
+    for position, entry in enumerate(entries):
+        own_term = log.term_at(entry.index)
+        if own_term == entry.term:
+            continue
+        if entry.index <= log.commit_index:
+            # Committed entries never change: this sender breaks the protocol.
+            raft.rejected_messages += 1
+            return
+        # Only a real conflict or the end of the log truncates: a stale or reordered request that matches what
+        # is here must not shorten the log (openraft 9540c904).
+        log.append(entries[position:])
+        membership.on_entries_appended(raft, entries[position:])
+        break
+    # Not min(leader_commit, last_index): entries behind `verified` may be a dead leader's (Figure 2, step 5).
+    log.commit_to(min(message.leader_commit, max(verified, log.commit_index)))
+    _reply(raft, message, success=True, match_index=verified)
+
+
+def _refuse(raft: RaftCore, message: AppendEntries) -> None:
+    hint_index, hint_term = raft.log.conflict_hint(message.prev_log_index, message.prev_log_term)
+    _reply(raft, message, success=False, hint_index=hint_index, hint_term=hint_term)
+
+
+def refuse_stale(raft: RaftCore, message: AppendEntries | InstallSnapshot) -> None:
+    """A leader of an older term learns the current one and steps down (paper 5.1)."""
+    raft.send(
+        AppendEntriesReply(
+            sender=raft.id,
+            to=message.sender,
+            term=raft.state.term,
+            sequence=message.sequence,
+            success=False,
+        )
+    )
+
+
+def _reply(
+    raft: RaftCore,
+    message: AppendEntries,
+    *,
+    success: bool,
+    match_index: int = 0,
+    hint_index: int = 0,
+    hint_term: int = 0,
+) -> None:
+    raft.send(
+        AppendEntriesReply(
+            sender=raft.id,
+            to=message.sender,
+            term=raft.state.term,
+            sequence=message.sequence,
+            success=success,
+            match_index=match_index,
+            rejected_index=0 if success else message.prev_log_index,
+            hint_index=hint_index,
+            hint_term=hint_term,
+            applied_index=raft.applied_index,
+        )
+    )
+
+
+def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None:
+    """Leader: the answer of a follower in this term."""
+    progress = raft.progress.get(message.sender)
+    if progress is None:
+        return
+    progress.on_answer(message.sequence)
+    progress.applied_index = max(progress.applied_index, message.applied_index)
+    reads.on_answer(raft)
+    if not message.success:
+        meet_index, _ = raft.log.conflict_hint(message.hint_index, message.hint_term)
+        progress.on_refusal(message.rejected_index, meet_index)
+        return
+    if message.match_index > raft.log.last_index:
+        raft.rejected_messages += 1
+        return
+    membership.maybe_promote(raft, message.sender)
+    if progress.on_match(message.match_index):
+        maybe_commit(raft)
+        transfer.maybe_finish(raft, message.sender)
+    elif progress.match_index < raft.log.last_index and message.match_index == progress.match_index:
+        _recover_from_loss(raft, message.sender, progress)
+
+
+def _recover_from_loss(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
+    """A heartbeat was answered while entries are outstanding: ask whether they arrived, since a lost message
+    makes no sound otherwise (etcd does the same on every heartbeat answer)."""
+    if progress.state is ProgressState.PROBE:
+        progress.resume_probe()
+    elif progress.state is ProgressState.REPLICATE and progress.next_index > progress.match_index + 1:
+        _send_tail_probe(raft, peer, progress)
+
+
+def on_install_snapshot_reply(raft: RaftCore, peer: NodeId, sequence: int, match_index: int) -> None:
+    """Leader: the follower holds a snapshot up to `match_index` durably."""
+    progress = raft.progress.get(peer)
+    if progress is None or match_index > raft.log.last_index:
+        return
+    progress.on_answer(sequence)
+    reads.on_answer(raft)
+    if progress.on_match(match_index):
+        maybe_commit(raft)
+
+
+def maybe_commit(raft: RaftCore) -> bool:
+    """Commit what a quorum holds durably, counting copies of the current term's entries only (5.4.2)."""
+    if raft.state.role is not Role.LEADER:
+        return False
+    matches = {peer: progress.match_index for peer, progress in raft.progress.items()}
+    matches[raft.id] = raft.log.durable_index
+    index = quorum_value(matches, raft.configuration.voters)
+    if index <= raft.log.commit_index or raft.log.term_at(index) != raft.state.term:
+        return False
+    before = raft.log.commit_index
+    raft.log.commit_to(index)
+    raft.on_own_committed(before, index)
+    membership.on_committed(raft)
+    return True
+
+
+def on_tick(raft: RaftCore) -> None:
+    """Leader: what time brings."""
+    if not election.check_leadership(raft):
+        return
+    transfer.check_deadline(raft)
+    if raft.now_ms >= raft.heartbeat_deadline_ms:
+        broadcast_heartbeat(raft)

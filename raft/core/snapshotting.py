@@ -1,0 +1,69 @@
+"""Snapshots and log compaction: paper 7, thesis 5. Taking, sending and storing the data is the driver's work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from raft.core.membership import ConfigurationHistory
+from raft.core.messages import InstallSnapshot, InstallSnapshotReply
+from raft.core.types import Index, SnapshotMeta
+
+if TYPE_CHECKING:
+    from raft.core.raft import RaftCore
+
+
+def meta_at(raft: RaftCore, index: Index, time_ms: int) -> SnapshotMeta:
+    """What a snapshot of the state after `index` is labelled with. The entry must still be in memory."""
+    term = raft.log.term_at(index)
+    assert term is not None and index <= raft.log.applied_index
+    return SnapshotMeta(index, term, time_ms, raft.configurations.at(index))
+
+
+def on_taken(raft: RaftCore, snapshot: SnapshotMeta, retain_from: Index) -> None:
+    """This node's own snapshot is durable: forget the log before `retain_from`."""
+    if snapshot.index <= raft.log.snapshot.index:
+        return
+    raft.log.compact(snapshot, retain_from)
+    raft.configurations.compact(raft.log.compacted_index)
+
+
+def would_install(raft: RaftCore, message: InstallSnapshot) -> bool:
+    """Whether the snapshot brings anything: the driver asks before it fetches the data."""
+    return message.term >= raft.state.term and message.snapshot.index > raft.log.commit_index
+
+
+def on_install_snapshot(raft: RaftCore, message: InstallSnapshot) -> None:
+    """Receiver's rules (paper Figure 13). The term was checked and the sender is the leader."""
+    snapshot, log = message.snapshot, raft.log
+    if snapshot.index <= log.commit_index:
+        # Never install something older (NuRaft#407); what is committed here is as good as the snapshot.
+        _reply(raft, message, log.commit_index)
+        return
+    if log.term_at(snapshot.index) == snapshot.term:
+        # The log already holds the snapshot's last entry: keep what follows it, only commit.
+        log.commit_to(snapshot.index)
+        _reply(raft, message, snapshot.index)
+        return
+    log.restore(snapshot)
+    raft.configurations = ConfigurationHistory(snapshot.index, snapshot.configuration, ())
+    raft.snapshot_to_persist = snapshot
+    _reply(raft, message, snapshot.index)
+
+
+def _reply(raft: RaftCore, message: InstallSnapshot, match_index: Index) -> None:
+    raft.send(
+        InstallSnapshotReply(
+            sender=raft.id,
+            to=message.sender,
+            term=raft.state.term,
+            sequence=message.sequence,
+            match_index=match_index,
+        )
+    )
+
+
+def on_sent(raft: RaftCore, peer: str, delivered: bool) -> None:
+    """Leader: the driver reports how sending a snapshot to `peer` ended. Delivered: its reply follows."""
+    progress = raft.progress.get(peer)
+    if progress is not None and not delivered:
+        progress.on_snapshot_failed()
