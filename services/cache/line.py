@@ -1,0 +1,95 @@
+"""The nouns of the machine: a line, a transition, and how lines are written into a snapshot.
+
+The rule of this file: plain data, and the one place where the snapshot's rows are laid out:
+
+    ["machine", time_ms, evicted, expired]
+    ["directories", [[[node, state], ...], ...]]                        numbered from 0
+    ["lines", [[key, value, version, touched, expires_at, sweep_at, directory number], ...]]      repeated
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from services.cache.directory import Directories, Directory
+
+#: Lines and bytes of values in one record of a snapshot.
+SNAPSHOT_LINES_MAX = 256
+SNAPSHOT_BYTES_MAX = 64 * 1024
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One key's row. Never changed in place. (`gc=False`: it refers to nothing that refers back, and a
+    million of them would make every full garbage collection stop the loop.)"""
+
+    key: str
+    #: Raw JSON.
+    value: bytes
+    #: Log index of the last write.
+    version: int
+    #: Log index of the last write or fill; the least is evicted first.
+    touched: int
+    #: Cluster time from which on the line is gone, milliseconds; None where it never expires.
+    expires_at: int | None
+    #: Bucket in `Deadlines`; None where it never expires.
+    sweep_at: int | None
+    directory: Directory
+
+    @property
+    def counted_bytes(self) -> int:
+        """What the line counts for against the bytes that the store may hold."""
+        return len(self.key) + len(self.value)
+
+
+class Transition(msgspec.Struct, frozen=True, gc=False):
+    """What one entry did to one line, for this node's listeners."""
+
+    key: str
+    #: `write`, `fill`, `delete`, `expire` or `evict`.
+    cause: str
+    #: Version before and after; 0 where there was or is no value.
+    version_before: int
+    version_after: int
+    before: Directory
+    after: Directory
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """Figures of one machine."""
+
+    lines: int
+    bytes: int
+    evicted: int
+    expired: int
+
+
+def encode_lines(directories: list[Directory], lines: list[Line]) -> Iterator[list]:
+    """The records of `lines`, each bounded; `directories` are all that they refer to, in a fixed order."""
+    yield ["directories", [[list(pair) for pair in directory.holders] for directory in directories]]
+    number_of = {directory.holders: number for number, directory in enumerate(directories)}
+    rows: list[list] = []
+    size = 0
+    for line in lines:
+        number = number_of[line.directory.holders]
+        rows.append(
+            [line.key, line.value, line.version, line.touched, line.expires_at, line.sweep_at, number]
+        )
+        size += len(line.value)
+        if len(rows) >= SNAPSHOT_LINES_MAX or size >= SNAPSHOT_BYTES_MAX:
+            yield ["lines", rows]
+            rows, size = [], 0
+    if rows:
+        yield ["lines", rows]
+
+
+def decode_lines(records: Iterable[list], registry: Directories) -> Iterator[Line]:
+    """What `encode_lines` wrote, with directories of `registry`."""
+    directories: list[Directory] = []
+    for table, rows in records:
+        if table == "directories":
+            directories = [registry.of((node, state) for node, state in holders) for holders in rows]
+        elif table == "lines":
+            for row in rows:
+                yield Line(*row[:6], directories[row[6]])
+        else:
+            raise ValueError(f"a cache snapshot has no table {table!r}")
