@@ -1,0 +1,29 @@
+"""The one clock of a node: milliseconds that never run backward and count while the machine is suspended.
+
+Leases and timeouts are measured with it. CLOCK_MONOTONIC would stand still in suspend, and a lease would seem valid
+after the lid was opened again. The numbers mean nothing on another machine or after a reboot.
+"""
+
+import time
+from typing import Protocol
+
+_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+class Clock(Protocol):
+    """What measures time for a node. `now_ms` below is one; tests hand in their own."""
+
+    def __call__(self) -> int: ...
+
+
+if _BOOTTIME is not None:
+
+    def now_ms() -> int:
+        """Milliseconds since the machine booted, suspend included (CLOCK_BOOTTIME)."""
+        return time.clock_gettime_ns(_BOOTTIME) // 1_000_000
+
+else:
+
+    def now_ms() -> int:
+        """Milliseconds of the monotonic clock: this system has no CLOCK_BOOTTIME."""
+        return time.monotonic_ns() // 1_000_000

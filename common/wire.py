@@ -1,0 +1,63 @@
+"""The one door to msgpack: what goes on disk and between nodes is packed and unpacked here and nowhere else.
+
+The rule of the file: what `pack` accepts, `unpack` gives back; what `unpack` is given may come from a broken disk
+or a hostile peer, so it answers with a value or with `WireError` and never with anything else. Bytes stay bytes
+and text stays text; tuples come back as lists. Extension types, timestamps included, are refused.
+"""
+
+from typing import Any, NoReturn
+
+import msgpack
+
+#: Longest packed value, in bytes: room for a full AppendEntries or one command of the largest body.
+MESSAGE_BYTES_MAX = 8 << 20
+
+#: Most items of one array or map. A header of five bytes can claim four milliards of them, and room is set
+#: aside before the first is read.
+ITEMS_MAX = 1 << 20
+
+
+class WireError(ValueError):
+    """The value cannot be packed, or the bytes are not one whole packed value."""
+
+
+def pack(value: Any) -> bytes:
+    """`value` as msgpack: None, bool, int of 64 bits, float, str, bytes, list or tuple, dict.
+
+    Raises:
+        WireError: another type, a larger number, text that is not Unicode, or more than `MESSAGE_BYTES_MAX`.
+    """
+    try:
+        data: bytes = msgpack.packb(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WireError(f"cannot be packed: {error}") from error
+    if len(data) > MESSAGE_BYTES_MAX:
+        raise WireError(f"packed value has {len(data)} bytes, over the limit of {MESSAGE_BYTES_MAX}")
+    return data
+
+
+def unpack(data: bytes | bytearray | memoryview) -> Any:
+    """The value that `data` holds, all of it: bytes left over are an error.
+
+    Raises:
+        WireError: malformed, truncated, trailing bytes, text that is not UTF-8, or over a limit.
+    """
+    size = len(data)
+    if size > MESSAGE_BYTES_MAX:
+        raise WireError(f"packed value has {size} bytes, over the limit of {MESSAGE_BYTES_MAX}")
+    items_max = min(size, ITEMS_MAX)
+    try:
+        return msgpack.unpackb(
+            data,
+            strict_map_key=False,
+            max_array_len=items_max,
+            max_map_len=items_max,
+            max_ext_len=0,
+            ext_hook=_refuse_extension,
+        )
+    except (ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+        raise WireError(f"not a packed value: {error or type(error).__name__}") from error
+
+
+def _refuse_extension(code: int, data: bytes) -> NoReturn:
+    raise WireError(f"extension type {code}")
