@@ -1,0 +1,67 @@
+# Everything that one does with the project, from a fresh clone with Python 3.11 and make. `make help` lists it.
+
+TOPOLOGY ?= separated
+MODE ?=
+GROUP ?= lock
+NODE ?=
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+
+VENV := .venv
+BIN := $(VENV)/bin
+# What was installed when; made anew when the list of dependencies changes.
+RUN := $(VENV)/.installed-run
+DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help up down status logs kill-leader dev test lint bench-smoke clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+up: $(RUN)  ## start a cluster: TOPOLOGY=separated|combined MODE=docker|local
+	@$(BIN)/mufakat up --topology $(TOPOLOGY) $(if $(MODE),--mode $(MODE))
+
+down: $(RUN)  ## stop it; what it stored is kept
+	@$(BIN)/mufakat down
+
+status: $(RUN)  ## show the nodes and who leads
+	@$(BIN)/mufakat status
+
+logs: $(RUN)  ## show the nodes' logs and follow them: NODE=node1 for one
+	@$(BIN)/mufakat logs --follow $(NODE)
+
+kill-leader: $(RUN)  ## kill the leader of GROUP=lock|queue|cache, show who leads next
+	@$(BIN)/mufakat kill-leader --group $(GROUP)
+
+dev: $(DEV)  ## one node with all services on port 8001, reloading when a file changes
+	@$(BIN)/mufakat dev
+
+test: $(DEV)  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(DEV)  ## check the style
+	$(BIN)/ruff check .
+
+bench-smoke: $(DEV)  ## a short measurement beside a bare aiohttp handler
+	$(BIN)/python -m bench.smoke
+
+clean:  ## delete what was installed; the data of a cluster stays
+	rm -rf $(VENV) *.egg-info
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No python3 was found. Install Python 3.11 or newer, or say PYTHON=/path/to/it."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than Python 3.11. Install a newer one, or say PYTHON=/path/to/it."; exit 1; }
+	@echo "Making $(VENV) with $(PYTHON)."
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment. On Debian: apt-get install python3-venv."; exit 1; }
+
+$(RUN): pyproject.toml | $(BIN)/python
+	@echo "Installing what the nodes need."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV): pyproject.toml | $(BIN)/python
+	@echo "Installing what the nodes and the tests need."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(RUN) $@

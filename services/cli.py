@@ -1,0 +1,141 @@
+"""The `mufakat` command: `serve` runs one node, the others run and look after a cluster on this machine.
+
+Only what a command is called and takes stands here; what it does is in `services.cluster`. Exit codes: 0
+done, 1 tried and failed, 2 asked wrongly, 3 something is in the way, 4 no cluster is up
+(`services/cluster/errors.py`).
+"""
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from services.cluster.errors import ClusterError
+from services.cluster.home import Home
+from services.cluster.lifecycle import Request, Surroundings, down, summary, up
+from services.cluster.nodes import kill_leader, kill_nodes, start_nodes, stop_nodes
+from services.cluster.printing import echo
+from services.cluster.status import cluster_status, status_json, status_table
+from services.cluster.topology import TOPOLOGIES
+
+#: How many lines of each node `logs` shows unless told.
+LOG_LINES_DEFAULT = 20
+
+
+class Commands(click.Group):
+    """Turns what the commands raise into one sentence on stderr and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except ClusterError as error:
+            click.echo(str(error), err=True)
+            context.exit(error.exit_code)
+        except KeyboardInterrupt:
+            context.exit(130)
+
+
+def _surroundings() -> Surroundings:
+    program = sys.argv[0]
+    shown = os.path.relpath(program) if os.path.basename(program) == "mufakat" else "mufakat"
+    return Surroundings(Home.from_environ(os.environ), os.environ, program=min(shown, program, key=len))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mufakat")
+def main() -> None:
+    """Locks, queues and a coherent cache over HTTP, replicated by Raft."""
+
+
+@main.command("up")
+@click.option(
+    "--topology",
+    type=click.Choice(list(TOPOLOGIES)),
+    default=next(iter(TOPOLOGIES)),
+    show_default=True,
+    help="Which nodes there are.",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["docker", "local"]),
+    default=None,
+    help="Containers or plain processes; docker where an engine answers, else local.",
+)
+@click.option("--port-offset", type=int, default=0, show_default=True, help="Added to every port.")
+def up_command(topology: str, mode: str | None, port_offset: int) -> None:
+    """Start a cluster and wait until it is ready."""
+    surroundings = _surroundings()
+    echo(summary(surroundings, up(surroundings, Request(topology, mode, port_offset))))
+
+
+@main.command("down")
+@click.option("--wipe", is_flag=True, help="Delete what the nodes stored, too.")
+def down_command(wipe: bool) -> None:
+    """Stop the whole cluster. What it stored is kept for the next `up`."""
+    down(_surroundings(), wipe=wipe)
+
+
+@main.command("start")
+@click.argument("node", nargs=-1, required=True)
+def start_command(node: tuple[str, ...]) -> None:
+    """Start nodes that were stopped or killed."""
+    start_nodes(_surroundings(), node)
+
+
+@main.command("stop")
+@click.argument("node", nargs=-1, required=True)
+def stop_command(node: tuple[str, ...]) -> None:
+    """Stop nodes in good order (SIGTERM)."""
+    stop_nodes(_surroundings(), node)
+
+
+@main.command("kill")
+@click.argument("node", nargs=-1, required=True)
+def kill_command(node: tuple[str, ...]) -> None:
+    """Kill nodes as a power cut would (SIGKILL)."""
+    kill_nodes(_surroundings(), node)
+
+
+@main.command("kill-leader")
+@click.option("--group", default="lock", show_default=True, help="lock, queue or cache.")
+def kill_leader_command(group: str) -> None:
+    """Kill the leader of a group and show who leads next."""
+    kill_leader(_surroundings(), group)
+
+
+@main.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status_command(as_json: bool) -> None:
+    """Show every node: where it listens, whether it runs, who leads."""
+    surroundings = _surroundings()
+    record = surroundings.home.record()
+    if record is None and as_json:
+        echo(status_json(None, None, []))
+    record = surroundings.home.require_record()
+    statuses = cluster_status(surroundings.backend(record))
+    if as_json:
+        echo(status_json(record.mode, record.topology, statuses))
+    else:
+        echo(f"{record.topology} topology, {record.mode} mode\n{status_table(statuses)}")
+
+
+@main.command("logs")
+@click.argument("node", nargs=-1)
+@click.option("--follow", "-f", is_flag=True, help="Go on until interrupted.")
+@click.option(
+    "--lines",
+    type=click.IntRange(min=0),
+    default=LOG_LINES_DEFAULT,
+    show_default=True,
+    help="How many lines of each node to begin with.",
+)
+def logs_command(node: tuple[str, ...], follow: bool, lines: int) -> None:
+    """Show what nodes wrote: those named, else all."""
+    backend = _surroundings().require_backend()
+    nodes = [backend.topology.node(node_id) for node_id in node] or backend.topology.nodes
+    backend.show_logs(nodes, follow=follow, lines=lines)
+
+
+if __name__ == "__main__":
+    main()

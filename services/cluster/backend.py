@@ -1,0 +1,65 @@
+"""What a way of running nodes must be able to do; `local` and `containers` are the two that there are."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.cluster.topology import Node, Topology
+
+#: How long a node may take to stop by itself before it is made to.
+STOP_GRACE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeProcess:
+    """Whether a node's process runs."""
+
+    #: Process id on this machine; None where none runs.
+    pid: int | None
+    #: "running"; "stopped" (it was asked to); "dead" (it was killed or ended by itself).
+    state: str
+
+    @property
+    def is_running(self) -> bool:
+        return self.state == "running"
+
+
+class Backend(Protocol):
+    """One way of running the nodes of a topology."""
+
+    #: "local" or "docker".
+    mode: str
+    topology: Topology
+    #: Where this machine reaches the nodes' client ports.
+    host: str
+
+    def prepare(self) -> None:
+        """Whatever comes before the first node can start; may take minutes.
+
+        Raises:
+            ClusterError: it cannot be done.
+        """
+
+    def start_all(self) -> None:
+        """Start every node; returns before they are ready."""
+
+    def end_all(self, *, wipe: bool) -> None:
+        """Stop every node, and delete what they stored where `wipe` says so."""
+
+    def processes(self) -> dict[str, NodeProcess]:
+        """How each node's process stands, by node id in the topology's order."""
+
+    def start(self, node: Node) -> None:
+        """Start one node that does not run; returns before it is ready."""
+
+    def stop(self, node: Node) -> bool:
+        """Stop one node in good order; False where it had to be killed in the end."""
+
+    def kill(self, node: Node) -> None:
+        """End one node at once, as a power cut would."""
+
+    def log_tail(self, node: Node, lines: int) -> list[str]:
+        """The last lines that the node wrote."""
+
+    def show_logs(self, nodes: Sequence[Node], *, follow: bool, lines: int) -> None:
+        """Print what the nodes wrote; with `follow`, go on until interrupted."""

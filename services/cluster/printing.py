@@ -1,0 +1,56 @@
+"""What the commands print: tables, the progress line, log lines.
+
+Plain text, no colours. A progress line rewrites itself on a terminal; elsewhere it is a line now and then.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+
+#: Away from a terminal a progress line is repeated at most this often.
+PROGRESS_SECONDS = 5.0
+
+
+def echo(text: str = "") -> None:
+    """Print one line now, whatever the output is."""
+    print(text, flush=True)
+
+
+def echo_log_line(node_id: str, line: str) -> None:
+    """Print one line of a node's log."""
+    echo(f"{node_id:<7} {line}")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows under headings, each column as wide as its widest cell; no trailing blanks."""
+    widths = [max(len(cell) for cell in column) for column in zip(headings, *rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (headings, *rows)
+    ]
+    return "\n".join(lines)
+
+
+class ProgressLine:
+    """One line that says how far a longer wait has come."""
+
+    def __init__(self) -> None:
+        self._rewrites = sys.stdout.isatty()
+        self._width = 0
+        self._printed_at = float("-inf")
+
+    def update(self, text: str) -> None:
+        """Show how far it is."""
+        now = time.monotonic()
+        if self._rewrites:
+            print("\r" + text.ljust(self._width), end="", flush=True)
+            self._width = len(text)
+        elif now - self._printed_at >= PROGRESS_SECONDS:
+            echo(text)
+            self._printed_at = now
+
+    def clear(self) -> None:
+        """Take the line away; what is printed next starts in its place."""
+        if self._rewrites and self._width:
+            print("\r" + " " * self._width + "\r", end="", flush=True)
+            self._width = 0

@@ -1,0 +1,103 @@
+"""Who the nodes of a cluster are: the topologies as data.
+
+A topology is a name and a table of nodes; a node is an id, the groups that it carries and its client port.
+All else follows from the table. Adding a topology means adding a row to `TOPOLOGIES`.
+"""
+
+from dataclasses import dataclass, replace
+
+from services.cluster.errors import UsageError
+
+#: A node's peer port is its client port plus this, in every topology and mode.
+PEER_PORT_OFFSET = 10_000
+
+#: Highest port number there is.
+PORT_MAX = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One process of a cluster."""
+
+    id: str
+    #: The services that it carries: some of "lock", "queue", "cache".
+    groups: tuple[str, ...]
+    #: Where clients reach it.
+    client_port: int
+
+    @property
+    def peer_port(self) -> int:
+        """Where the other nodes reach it."""
+        return self.client_port + PEER_PORT_OFFSET
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """A named table of nodes."""
+
+    name: str
+    nodes: tuple[Node, ...]
+
+    def node(self, node_id: str) -> Node:
+        """The node of that id.
+
+        Raises:
+            UsageError: there is none; the message lists those that there are.
+        """
+        for node in self.nodes:
+            if node.id == node_id:
+                return node
+        raise UsageError(
+            f"There is no node {node_id!r} in the {self.name} topology. Its nodes are "
+            f"{', '.join(node.id for node in self.nodes)}."
+        )
+
+    def members(self, group: str) -> tuple[Node, ...]:
+        """The nodes that carry `group`, in the table's order.
+
+        Raises:
+            UsageError: no node does.
+        """
+        found = tuple(node for node in self.nodes if group in node.groups)
+        if not found:
+            raise UsageError(
+                f"No node of the {self.name} topology carries the group {group!r}. Its groups are "
+                f"{', '.join(self.groups())}."
+            )
+        return found
+
+    def groups(self) -> tuple[str, ...]:
+        """Every group of the topology, in the order in which the table first names it."""
+        return tuple(dict.fromkeys(group for node in self.nodes for group in node.groups))
+
+    def companions(self, node: Node) -> tuple[Node, ...]:
+        """The nodes that carry the same groups as `node`, itself included: its Raft cluster."""
+        return tuple(other for other in self.nodes if other.groups == node.groups)
+
+    def shifted(self, port_offset: int) -> "Topology":
+        """The same nodes, every port higher by `port_offset`.
+
+        Raises:
+            UsageError: a port would lie outside 1 to 65535.
+        """
+        nodes = tuple(replace(node, client_port=node.client_port + port_offset) for node in self.nodes)
+        if any(node.client_port < 1 or node.peer_port > PORT_MAX for node in nodes):
+            raise UsageError(f"A port offset of {port_offset} moves a port out of the range 1 to {PORT_MAX}.")
+        return replace(self, nodes=nodes)
+
+
+def _trio(prefix: str, groups: tuple[str, ...], first_port: int) -> tuple[Node, ...]:
+    return tuple(Node(f"{prefix}{number}", groups, first_port + number - 1) for number in (1, 2, 3))
+
+
+#: Each service on three nodes of its own.
+SEPARATED = Topology(
+    "separated",
+    (*_trio("node", ("lock",), 8000), *_trio("queue", ("queue",), 8100), *_trio("cache", ("cache",), 8200)),
+)
+
+#: Three nodes that carry all three services each.
+COMBINED = Topology("combined", _trio("node", ("lock", "queue", "cache"), 8001))
+
+#: What `--topology` may name; the first is the default.
+TOPOLOGIES: dict[str, Topology] = {topology.name: topology for topology in (SEPARATED, COMBINED)}
