@@ -1,7 +1,7 @@
 """The one clock of a node: milliseconds that never run backward and count while the machine is suspended.
 
-Leases and timeouts are measured with it. CLOCK_MONOTONIC would stand still in suspend, and a lease would seem valid
-after the lid was opened again. The numbers mean nothing on another machine or after a reboot.
+Leases and timeouts are measured with it. CLOCK_MONOTONIC would stand still in suspend, and a lease would seem
+valid after the lid was opened again. The numbers mean nothing on another machine or after a reboot.
 """
 
 import time

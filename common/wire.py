@@ -1,8 +1,8 @@
 """The one door to msgpack: what goes on disk and between nodes is packed and unpacked here and nowhere else.
 
-The rule of the file: what `pack` accepts, `unpack` gives back; what `unpack` is given may come from a broken disk
-or a hostile peer, so it answers with a value or with `WireError` and never with anything else. Bytes stay bytes
-and text stays text; tuples come back as lists. Extension types, timestamps included, are refused.
+The rule of the file: what `pack` accepts, `unpack` gives back; what `unpack` is given may come from a broken
+disk or a hostile peer, so it answers with a value or with `WireError` and never with anything else. Bytes stay
+bytes and text stays text; tuples come back as lists. Extension types, timestamps included, are refused.
 """
 
 from typing import Any, NoReturn
@@ -25,7 +25,8 @@ def pack(value: Any) -> bytes:
     """`value` as msgpack: None, bool, int of 64 bits, float, str, bytes, list or tuple, dict.
 
     Raises:
-        WireError: another type, a larger number, text that is not Unicode, or more than `MESSAGE_BYTES_MAX`.
+        WireError: another type, a larger number, text that is not Unicode, or more than `MESSAGE_BYTES_MAX`
+            or `ITEMS_MAX`.
     """
     try:
         data: bytes = msgpack.packb(value)
@@ -33,6 +34,9 @@ def pack(value: Any) -> bytes:
         raise WireError(f"cannot be packed: {error}") from error
     if len(data) > MESSAGE_BYTES_MAX:
         raise WireError(f"packed value has {len(data)} bytes, over the limit of {MESSAGE_BYTES_MAX}")
+    if len(data) > ITEMS_MAX:
+        # Only a value this long can hold a list that `unpack` would refuse: better to hear it before it is on disk.
+        unpack(data)
     return data
 
 
@@ -56,7 +60,7 @@ def unpack(data: bytes | bytearray | memoryview) -> Any:
             ext_hook=_refuse_extension,
         )
     except (ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
-        raise WireError(f"not a packed value: {error or type(error).__name__}") from error
+        raise WireError(f"not a packed value: {str(error) or type(error).__name__}") from error
 
 
 def _refuse_extension(code: int, data: bytes) -> NoReturn:

@@ -1,0 +1,360 @@
+"""The settings of a node: one frozen object, read once at start-up from `MUFAKAT_*` variables and flags.
+
+The rule of the file: each setting is one field of `Settings`, which carries its default, its parser, its bounds and
+its line of documentation; `SETTINGS` lists them for the docs and the tests. A value that cannot be right stops the
+node with a `SettingsError` that names the variable and says what would be right.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+VARIABLE_PREFIX = "MUFAKAT_"
+
+#: Variables with the prefix that the command line reads and a node does not.
+COMMAND_VARIABLES = frozenset({"MUFAKAT_HOME", "MUFAKAT_TOPOLOGY", "MUFAKAT_MODE"})
+
+#: A node's peer port is its client port plus this, for itself and for all others alike.
+PEER_PORT_OFFSET = 10_000
+
+GROUPS = ("lock", "queue", "cache")
+ROLES = ("reader", "client", "admin")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "json", "text")
+
+CLUSTER_SECRET_LENGTH_MIN = 16
+TOKEN_LENGTH_MIN = 8
+
+_NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?", re.ASCII)
+_TOKEN = re.compile(r"[!-+\--~]+", re.ASCII)
+
+#: Host and client port of a node.
+Address = tuple[str, int]
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; `variable` is its `MUFAKAT_*` name, which the text names too."""
+
+    def __init__(self, variable: str, problem: str) -> None:
+        super().__init__(f"{variable}: {problem}")
+        self.variable = variable
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table of settings."""
+
+    field: str
+    variable: str
+    default: Any
+    parse: Callable[[str], Any]
+    #: Bounds of a number, both included; None where there is none.
+    minimum: int | None
+    maximum: int | None
+    doc: str
+
+
+def _setting(
+    default: Any,
+    parse: Callable[[str], Any],
+    doc: str,
+    *,
+    minimum: int | None = None,
+    maximum: int | None = None,
+    secret: bool = False,
+) -> Any:
+    metadata = {"parse": parse, "doc": doc, "minimum": minimum, "maximum": maximum}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata, repr=not secret)
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+def _parse_text(text: str) -> str:
+    return text
+
+
+def _parse_int(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,18}", text.replace("_", ""), re.ASCII):
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(text.replace("_", ""))
+
+
+def _parse_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _parse_node_id(text: str) -> str:
+    if not _NODE_ID.fullmatch(text):
+        raise ValueError(f"{text!r} is no node id: use 1-64 letters, digits, '-', '_' and '.', such as node1")
+    return text
+
+
+def _parse_host(text: str) -> str:
+    if _HOST.fullmatch(text):
+        return text.lower()
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f"{text!r} is neither a host name nor an IP address") from None
+
+
+def _parse_groups(text: str) -> tuple[str, ...]:
+    groups = _parse_list(text)
+    unknown = [group for group in groups if group not in GROUPS]
+    if unknown or not groups or len(set(groups)) != len(groups):
+        raise ValueError(f"{text!r} must list each at most once, and at least one, of {', '.join(GROUPS)}")
+    return groups
+
+
+def _parse_cluster(text: str) -> dict[str, Address]:
+    cluster: dict[str, Address] = {}
+    for part in _parse_list(text):
+        name, equals, address = part.partition("=")
+        host, colon, port = address.rpartition(":")
+        if not equals or not colon:
+            raise ValueError(f"{part!r} must look like node1=127.0.0.1:8000")
+        node_id = _parse_node_id(name.strip())
+        if node_id in cluster:
+            raise ValueError(f"{node_id} is named twice")
+        cluster[node_id] = (_parse_host(host.removeprefix("[").removesuffix("]")), _parse_int(port))
+    return cluster
+
+
+def _parse_tokens(text: str) -> tuple[tuple[str, str], ...]:
+    # The text is secret, so no message repeats any of it but the role.
+    tokens = []
+    for number, part in enumerate(_parse_list(text), 1):
+        role, colon, token = part.partition(":")
+        if not colon or role not in ROLES:
+            raise ValueError(f"entry {number} must look like role:token, with a role of {', '.join(ROLES)}")
+        if len(token) < TOKEN_LENGTH_MIN or not _TOKEN.fullmatch(token):
+            raise ValueError(
+                f"the token of entry {number} must have at least {TOKEN_LENGTH_MIN} printable ASCII characters, "
+                "without spaces and commas"
+            )
+        tokens.append((role, token))
+    if len({token for _, token in tokens}) != len(tokens):
+        raise ValueError("the same token is given twice")
+    return tuple(tokens)
+
+
+def _parse_choice(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in choices:
+            raise ValueError(f"{text!r} must be one of {', '.join(choices)}")
+        return text.lower()
+
+    return parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a node is told once. Durations are milliseconds of its own clock, sizes are bytes."""
+
+    node_id: str = _setting("node1", _parse_node_id, "Who this node is; a name in the cluster.")
+    groups: tuple[str, ...] = _setting(GROUPS, _parse_groups, "The groups that this node hosts, by comma.")
+    cluster: Mapping[str, Address] = _setting(
+        {},
+        _parse_cluster,
+        "All nodes of these groups, this one included: node1=host:port,node2=... with their client ports. "
+        "Empty: this node alone, on port 8000.",
+    )
+    listen_host: str = _setting("127.0.0.1", _parse_host, "Address on which clients are served.")
+    client_port: int = _setting(
+        0, _parse_int, "Port for clients; 0: this node's in the cluster.", minimum=0, maximum=65_535
+    )
+    peer_listen_host: str = _setting(
+        "", _parse_host, "Address on which the other nodes are served; empty: listen_host."
+    )
+    peer_port: int = _setting(
+        0,
+        _parse_int,
+        f"Port on which this node listens to the others; 0: its client port in the cluster + {PEER_PORT_OFFSET}, "
+        "where they look for it.",
+        minimum=0,
+        maximum=65_535,
+    )
+    cluster_secret: str = _setting(
+        "",
+        _parse_text,
+        f"What the nodes prove to each other, at least {CLUSTER_SECRET_LENGTH_MIN} characters; "
+        "needed with more than one node.",
+        secret=True,
+    )
+    data_dir: str = _setting("", _parse_text, "Where logs and snapshots lie; empty: .mufakat/<node_id>.")
+    heartbeat_ms: int = _setting(
+        50, _parse_int, "A leader speaks to each follower this often.", minimum=5, maximum=10_000
+    )
+    election_timeout_min_ms: int = _setting(
+        400, _parse_int, "Shortest silence after which a follower campaigns.", minimum=20, maximum=60_000
+    )
+    election_timeout_max_ms: int = _setting(
+        800, _parse_int, "Longest silence after which a follower campaigns.", minimum=21, maximum=120_000
+    )
+    request_timeout_ms: int = _setting(
+        1_800, _parse_int, "A request is answered within this time.", minimum=50, maximum=600_000
+    )
+    leader_wait_ms: int = _setting(
+        1_500, _parse_int, "So long a request waits for a leader to be elected.", minimum=0, maximum=600_000
+    )
+    body_bytes_max: int = _setting(
+        1_310_720, _parse_int, "Largest request body.", minimum=1_024, maximum=4 << 20
+    )
+    value_bytes_max: int = _setting(
+        1_048_576, _parse_int, "Largest value or payload, as JSON.", minimum=1, maximum=4 << 20
+    )
+    name_bytes_max: int = _setting(256, _parse_int, "Longest name, as UTF-8.", minimum=16, maximum=4_096)
+    proposals_max: int = _setting(
+        10_000, _parse_int, "Commands of one group that may wait in this node.", minimum=1, maximum=1_000_000
+    )
+    log_level: str = _setting(
+        "info", _parse_choice(*LOG_LEVELS), f"Least serious line that is logged: {', '.join(LOG_LEVELS)}."
+    )
+    log_format: str = _setting(
+        "auto", _parse_choice(*LOG_FORMATS), "json, text, or auto: text on a terminal, else JSON lines."
+    )
+    auth_tokens: tuple[tuple[str, str], ...] = _setting(
+        (),
+        _parse_tokens,
+        "role:token,... with the roles reader, client and admin; empty: authentication is off.",
+        secret=True,
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        lambda text: tuple(map(_parse_host, _parse_list(text))),
+        "Further names by which browsers and clients may address this node, by comma.",
+    )
+    snapshot_entries: int = _setting(
+        100_000, _parse_int, "A snapshot is taken after this many entries.", minimum=10, maximum=100_000_000
+    )
+    snapshot_bytes: int = _setting(
+        64 << 20, _parse_int, "A snapshot is taken after this many bytes of log.", minimum=4_096, maximum=1 << 40
+    )
+    wal_segment_bytes: int = _setting(
+        64 << 20, _parse_int, "Size of one file of the log.", minimum=4_096, maximum=1 << 32
+    )
+
+    def peer_port_of(self, node_id: str) -> int:
+        """The port at which the others reach `node_id`, a node of the cluster."""
+        return self.cluster[node_id][1] + PEER_PORT_OFFSET
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The ids of the other nodes, sorted."""
+        return tuple(sorted(node_id for node_id in self.cluster if node_id != self.node_id))
+
+
+#: Every setting, in the order of the fields.
+SETTINGS: tuple[Setting, ...] = tuple(
+    Setting(
+        field=each.name,
+        variable=VARIABLE_PREFIX + each.name.upper(),
+        default=getattr(Settings(), each.name),
+        parse=each.metadata["parse"],
+        minimum=each.metadata["minimum"],
+        maximum=each.metadata["maximum"],
+        doc=each.metadata["doc"],
+    )
+    for each in fields(Settings)
+)
+
+_BY_FIELD = {setting.field: setting for setting in SETTINGS}
+
+
+def load_settings(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings that `environ` and then `overrides` (field to value, from flags) ask for, checked and complete.
+
+    An override may be text as in the variable or the value itself; None means that it was not given. Variables
+    that are set to nothing count as not set.
+
+    Raises:
+        SettingsError: a variable is unknown, cannot be read, is out of bounds or does not fit the others.
+    """
+    known = {setting.variable for setting in SETTINGS} | COMMAND_VARIABLES
+    for variable in sorted(environ):
+        if variable.startswith(VARIABLE_PREFIX) and variable not in known:
+            raise SettingsError(variable, "there is no such setting; check the spelling")
+    values: dict[str, Any] = {}
+    for setting in SETTINGS:
+        text = environ.get(setting.variable, "").strip()
+        if text:
+            values[setting.field] = _read(setting, text)
+    for name, value in (overrides or {}).items():
+        assert name in _BY_FIELD, f"no setting has the field {name}"
+        if value is not None:
+            values[name] = _read(_BY_FIELD[name], value)
+    settings = _complete(Settings(**values))
+    _check(settings)
+    return settings
+
+
+def _read(setting: Setting, value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            value = setting.parse(value)
+        except ValueError as error:
+            raise SettingsError(setting.variable, str(error)) from error
+    if setting.minimum is not None and value < setting.minimum:
+        raise SettingsError(setting.variable, f"{value} is below the least allowed, {setting.minimum}")
+    if setting.maximum is not None and value > setting.maximum:
+        raise SettingsError(setting.variable, f"{value} is above the most allowed, {setting.maximum}")
+    return value
+
+
+def _complete(settings: Settings) -> Settings:
+    """Fill in what follows from other settings."""
+    cluster = settings.cluster or {settings.node_id: ("127.0.0.1", settings.client_port or 8_000)}
+    if settings.node_id not in cluster:
+        raise SettingsError(
+            "MUFAKAT_CLUSTER",
+            f"names {', '.join(sorted(cluster))} but not this node, {settings.node_id} (MUFAKAT_NODE_ID)",
+        )
+    port = cluster[settings.node_id][1]
+    return replace(
+        settings,
+        cluster=cluster,
+        client_port=settings.client_port or port,
+        peer_port=settings.peer_port or port + PEER_PORT_OFFSET,
+        peer_listen_host=settings.peer_listen_host or settings.listen_host,
+        data_dir=settings.data_dir or f".mufakat/{settings.node_id}",
+    )
+
+
+def _check(settings: Settings) -> None:
+    """Refuse settings that are each possible but not together."""
+    port_max = 65_535 - PEER_PORT_OFFSET
+    for node_id, (_, port) in settings.cluster.items():
+        if not 1 <= port <= port_max:
+            raise SettingsError(
+                "MUFAKAT_CLUSTER",
+                f"the client port of {node_id} must be from 1 to {port_max}: "
+                f"its peer port is {PEER_PORT_OFFSET} higher",
+            )
+    if len(set(settings.cluster.values())) != len(settings.cluster):
+        raise SettingsError("MUFAKAT_CLUSTER", "two nodes have the same address")
+    if settings.peer_port == settings.client_port:
+        raise SettingsError("MUFAKAT_PEER_PORT", f"{settings.peer_port} is the client port already")
+    if len(settings.cluster) > 1 and not settings.cluster_secret:
+        raise SettingsError("MUFAKAT_CLUSTER_SECRET", "must be set, to the same text on every node of the cluster")
+    if settings.cluster_secret and len(settings.cluster_secret) < CLUSTER_SECRET_LENGTH_MIN:
+        raise SettingsError(
+            "MUFAKAT_CLUSTER_SECRET", f"must have at least {CLUSTER_SECRET_LENGTH_MIN} characters"
+        )
+    if settings.election_timeout_min_ms < 2 * settings.heartbeat_ms:
+        raise SettingsError(
+            "MUFAKAT_ELECTION_TIMEOUT_MIN_MS",
+            "must be at least twice MUFAKAT_HEARTBEAT_MS, or one late heartbeat starts an election",
+        )
+    if settings.election_timeout_max_ms <= settings.election_timeout_min_ms:
+        raise SettingsError(
+            "MUFAKAT_ELECTION_TIMEOUT_MAX_MS", "must be above MUFAKAT_ELECTION_TIMEOUT_MIN_MS, or votes split"
+        )
+    if settings.leader_wait_ms > settings.request_timeout_ms:
+        raise SettingsError("MUFAKAT_LEADER_WAIT_MS", "must not be above MUFAKAT_REQUEST_TIMEOUT_MS")
+    if settings.value_bytes_max >= settings.body_bytes_max:
+        raise SettingsError(
+            "MUFAKAT_VALUE_BYTES_MAX", "must be below MUFAKAT_BODY_BYTES_MAX: a body holds more than the value"
+        )
