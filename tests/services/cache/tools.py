@@ -1,0 +1,67 @@
+"""What the cache's tests share: a log that counts its own entries, and the whole state as one value."""
+
+from typing import Any
+
+from raft.state_machine import ApplyContext
+from services.cache.directory import STATES
+from services.cache.line import Transition
+from services.cache.machine import TRANSITION_TOPIC, CacheMachine
+
+NODES = ("node1", "node2", "node3")
+
+
+class Log:
+    """Applies commands to one machine as a log would: indexes rise by one, time never falls."""
+
+    def __init__(self, machine: CacheMachine | None = None) -> None:
+        self.machine = machine or CacheMachine()
+        self.index = 0
+        self.time_ms = 1000
+        #: Transitions of the last entry.
+        self.transitions: list[Transition] = []
+
+    def _context(self, after_ms: int) -> ApplyContext:
+        self.index += 1
+        self.time_ms += after_ms
+        return ApplyContext(self.index, self.time_ms)
+
+    def _keep(self, context: ApplyContext) -> None:
+        assert all(topic == TRANSITION_TOPIC for topic, _ in context.events)
+        self.transitions = [body for _, body in context.events]
+
+    def apply(self, command: Any, after_ms: int = 0) -> dict[str, Any]:
+        context = self._context(after_ms)
+        answer = self.machine.apply(context, command)
+        self._keep(context)
+        return answer
+
+    def advance(self, after_ms: int) -> None:
+        context = self._context(after_ms)
+        self.machine.advance(context)
+        self._keep(context)
+
+    def states(self, key: str) -> str:
+        """The line's states at the three nodes, such as `MII`; `III` where it is absent."""
+        line = self.machine.line(key)
+        return "III" if line is None else "".join(line.directory.state_of(node) for node in NODES)
+
+
+def observable(machine: CacheMachine) -> dict[str, Any]:
+    """Everything replicated or observable of a machine, the orders and the deadlines included."""
+    deadlines = machine._deadlines
+    return {
+        "snapshot": list(machine.snapshot()),
+        "recency": list(machine._lines),
+        "buckets": {time: list(keys) for time, keys in deadlines._buckets.items() if keys},
+        "due": machine.next_due_ms(),
+        "statistics": machine.statistics(),
+        "census": {node: {s: n for s, n in machine.census(node).items() if s in STATES} for node in NODES},
+        "time": machine._time_ms,
+    }
+
+
+def copy(machine: CacheMachine, **bounds: int) -> CacheMachine:
+    """A machine restored from a snapshot of `machine`."""
+    restored = CacheMachine(**bounds)
+    restored.restore(list(machine.snapshot()))
+    return restored
