@@ -1,0 +1,314 @@
+"""The replicated queues: what each command does.
+
+The rule: a handler checks, then changes; a refused command changes nothing. Everything is a pure function of the log:
+time is the entry's cluster time, and what fell due by then happens before the command.
+
+Waiting consumers are not in here: each node wakes its own by the events under `queue:<name>`, whose body is the
+number of messages that became ready, and lets them ask again.
+"""
+
+from collections.abc import Iterable, Iterator
+from heapq import heappop
+from typing import Any
+
+import msgspec
+
+from raft.state_machine import ApplyContext
+from services.queue import commands
+from services.queue.limits import (
+    BYTES_MAX,
+    DELIVERY_BYTES_MAX,
+    DUE_PER_ENTRY_MAX,
+    IN_FLIGHT_PER_QUEUE_MAX,
+    QUEUES_MAX,
+    SWEEP_PER_ENTRY_MAX,
+)
+from services.queue.messages import IN_FLIGHT, READY, Message
+from services.queue.state import Queue
+from services.queue.store import QueueStore
+
+Answer = dict[str, Any]
+
+
+class QueueMachine:
+    """All queues of the group. Answers are as the HTTP contract has them, except that `payload` and `item` are
+    JSON text as bytes and that deliveries always come as a list under `messages`."""
+
+    COMMANDS = (
+        commands.Enqueue, commands.EnqueueBatch, commands.Dequeue, commands.Pop, commands.Ack, commands.AckBatch,
+        commands.Nack, commands.Extend, commands.Reject, commands.Configure, commands.Redrive,
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.store = QueueStore()
+        self._handlers = {
+            commands.Enqueue: self._enqueue,
+            commands.EnqueueBatch: self._enqueue_batch,
+            commands.Dequeue: self._dequeue,
+            commands.Pop: self._pop,
+            commands.Ack: self._ack,
+            commands.AckBatch: self._ack_batch,
+            commands.Nack: self._nack,
+            commands.Extend: self._extend,
+            commands.Reject: self._reject,
+            commands.Configure: self._configure,
+            commands.Redrive: self._redrive,
+        }
+
+    def apply(self, context: ApplyContext, command: Any) -> Answer:
+        """Carry out one committed command; what fell due by then happens first."""
+        self.advance(context)
+        return self._handlers[type(command)](context, command)
+
+    def advance(self, context: ApplyContext) -> None:
+        """Let cluster time reach `context.time_ms`. At most `DUE_PER_ENTRY_MAX` deadlines are handled in one
+        entry, so that a million in one second do not hold up the node; `next_due_ms` is then in the past."""
+        store = self.store
+        now_ms = store.time_ms = context.time_ms
+        for _ in range(DUE_PER_ENTRY_MAX):
+            message_id = store.calendar.pop_due(now_ms)
+            if message_id is None:
+                return
+            store.on_due(context, message_id)
+
+    def next_due_ms(self) -> int | None:
+        """A cluster time before which `advance` has nothing to do: exact within the current second, else up to
+        a second early."""
+        return self.store.calendar.next_due_ms()
+
+    def snapshot(self) -> Iterator[list[Any]]:
+        """A point-in-time copy, made before this returns; `snapshots` describes the records."""
+        return self.store.snapshot()
+
+    def restore(self, records: Iterable[list[Any]]) -> None:
+        """Replace the whole state by what `snapshot` gave."""
+        self.store.restore(records)
+
+    # Putting in
+
+    def _enqueue(self, context: ApplyContext, command: commands.Enqueue) -> Answer:
+        refusal = self._no_room(command.queue, 1, len(command.payload))
+        if refusal is not None:
+            return refusal
+        message_id = self.store.add(
+            context, self._queue(command.queue), command.payload, command.priority, command.delay_ms, command.ttl_ms
+        )
+        return {"ok": True, "msg_id": str(message_id)}
+
+    def _enqueue_batch(self, context: ApplyContext, command: commands.EnqueueBatch) -> Answer:
+        wanted: dict[str, tuple[int, int]] = {}
+        for name, payload, *_ in command.messages:
+            count, size = wanted.get(name, (0, 0))
+            wanted[name] = (count + 1, size + len(payload))
+        new_queues = sum(name not in self.store.queues for name in wanted)
+        if len(self.store.queues) + new_queues > QUEUES_MAX:
+            return _quota(f"the group holds at most {QUEUES_MAX} queues")
+        if self.store.bytes + sum(size for _, size in wanted.values()) > BYTES_MAX:
+            return _quota(f"the queues together hold at most {BYTES_MAX} bytes; consume some first")
+        for name, (count, size) in wanted.items():
+            refusal = self._no_room(name, count, size)
+            if refusal is not None:
+                return refusal
+        ids = [
+            self.store.add(context, self._queue(name), payload, priority, delay_ms, ttl_ms)
+            for name, payload, priority, delay_ms, ttl_ms in command.messages
+        ]
+        return {"ok": True, "msg_ids": [str(message_id) for message_id in ids]}
+
+    # Taking out
+
+    def _dequeue(self, context: ApplyContext, command: commands.Dequeue) -> Answer:
+        queue = self.store.queues.get(command.queue)
+        if queue is None or queue.settings.paused:
+            return {"messages": []}
+        room = IN_FLIGHT_PER_QUEUE_MAX - len(queue.in_flight)
+        if room <= 0:
+            return _quota(
+                f"{IN_FLIGHT_PER_QUEUE_MAX} messages of this queue are with consumers; acknowledge some first"
+            )
+        due_ms = context.time_ms + (command.visibility_ms or queue.settings.visibility_ms)
+        messages: list[Answer] = []
+        size = 0
+        for _ in range(min(command.max, room)):
+            taken = self.store.take(queue, context.time_ms)
+            if taken is None:
+                break
+            message_id, message = taken
+            messages.append(self._deliver(queue, message_id, message, due_ms))
+            size += len(message.payload)
+            if size >= DELIVERY_BYTES_MAX:
+                break
+        return {"messages": messages}
+
+    def _deliver(self, queue: Queue, message_id: int, message: Message, due_ms: int) -> Answer:
+        receipt = self.store.next_receipt
+        self.store.next_receipt = receipt + 1
+        delivered = message.moved(IN_FLIGHT, due_ms, receipt, message.deliveries + 1)
+        self.store.move(queue, message_id, message, delivered)
+        queue.counters.delivered += 1
+        if delivered.deliveries > 1:
+            queue.counters.redelivered += 1
+        return {
+            "msg_id": str(message_id),
+            "payload": message.payload,
+            "receipt": str(receipt),
+            "delivery": delivered.deliveries,
+            "queue": queue.name,
+        }
+
+    def _pop(self, context: ApplyContext, command: commands.Pop) -> Answer:
+        queue = self.store.queues.get(command.queue)
+        taken = None
+        if queue is not None and not queue.settings.paused:
+            taken = self.store.take(queue, context.time_ms)
+        if queue is None or taken is None:
+            return {"ok": False, "reason": "empty"}
+        message_id, message = taken
+        self.store.drop(queue, message_id, message)
+        queue.counters.delivered += 1
+        queue.counters.acknowledged += 1
+        if message.deliveries:
+            queue.counters.redelivered += 1
+        return {
+            "ok": True,
+            "item": message.payload,
+            "msg_id": str(message_id),
+            "delivery": message.deliveries + 1,
+            "queue": queue.name,
+        }
+
+    # Ending a delivery
+
+    def _ack(self, context: ApplyContext, command: commands.Ack) -> Answer:
+        return self._acknowledge(command.msg_id, command.receipt)
+
+    def _ack_batch(self, context: ApplyContext, command: commands.AckBatch) -> Answer:
+        results = []
+        reason = None
+        for message_id, receipt in command.messages:
+            result = self._acknowledge(message_id, receipt)
+            reason = reason or result.get("reason")
+            results.append({"msg_id": str(message_id), **result})
+        if reason is None:
+            return {"ok": True, "results": results}
+        return {"ok": False, "reason": reason, "results": results}
+
+    def _acknowledge(self, message_id: int, receipt: str | None) -> Answer:
+        message = self.store.messages.get(message_id)
+        refusal = _not_current(message, receipt)
+        if refusal is not None:
+            return refusal
+        queue = self.store.queues[message.queue]
+        self.store.drop(queue, message_id, message)
+        queue.counters.acknowledged += 1
+        return {"ok": True}
+
+    def _nack(self, context: ApplyContext, command: commands.Nack) -> Answer:
+        message = self.store.messages.get(command.msg_id)
+        refusal = _not_current(message, command.receipt)
+        if refusal is not None:
+            return refusal
+        state = self.store.give_back(
+            context, self.store.queues[message.queue], command.msg_id, message, command.delay_ms, command.unseen
+        )
+        return {"ok": True, "state": state}
+
+    def _extend(self, context: ApplyContext, command: commands.Extend) -> Answer:
+        message = self.store.messages.get(command.msg_id)
+        refusal = _not_current(message, command.receipt)
+        if refusal is not None:
+            return refusal
+        queue = self.store.queues[message.queue]
+        visibility_ms = command.visibility_ms or queue.settings.visibility_ms
+        extended = message.moved(
+            IN_FLIGHT, context.time_ms + visibility_ms, message.receipt, message.deliveries
+        )
+        self.store.move(queue, command.msg_id, message, extended)
+        return {"ok": True, "expires_in_s": visibility_ms / 1000}
+
+    def _reject(self, context: ApplyContext, command: commands.Reject) -> Answer:
+        message = self.store.messages.get(command.msg_id)
+        refusal = _not_current(message, command.receipt)
+        if refusal is not None:
+            return refusal
+        self.store.bury(self.store.queues[message.queue], command.msg_id, message)
+        return {"ok": True}
+
+    # Running a queue
+
+    def _configure(self, context: ApplyContext, command: commands.Configure) -> Answer:
+        if command.queue not in self.store.queues and len(self.store.queues) >= QUEUES_MAX:
+            return _quota(f"the group holds at most {QUEUES_MAX} queues")
+        queue = self._queue(command.queue)
+        was_paused = queue.settings.paused
+        changes = {
+            field: value
+            for field in queue.settings.__struct_fields__
+            if (value := getattr(command, field)) is not None
+        }
+        queue.settings = msgspec.structs.replace(queue.settings, **changes)
+        if was_paused and queue.ready:
+            self.store.tell_ready(context, queue, queue.ready)
+        return {"ok": True}
+
+    def _redrive(self, context: ApplyContext, command: commands.Redrive) -> Answer:
+        """Dead letters go to the back as if they were new, by rising id. `left` is how many lower than
+        `before_id` still wait for the next entry."""
+        queue = self.store.queues.get(command.queue)
+        before_id = command.before_id or self.store.next_id
+        if queue is None:
+            return {"ok": True, "moved": 0, "more": False, "before_id": before_id}
+        ttl_ms = queue.settings.message_ttl_ms
+        moved = 0
+        while queue.dead and queue.dead[0] < before_id and moved < SWEEP_PER_ENTRY_MAX:
+            message_id = heappop(queue.dead)
+            dead = self.store.messages.get(message_id)
+            assert dead is not None, message_id
+            expires_ms = context.time_ms + ttl_ms if ttl_ms else 0
+            fresh = msgspec.structs.replace(dead, expires_ms=expires_ms, state=READY, receipt=0, deliveries=0)
+            self.store.move(queue, message_id, dead, fresh)
+            moved += 1
+        if moved:
+            self.store.tell_ready(context, queue, moved)
+        more = bool(queue.dead) and queue.dead[0] < before_id
+        return {"ok": True, "moved": moved, "more": more, "before_id": before_id}
+
+    # Helpers
+
+    def _queue(self, name: str) -> Queue:
+        queue = self.store.queues.get(name)
+        if queue is None:
+            queue = self.store.queues[name] = Queue(name)
+        return queue
+
+    def _no_room(self, name: str, count: int, size: int) -> Answer | None:
+        """The refusal where `count` messages of `size` bytes in all do not fit into a queue; else None."""
+        if self.store.bytes + size > BYTES_MAX:
+            return _quota(f"the queues together hold at most {BYTES_MAX} bytes; consume some first")
+        queue = self.store.queues.get(name)
+        if queue is None:
+            if len(self.store.queues) >= QUEUES_MAX:
+                return _quota(f"the group holds at most {QUEUES_MAX} queues")
+            return None
+        settings = queue.settings
+        if len(queue) + count > settings.max_messages:
+            return _quota(f"this queue holds at most {settings.max_messages} messages; consume some first")
+        if queue.bytes + size > settings.max_bytes:
+            return _quota(f"this queue holds at most {settings.max_bytes} bytes; consume some first")
+        return None
+
+
+def _quota(detail: str) -> Answer:
+    return {"ok": False, "reason": "quota", "detail": detail}
+
+
+def _not_current(message: Message | None, receipt: str | None) -> Answer | None:
+    """The refusal where there is no such delivery; None where the message is in flight and `receipt`, if
+    any, names its current delivery."""
+    if message is not None and message.state == IN_FLIGHT:
+        if receipt is None or receipt == str(message.receipt):
+            return None
+        return {"ok": False, "reason": "stale_receipt"}
+    if message is not None and message.receipt and receipt is not None:
+        return {"ok": False, "reason": "stale_receipt"}
+    return {"ok": False, "reason": "not_in_flight"}
