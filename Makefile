@@ -1,6 +1,6 @@
 # Everything that one does with the project, from a fresh clone with Python 3.11 and make. `make help` lists it.
 
-TOPOLOGY ?= separated
+TOPOLOGY ?=
 MODE ?=
 GROUP ?= lock
 NODE ?=
@@ -19,7 +19,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 up: $(RUN)  ## start a cluster: TOPOLOGY=separated|combined MODE=docker|local
-	@$(BIN)/mufakat up --topology $(TOPOLOGY) $(if $(MODE),--mode $(MODE))
+	@$(BIN)/mufakat up $(if $(TOPOLOGY),--topology $(TOPOLOGY)) $(if $(MODE),--mode $(MODE))
 
 down: $(RUN)  ## stop it; what it stored is kept
 	@$(BIN)/mufakat down
@@ -34,7 +34,9 @@ kill-leader: $(RUN)  ## kill the leader of GROUP=lock|queue|cache, show who lead
 	@$(BIN)/mufakat kill-leader --group $(GROUP)
 
 dev: $(DEV)  ## one node with all services on port 8001, reloading when a file changes
-	@$(BIN)/mufakat dev
+	@MUFAKAT_NODE_ID=node1 MUFAKAT_GROUPS=lock,queue,cache MUFAKAT_CLUSTER=node1=127.0.0.1:8001 \
+		MUFAKAT_DATA_DIR=$${MUFAKAT_HOME:-.mufakat}/dev $(BIN)/adev runserver --root . --port 8001 \
+		--app-factory create_app services/app.py
 
 test: $(DEV)  ## run the tests
 	$(BIN)/python -m pytest

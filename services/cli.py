@@ -53,6 +53,7 @@ def main() -> None:
     "--topology",
     type=click.Choice(list(TOPOLOGIES)),
     default=next(iter(TOPOLOGIES)),
+    envvar="MUFAKAT_TOPOLOGY",
     show_default=True,
     help="Which nodes there are.",
 )
@@ -60,6 +61,7 @@ def main() -> None:
     "--mode",
     type=click.Choice(["docker", "local"]),
     default=None,
+    envvar="MUFAKAT_MODE",
     help="Containers or plain processes; docker where an engine answers, else local.",
 )
 @click.option("--port-offset", type=int, default=0, show_default=True, help="Added to every port.")

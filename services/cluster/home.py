@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from common.config import CLUSTER_SECRET_LENGTH_MIN
 from services.cluster.errors import ClusterError, InTheWay, NoCluster
 from services.cluster.topology import TOPOLOGIES, Node, Topology
 
@@ -32,9 +33,6 @@ except ImportError:  # Windows: only containers are run from there, and the engi
 
 #: Where a cluster lives unless MUFAKAT_HOME says otherwise, from the folder that the command is called in.
 HOME_DEFAULT = ".mufakat"
-
-#: Shortest secret that a node accepts.
-SECRET_CHARACTERS_MIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +154,10 @@ class Home:
         """
         path = self.root / "cluster_secret"
         given = environ.get("MUFAKAT_CLUSTER_SECRET", "")
-        if given and len(given) < SECRET_CHARACTERS_MIN:
+        if given and len(given) < CLUSTER_SECRET_LENGTH_MIN:
             raise ClusterError(
                 f"MUFAKAT_CLUSTER_SECRET is {len(given)} characters long; at least "
-                f"{SECRET_CHARACTERS_MIN} are needed."
+                f"{CLUSTER_SECRET_LENGTH_MIN} are needed."
             )
         kept = path.read_text(encoding="utf-8").strip() if path.exists() else ""
         secret = given or kept or secrets.token_urlsafe(32)

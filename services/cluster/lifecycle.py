@@ -9,7 +9,7 @@ from services.cluster.containers import DockerBackend, ImageNotBuilt
 from services.cluster.engine import Engine, NoEngine, detect_engine
 from services.cluster.errors import ClusterError, InTheWay
 from services.cluster.home import Home, Record
-from services.cluster.local import LocalBackend
+from services.cluster.local import SERVE_COMMAND, LocalBackend
 from services.cluster.printing import echo
 from services.cluster.status import cluster_status, status_table
 from services.cluster.waiting import wait_ready
@@ -34,6 +34,8 @@ class Surroundings:
     #: How the program was called, to be shown in advice.
     program: str = "mufakat"
     detect: Callable[[], Engine | NoEngine] = detect_engine
+    #: What the process of a node is started with in local mode.
+    serve_command: tuple[str, ...] = SERVE_COMMAND
 
     def backend(self, record: Record) -> Backend:
         """The way in which a recorded cluster runs.
@@ -42,7 +44,7 @@ class Surroundings:
             ClusterError: it runs in containers and no engine answers.
         """
         if record.mode == "local":
-            return LocalBackend(self.home, record.nodes(), environ=self.environ)
+            return LocalBackend(self.home, record.nodes(), environ=self.environ, command=self.serve_command)
         engine = self.detect()
         if isinstance(engine, NoEngine):
             raise ClusterError(f"The cluster runs in containers, but {engine.reason}.")

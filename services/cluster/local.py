@@ -12,8 +12,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.config import SettingsError, load_settings
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
-from services.cluster.errors import ClusterError, InTheWay
+from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.home import Home, read_json, write_file
 from services.cluster.printing import echo, echo_log_line
 from services.cluster.processes import Process, await_stop, is_port_free, kill_process, spawn, stop_process
@@ -89,11 +90,16 @@ class LocalBackend:
         return None if value is None else Process(int(value["pid"]), str(value["started"]))
 
     def prepare(self) -> None:
-        """See that nobody else listens where the nodes are to listen.
+        """See that the settings make sense and that nobody else listens where the nodes are to listen.
 
         Raises:
+            UsageError: a MUFAKAT_* variable is wrong.
             InTheWay: a port is taken.
         """
+        try:
+            load_settings(self.node_environ(self.topology.nodes[0]))
+        except SettingsError as error:
+            raise UsageError(f"{error}.") from error
         taken = [
             f"{port} ({node.id})"
             for node in self.topology.nodes

@@ -6,10 +6,8 @@ All else follows from the table. Adding a topology means adding a row to `TOPOLO
 
 from dataclasses import dataclass, replace
 
+from common.config import PEER_PORT_OFFSET
 from services.cluster.errors import UsageError
-
-#: A node's peer port is its client port plus this, in every topology and mode.
-PEER_PORT_OFFSET = 10_000
 
 #: Highest port number there is.
 PORT_MAX = 65_535

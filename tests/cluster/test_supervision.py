@@ -1,0 +1,366 @@
+"""Starting, stopping and looking at nodes, with stand-ins for the nodes: the rules of `mufakat up` and its kin."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.cluster.engine import NoEngine
+from services.cluster.errors import ClusterError, InTheWay, NoCluster, UsageError
+from services.cluster.home import Record
+from services.cluster.lifecycle import Request, Surroundings, choose_mode, down, summary, up
+from services.cluster.nodes import kill_leader, kill_nodes, start_nodes, stop_nodes
+from services.cluster.processes import start_mark
+from services.cluster.status import cluster_status, status_json
+from services.cluster.waiting import wait_ready
+from tests.cluster.tools import cluster_in, free_port_offset, wait_until
+
+STUB = (sys.executable, str(Path(__file__).with_name("stub_node.py")))
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path) -> Iterator[Surroundings]:
+    with cluster_in(tmp_path / "home", serve_command=STUB, detect=lambda: NoEngine("this is a test")) as made:
+        yield made
+
+
+@pytest.fixture
+def request_combined() -> Request:
+    return Request("combined", "local", free_port_offset("combined"))
+
+
+def states(surroundings: Surroundings) -> dict[str, str]:
+    backend = surroundings.require_backend()
+    return {node_id: process.state for node_id, process in backend.processes().items()}
+
+
+def make_file(surroundings: Surroundings, node_id: str, name: str) -> Path:
+    """Put one of the files that the stand-in obeys where it looks for them."""
+    folder = surroundings.home.root / "combined" / node_id
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()
+    return folder / name
+
+
+def test_up_starts_every_node_of_the_topology(surroundings: Surroundings, request_combined: Request) -> None:
+    """`up` ends with a cluster of which each node is a process of its own and ready."""
+    backend = up(surroundings, request_combined)
+
+    found = cluster_status(backend)
+    assert [status.node.id for status in found] == ["node1", "node2", "node3"]
+    assert {"running"} == {status.state for status in found}
+    assert len({status.pid for status in found}) == 3
+
+
+def test_the_summary_names_three_things_to_try(surroundings: Surroundings, request_combined: Request) -> None:
+    """After `up` one knows the addresses and what to do next."""
+    text = summary(surroundings, up(surroundings, request_combined))
+
+    port = 8001 + request_combined.port_offset
+    assert f"node1  lock   127.0.0.1:{port}" in text
+    assert len(text.partition("Try next:\n")[2].splitlines()) == 3
+
+
+def test_status_json_has_the_fields_that_scripts_rely_on(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """The format is a contract."""
+    backend = up(surroundings, request_combined)
+
+    told = json.loads(status_json("local", "combined", cluster_status(backend)))
+
+    assert list(told) == ["mode", "topology", "nodes"]
+    first = told["nodes"][0]
+    assert list(first) == ["id", "groups", "address", "pid", "state", "role", "term", "leader"]
+    assert first["groups"] == ["lock", "queue", "cache"]
+    assert f"127.0.0.1:{8001 + request_combined.port_offset}" == first["address"]
+    assert (first["role"], first["term"], first["leader"]) == ("leader", 1, "node1")
+
+
+def test_a_second_up_of_the_same_cluster_changes_nothing(
+    surroundings: Surroundings, request_combined: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make up` twice is no mistake."""
+    before = up(surroundings, request_combined).processes()
+
+    after = up(surroundings, request_combined).processes()
+
+    assert before == after
+    assert "is up already" in capsys.readouterr().out
+
+
+def test_up_of_another_topology_is_refused(surroundings: Surroundings, request_combined: Request) -> None:
+    """Two clusters in one home would share node ids and a record."""
+    up(surroundings, request_combined)
+
+    with pytest.raises(InTheWay, match=r"combined, local mode.*you asked for separated.*mufakat down"):
+        up(surroundings, Request("separated", "local"))
+
+
+def test_up_of_half_a_cluster_is_refused_with_the_way_out(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """A node that somebody killed stays down until `start`; `up` must not bring it back by the way."""
+    up(surroundings, request_combined)
+    kill_nodes(surroundings, ["node2"])
+
+    with pytest.raises(InTheWay, match=r"half up.*node2 \(dead\).*mufakat start node2"):
+        up(surroundings, request_combined)
+
+    assert states(surroundings) == {"node1": "running", "node2": "dead", "node3": "running"}
+
+
+def test_up_starts_all_nodes_anew_when_none_runs(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """After the machine was switched off, the record is still there and the processes are not."""
+    up(surroundings, request_combined)
+    kill_nodes(surroundings, ["node1", "node2", "node3"])
+
+    up(surroundings, request_combined)
+
+    assert {"running"} == set(states(surroundings).values())
+
+
+def test_a_taken_port_is_named_and_nothing_is_started(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """The sentence says which port, of which node, and what to do."""
+    port = 8002 + request_combined.port_offset
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(InTheWay) as raised:
+        up(surroundings, request_combined)
+
+    assert f"Port {port} (node2) on 127.0.0.1" in str(raised.value)
+    assert "--port-offset" in str(raised.value)
+    assert surroundings.home.record() is None
+
+
+def test_a_node_that_ends_while_starting_is_told_with_its_last_lines(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """The reason stands in the node's log; nobody should have to look for it."""
+    make_file(surroundings, "node3", "refuse")
+
+    with pytest.raises(ClusterError, match=r"node3 ended while starting(.|\n)*the stub was told to refuse"):
+        up(surroundings, request_combined)
+
+
+def test_a_wait_for_nodes_that_never_get_ready_ends_with_their_reason(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """`up` never hangs."""
+    backend = up(surroundings, request_combined)
+    make_file(surroundings, "node2", "unready")
+
+    with pytest.raises(ClusterError, match=r"Not ready after 0 s: node2 \(lock knows no leader\)"):
+        wait_ready(backend, backend.topology.nodes, timeout_seconds=0.2)
+
+
+def test_a_wrong_variable_stops_up_before_anything_starts(tmp_path: Path, request_combined: Request) -> None:
+    """Nine nodes that die of the same typo help nobody."""
+    with cluster_in(tmp_path, serve_command=STUB) as made:
+        typo = Surroundings(made.home, {**made.environ, "MUFAKAT_LOG_LEVLE": "debug"}, serve_command=STUB)
+
+        with pytest.raises(UsageError, match="MUFAKAT_LOG_LEVLE"):
+            up(typo, request_combined)
+
+        assert made.home.record() is None
+
+
+def test_a_killed_node_is_dead_and_a_stopped_one_is_stopped(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """Whoever killed it, and however: it stays down and the status tells the two apart."""
+    backend = up(surroundings, request_combined)
+    os.kill(backend.processes()["node1"].pid or 0, signal.SIGKILL)
+    stop_nodes(surroundings, ["node2"])
+
+    wait_until(lambda: states(surroundings)["node1"] == "dead", timeout_seconds=5, what="node1 is dead")
+    assert states(surroundings) == {"node1": "dead", "node2": "stopped", "node3": "running"}
+
+
+def test_start_brings_back_a_stopped_and_a_killed_node(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """The only way back, for both."""
+    up(surroundings, request_combined)
+    stop_nodes(surroundings, ["node1"])
+    kill_nodes(surroundings, ["node2"])
+
+    start_nodes(surroundings, ["node1", "node2"])
+
+    assert {"running"} == set(states(surroundings).values())
+
+
+def test_start_of_a_running_node_and_stop_of_a_stopped_one_do_nothing(
+    surroundings: Surroundings, request_combined: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asking for what is already so is no mistake."""
+    backend = up(surroundings, request_combined)
+    stop_nodes(surroundings, ["node2"])
+    before = backend.processes()
+
+    start_nodes(surroundings, ["node1"])
+    stop_nodes(surroundings, ["node2"])
+
+    assert before == backend.processes()
+    printed = capsys.readouterr().out
+    assert "node1 runs already" in printed
+    assert "node2 does not run (stopped)" in printed
+
+
+def test_an_unknown_node_is_refused_with_the_list_of_nodes(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """A typo in a node's name must not be swallowed."""
+    up(surroundings, request_combined)
+
+    with pytest.raises(UsageError, match=r"'node9'.*node1, node2, node3"):
+        stop_nodes(surroundings, ["node9"])
+
+
+def test_kill_leader_kills_it_and_names_the_next(
+    surroundings: Surroundings, request_combined: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who led, who leads, and how long that took."""
+    up(surroundings, request_combined)
+
+    kill_leader(surroundings, "queue")
+
+    assert states(surroundings)["node1"] == "dead"
+    printed = capsys.readouterr().out
+    assert "led queue at term 1 and was killed" in printed
+    assert "node2 leads queue now at term 2" in printed
+
+
+def test_kill_leader_of_an_unknown_group_is_refused(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """The groups that there are stand in the sentence."""
+    up(surroundings, request_combined)
+
+    with pytest.raises(UsageError, match=r"'locks'.*lock, queue, cache"):
+        kill_leader(surroundings, "locks")
+
+
+def test_a_process_id_that_was_used_again_is_not_taken_for_the_node(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """Pid files outlive processes; `kill` must never hit a stranger."""
+    backend = up(surroundings, request_combined)
+    kill_nodes(surroundings, ["node1"])
+    pid_path = surroundings.home.root / "combined" / "node1" / "pid.json"
+    pid_path.write_text(json.dumps({"pid": os.getpid(), "started": "another boot/1"}))
+
+    backend.kill(backend.topology.node("node1"))
+
+    assert backend.processes()["node1"].state == "dead"
+
+
+def test_a_start_mark_differs_between_processes_and_stays_with_one() -> None:
+    """What tells two processes with the same id apart."""
+    mine, parents = start_mark(os.getpid()), start_mark(os.getppid())
+
+    assert mine == start_mark(os.getpid())
+    assert mine and parents and mine != parents
+    assert start_mark(2**22 + 1) is None
+
+
+def test_the_secret_and_the_home_are_for_their_owner_alone(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """Other users of the machine must not be able to speak to the nodes as a node."""
+    up(surroundings, request_combined)
+
+    root = surroundings.home.root
+    assert stat.S_IMODE((root / "cluster_secret").stat().st_mode) == 0o600
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    assert len((root / "cluster_secret").read_text()) > 16
+
+
+def test_down_ends_every_node_and_keeps_what_they_stored(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """Down is a switch, not an eraser, unless told."""
+    backend = up(surroundings, request_combined)
+    kept = make_file(surroundings, "node1", "anything")
+
+    down(surroundings, wipe=False)
+
+    assert {"stopped"} == {process.state for process in backend.processes().values()}
+    assert kept.exists()
+    assert surroundings.home.record() is None
+
+
+def test_down_with_wipe_deletes_what_the_nodes_stored(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """The way to an empty cluster."""
+    up(surroundings, request_combined)
+    kept = make_file(surroundings, "node1", "anything")
+
+    down(surroundings, wipe=True)
+
+    assert not kept.exists()
+
+
+def test_commands_without_a_cluster_say_so(surroundings: Surroundings) -> None:
+    """And name the folder in which they looked."""
+    with pytest.raises(NoCluster, match="home"):
+        down(surroundings, wipe=False)
+
+
+def test_two_commands_at_once_do_not_start_nodes_twice(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """The second one is told to wait."""
+    with surroundings.home.exclusive(), pytest.raises(InTheWay, match="Another mufakat command"):
+        up(surroundings, request_combined)
+
+
+def test_logs_show_what_the_nodes_wrote(
+    surroundings: Surroundings, request_combined: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line a line, each with its node."""
+    backend = up(surroundings, request_combined)
+    capsys.readouterr()
+
+    backend.show_logs(backend.topology.nodes, follow=False, lines=5)
+
+    assert "node1   node1 serves" in capsys.readouterr().out
+
+
+def test_a_record_of_another_version_is_refused(surroundings: Surroundings) -> None:
+    """Better a sentence than a guess about which processes are meant."""
+    surroundings.home.write_record(Record("local", "combined"))
+    path = surroundings.home.root / "cluster.json"
+    path.write_text('{"mode": "local", "topology": "of the future"}')
+
+    with pytest.raises(ClusterError, match="not written by this version"):
+        surroundings.home.record()
+
+    path.unlink()
+
+
+def test_docker_mode_without_an_engine_is_refused_with_the_other_way(surroundings: Surroundings) -> None:
+    """The sentence says why and what works instead."""
+    with pytest.raises(ClusterError, match=r"this is a test.*--mode local"):
+        choose_mode(surroundings, "docker")
+
+
+def test_local_mode_is_chosen_where_no_engine_answers(
+    surroundings: Surroundings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says which mode, and why."""
+    chosen = choose_mode(surroundings, None)
+
+    assert chosen == "local"
+    assert "Mode: local, because this is a test." in capsys.readouterr().out
