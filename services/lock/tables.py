@@ -1,0 +1,193 @@
+"""The lock machine's memory: two replicated tables, one counter, and the indexes over them.
+
+Replicated are the holds by token, the waiters by id and the last token given; a snapshot is a shallow copy of
+these. Everything else is rebuilt from them, and every method here leaves all of it in step. Nothing in this
+module decides who may have what.
+"""
+
+from collections.abc import Iterable, Iterator
+from sys import intern
+
+from services.lock.deadlines import Deadlines
+from services.lock.records import Hold, Lock, Waiter
+
+#: Layout of the snapshot records.
+SNAPSHOT_VERSION = 1
+
+#: Later than any cluster time.
+NEVER_MS = 1 << 62
+
+
+class LockTables:
+    """Holds, waiters, and the ways to find them."""
+
+    __slots__ = (
+        "_deadlines",
+        "_expiries",
+        "_hold_counts",
+        "_last_token",
+        "holds",
+        "locks",
+        "quiet_until_ms",
+        "waiters",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        #: Every hold by its token, lowest first. Replicated.
+        self.holds: dict[int, Hold] = {}
+        #: Every request in line by its id, first come first. Replicated.
+        self.waiters: dict[str, Waiter] = {}
+        #: The highest token ever given. Replicated.
+        self._last_token = 0
+        #: The held keys, and only those, between two steps of the machine.
+        self.locks: dict[str, Lock] = {}
+        #: Requests in line by owner, then by id; only owners that wait.
+        self.waits: dict[str, dict[str, Waiter]] = {}
+        #: How many holds an owner has; only owners with any.
+        self._hold_counts: dict[str, int] = {}
+        self._expiries: Deadlines[int] = Deadlines(self.holds, self._expires_ms)
+        self._deadlines: Deadlines[str] = Deadlines(self.waiters, self._deadline_ms)
+        #: Nothing is due before this cluster time. A lower bound: cheaper than `next_due_ms`.
+        self.quiet_until_ms = NEVER_MS
+
+    def is_engaged(self, owner: str) -> bool:
+        """Whether the owner holds anything or stands in any line, so that somebody might wait for it."""
+        return owner in self._hold_counts or owner in self.waits
+
+    def add_hold(
+        self, key: str, owner: str, exclusive: bool, node: str, expires_ms: int | None, waiter: str
+    ) -> Hold:
+        """Record a grant under the next token."""
+        token = self._last_token = self._last_token + 1
+        hold = Hold(token, key, owner, exclusive, intern(node), expires_ms, waiter)
+        self._index_hold(hold)
+        return hold
+
+    def _index_hold(self, hold: Hold) -> None:
+        self.holds[hold.token] = hold
+        lock = self.locks.get(hold.key)
+        if lock is None:
+            lock = self.locks[hold.key] = Lock()
+        if lock.first is None:
+            lock.first = hold
+        else:
+            lock.add(hold)
+        self._hold_counts[hold.owner] = self._hold_counts.get(hold.owner, 0) + 1
+        if hold.expires_ms is not None:
+            self._schedule_expiry(hold.expires_ms, hold.token)
+
+    def change_hold(self, hold: Hold, expires_ms: int | None, waiter: str) -> Hold:
+        """Put another expiry and waiter id into the record of a grant; returns the new record."""
+        changed = hold._replace(expires_ms=expires_ms, waiter=waiter)
+        self.holds[hold.token] = changed
+        self.locks[hold.key].replace(changed)
+        if expires_ms is not None and expires_ms != hold.expires_ms:
+            self._schedule_expiry(expires_ms, hold.token)
+        return changed
+
+    def remove_hold(self, hold: Hold) -> Lock:
+        """End a hold. The caller serves the lock that is returned, or drops it if it has become free."""
+        lock = self.locks[hold.key]
+        lock.remove(hold)
+        del self.holds[hold.token]
+        count = self._hold_counts[hold.owner]
+        if count == 1:
+            del self._hold_counts[hold.owner]
+        else:
+            self._hold_counts[hold.owner] = count - 1
+        return lock
+
+    def add_waiter(self, waiter: Waiter) -> None:
+        """Put a request at the end of its line."""
+        lock = self.locks[waiter.key]
+        if lock.queue is None:
+            lock.queue = {}
+        lock.queue[waiter.id] = waiter
+        self.waiters[waiter.id] = waiter
+        self.waits.setdefault(waiter.owner, {})[waiter.id] = waiter
+        self._deadlines.schedule(waiter.deadline_ms, waiter.id)
+        if waiter.deadline_ms < self.quiet_until_ms:
+            self.quiet_until_ms = waiter.deadline_ms
+
+    def remove_waiter(self, waiter: Waiter) -> Lock:
+        """Take a request out of its line. The caller serves the lock that is returned."""
+        lock = self.locks[waiter.key]
+        del lock.queue[waiter.id]
+        if not lock.queue:
+            lock.queue = None
+        del self.waiters[waiter.id]
+        waits = self.waits[waiter.owner]
+        del waits[waiter.id]
+        if not waits:
+            del self.waits[waiter.owner]
+        return lock
+
+    # What falls due
+
+    def pop_late(self, now_ms: int) -> list[Waiter]:
+        """Waiters whose deadline has passed; the caller removes them."""
+        return [self.waiters[id] for id in self._deadlines.pop_due(now_ms)]
+
+    def pop_expired(self, now_ms: int) -> list[Hold]:
+        """Holds that have ended by time; the caller removes them."""
+        return [self.holds[token] for token in self._expiries.pop_due(now_ms)]
+
+    def next_due_ms(self) -> int | None:
+        """Cluster time of the next expiry or deadline; None where nothing is pending."""
+        expiry_ms = self._expiries.next_due_ms()
+        deadline_ms = self._deadlines.next_due_ms()
+        if expiry_ms is None or deadline_ms is None:
+            return deadline_ms if expiry_ms is None else expiry_ms
+        return min(expiry_ms, deadline_ms)
+
+    def _schedule_expiry(self, expires_ms: int, token: int) -> None:
+        self._expiries.schedule(expires_ms, token)
+        if expires_ms < self.quiet_until_ms:
+            self.quiet_until_ms = expires_ms
+
+    def _expires_ms(self, token: int) -> int | None:
+        hold = self.holds.get(token)
+        return None if hold is None else hold.expires_ms
+
+    def _deadline_ms(self, id: str) -> int | None:
+        waiter = self.waiters.get(id)
+        return None if waiter is None else waiter.deadline_ms
+
+    # Snapshots
+
+    def snapshot(self) -> Iterator[list]:
+        """Records `["lock", version, last token]`, then `["hold", ...]` by token, then `["waiter", ...]` in order
+        of arrival; the fields of the last two are those of `Hold` and `Waiter`."""
+        head = ["lock", SNAPSHOT_VERSION, self._last_token]
+        return _records(head, list(self.holds.values()), list(self.waiters.values()))
+
+    def restore(self, records: Iterable[list]) -> None:
+        """Replace everything by what `snapshot` gave.
+
+        Raises: ValueError for a record that no version up to this one wrote.
+        """
+        for table in (self.holds, self.waiters, self.locks, self.waits, self._hold_counts):
+            table.clear()
+        self._expiries.clear()
+        self._deadlines.clear()
+        self._last_token = 0
+        self.quiet_until_ms = NEVER_MS
+        for table, *fields in records:
+            if table == "hold":
+                hold = Hold(*fields)
+                self._index_hold(hold._replace(node=intern(hold.node)))
+            elif table == "waiter":
+                self.add_waiter(Waiter(*fields))
+            elif table == "lock" and fields[0] == SNAPSHOT_VERSION:
+                self._last_token = fields[1]
+            else:
+                raise ValueError(f"not a record of lock snapshot version {SNAPSHOT_VERSION}: {table!r}")
+
+
+def _records(head: list, holds: list[Hold], waiters: list[Waiter]) -> Iterator[list]:
+    yield head
+    for hold in holds:
+        yield ["hold", *hold]
+    for waiter in waiters:
+        yield ["waiter", *waiter]
