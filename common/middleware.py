@@ -1,0 +1,143 @@
+"""The one middleware of a node's client side: guard, time, count, and turn every trouble into the JSON that clients read.
+
+One and not three, because each layer of aiohttp's costs a coroutine per request. Its rules: a client never sees a
+trace; a metric's label is the template of a route, never what a client typed; what was refused says what to do.
+"""
+
+import difflib
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from time import perf_counter
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from common.logs import get_logger
+from common.metrics import Metrics
+from common.web import ApiError
+
+#: Status that is counted where the client went away before its answer (nginx' custom).
+CLIENT_CLOSED_REQUEST = 499
+
+#: Label of requests that no route takes.
+UNMATCHED_ROUTE = "unmatched"
+
+#: Longest part of a path that is looked at and repeated in a hint.
+HINT_PATH_LENGTH_MAX = 60
+#: Hints kept, since finding one takes milliseconds.
+HINTS_MAX = 256
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = get_logger("common.middleware")
+
+
+def request_middleware(metrics: Metrics, guard: Callable[[web.Request], None] | None = None) -> Any:
+    """The middleware. `guard` raises `ApiError` for a request that may not be served; it must not suspend."""
+    observers: dict[tuple[Any, int], Callable[[float], None]] = {}
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = perf_counter()
+        status = CLIENT_CLOSED_REQUEST
+        try:
+            if guard is not None:
+                guard(request)
+            response = await handler(request)
+            status = response.status
+            return response
+        except web.HTTPException as error:
+            status = error.status
+            if status < 400:
+                raise
+            return _http_error(request, error).response()
+        except Exception as error:
+            response = _error_response(request, error)
+            status = response.status
+            return response
+        finally:
+            route = request.match_info.route
+            observe = observers.get((route, status))
+            if observe is None:
+                observe = _observer(metrics, request, route, status)
+                if route.resource is not None:
+                    observers[route, status] = observe
+            observe(perf_counter() - started)
+
+    return middleware
+
+
+def _observer(metrics: Metrics, request: web.Request, route: Any, status: int) -> Callable[[float], None]:
+    if route.resource is None:
+        # The method is left out too: a client may send any word.
+        labels = (UNMATCHED_ROUTE, UNMATCHED_ROUTE, str(status))
+    else:
+        method = route.method if route.method != hdrs.METH_ANY else "any"
+        labels = (route.resource.canonical, method, str(status))
+    return metrics.http_request_seconds.labels(*labels).observe
+
+
+def _error_response(request: web.Request, error: Exception) -> web.Response:
+    """The answer to what a handler raised. Raises `error` again where nothing can be answered any more."""
+    if request.transport is None or request.transport.is_closing():
+        raise error
+    if request.writer.output_size > 0:
+        # Half an answer is on its way: cutting the connection is the only honest end.
+        log.error("answer cut short", route=_template(request), exc_info=error)
+        raise ConnectionResetError("the answer was cut short") from error
+    if isinstance(error, ApiError):
+        return error.response()
+    if isinstance(error, web.RequestPayloadError):
+        return ApiError(
+            400, "bad_request", "The body ended early or is not encoded as its headers say; send it again whole."
+        ).response()
+    log.error("request failed", route=_template(request), exc_info=error)
+    return ApiError(
+        500, "internal", "This node met an error of its own; its log has the details. The outcome is unknown."
+    ).response()
+
+
+def _http_error(request: web.Request, error: web.HTTPException) -> ApiError:
+    """What aiohttp itself refused, in our words."""
+    if isinstance(error, web.HTTPNotFound) and request.match_info.route.resource is None:
+        hint = _nearest(_routes(request.app), request.path[:HINT_PATH_LENGTH_MAX])
+        return ApiError(404, "no_such_route", f"There is no route {_shown(request)}; {hint}")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = ", ".join(sorted(error.allowed_methods - {hdrs.METH_HEAD}))
+        return ApiError(
+            405,
+            "method_not_allowed",
+            f"{_shown(request)} is asked with {allowed}, not with {request.method[:HINT_PATH_LENGTH_MAX]}; "
+            f"the nearest route is `{allowed.partition(',')[0]} {request.path[:HINT_PATH_LENGTH_MAX]}`.",
+            headers={hdrs.ALLOW: allowed},
+        )
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return ApiError(
+            413, "too_large", f"The body is over the limit of {request.client_max_size} bytes; send less at a time."
+        )
+    return ApiError(error.status, "bad_request", f"{error.reason}; see the API's description.")
+
+
+def _shown(request: web.Request) -> str:
+    path = request.path
+    return f"`{path if len(path) <= HINT_PATH_LENGTH_MAX else path[:HINT_PATH_LENGTH_MAX] + '...'}`"
+
+
+def _template(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return UNMATCHED_ROUTE if resource is None else resource.canonical
+
+
+def _routes(app: web.Application) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (route.resource.canonical, route.method)
+        for route in app.router.routes()
+        if route.resource is not None and route.method not in (hdrs.METH_HEAD, hdrs.METH_ANY)
+    )
+
+
+@lru_cache(maxsize=HINTS_MAX)
+def _nearest(routes: tuple[tuple[str, str], ...], path: str) -> str:
+    methods = {template: method for template, method in routes}
+    near = difflib.get_close_matches(path, methods, n=1, cutoff=0.0)
+    return f"the nearest is `{methods[near[0]]} {near[0]}`." if near else "this node serves none."

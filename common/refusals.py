@@ -1,0 +1,144 @@
+"""Why a body or a query was refused, in one sentence that names the field and says what would be right.
+
+The rule of the file: it only runs once a request is refused. It reads msgspec's messages, whose forms are pinned by
+tests; a form that it does not know is passed on as it is, so nothing is lost when msgspec learns a new one.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+#: Longest piece of a client's own text that is repeated to it.
+QUOTED_LENGTH_MAX = 60
+
+_AT = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>\$.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_WRONG_TYPE = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
+_LENGTH = re.compile(r"Expected `(?P<kind>[^`]*)` of length (?P<relation>[<>]=)?\s?(?P<bound>\d+)")
+_BOUND = re.compile(r"Expected `[^`]*` (?P<relation>[<>]=?) (?P<bound>\S+)")
+_ENUM = re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL)
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+
+_TYPES = {
+    "str": "a text in quotes",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_RELATIONS = {">=": "at least", "<=": "at most", ">": "above", "<": "below", None: "exactly"}
+_UNITS = {"str": "character", "array": "item", "object": "field"}
+
+
+def refusal_of(
+    error: Exception, kind: type[msgspec.Struct], *, noun: str = "field", whole: str = "body"
+) -> str:
+    """The sentence for what msgspec raised while reading a `kind` from the `whole`, whose parts are `noun`s."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"The {whole} is not valid UTF-8; send text encoded as UTF-8."
+    if isinstance(error, RecursionError):
+        return f"The {whole} is nested too deeply; send fewer lists and objects inside one another."
+    if not isinstance(error, msgspec.ValidationError):
+        return _not_json(str(error), whole)
+    match = _AT.fullmatch(str(error))
+    assert match is not None, "the pattern matches any text"
+    return _invalid(match["what"], (match["path"] or "$")[1:].lstrip("."), kind, noun, whole)
+
+
+def _not_json(message: str, whole: str) -> str:
+    if message == "Input data was truncated":
+        problem = "it ends too early, or an escape in it is half of a surrogate pair"
+    else:
+        problem = message.removeprefix("JSON is malformed: ")
+    return f"The {whole} is not valid JSON: {problem}; names and texts stand in double quotes."
+
+
+def _invalid(what: str, path: str, kind: type[msgspec.Struct], noun: str, whole: str) -> str:
+    """`path` is empty for the whole, else like `locks[0].key`."""
+    subject = f"The {noun} `{_clip(path)}`" if path else f"The {whole}"
+    if match := _MISSING.fullmatch(what):
+        return f"The {noun} `{_join(path, match['name'])}` is missing; add it."
+    if match := _UNKNOWN.fullmatch(what):
+        return _unknown(match["name"], path, kind, noun)
+    if match := _WRONG_TYPE.fullmatch(what):
+        wanted = " or ".join(_TYPES.get(name, name) for name in match["wanted"].split(" | "))
+        got = "a text" if match["got"] == "str" else _TYPES.get(match["got"], match["got"])
+        return f"{subject} must be {wanted}, not {got}."
+    if match := _LENGTH.fullmatch(what):
+        unit = _UNITS.get(match["kind"], "item") + ("" if match["bound"] == "1" else "s")
+        return f"{subject} must have {_RELATIONS[match['relation']]} {match['bound']} {unit}."
+    if match := _BOUND.fullmatch(what):
+        return f"{subject} must be {_RELATIONS[match['relation']]} {match['bound'].removesuffix('.0')}."
+    if match := _ENUM.fullmatch(what):
+        allowed = ", ".join(f"`{value}`" for value in _choices(_type_at(kind, path)))
+        return f"{subject} cannot be {_clip(match['value'])}; use {allowed or 'a listed value'}."
+    if what.lower().endswith("out of range"):
+        return f"{subject} is a number out of range; give a smaller one."
+    return f"{subject} is refused: {what[:200]}."
+
+
+def _unknown(name: str, path: str, kind: type[msgspec.Struct], noun: str) -> str:
+    known = [
+        field.encode_name
+        for struct in _alternatives(_type_at(kind, path))
+        if isinstance(struct, inspect.StructType)
+        for field in struct.fields
+    ]
+    near = difflib.get_close_matches(name[:QUOTED_LENGTH_MAX], known, n=1)
+    if near:
+        hint = f"did you mean `{near[0]}`?"
+    elif known:
+        hint = f"known here are {', '.join(f'`{each}`' for each in known)}."
+    else:
+        hint = f"no {noun} is taken here."
+    return f"There is no {noun} `{_join(path, name)}`; {hint}"
+
+
+def _join(path: str, name: str) -> str:
+    return _clip(f"{path}.{name}" if path else name)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= QUOTED_LENGTH_MAX else text[: QUOTED_LENGTH_MAX - 3] + "..."
+
+
+def _type_at(kind: type[msgspec.Struct], path: str) -> inspect.Type | None:
+    """What stands at `path` in a `kind`; None where that cannot be told."""
+    found: inspect.Type | None = inspect.type_info(kind)
+    for name, index in _STEP.findall(f".{path}" if path else ""):
+        found = next(_inside(found, name if not index else None), None)
+    return found
+
+
+def _inside(container: inspect.Type | None, name: str | None) -> Iterator[inspect.Type]:
+    """The type of the field `name`, or of an item where it is None."""
+    for each in _alternatives(container):
+        if name is not None and isinstance(each, inspect.StructType):
+            yield from (field.type for field in each.fields if field.encode_name == name)
+        elif name is None and isinstance(each, inspect.CollectionType):
+            yield each.item_type
+        elif name is None and isinstance(each, inspect.DictType):
+            yield each.value_type
+
+
+def _alternatives(found: inspect.Type | None) -> tuple[inspect.Type, ...]:
+    if found is None:
+        return ()
+    return found.types if isinstance(found, inspect.UnionType) else (found,)
+
+
+def _choices(found: inspect.Type | None) -> list[Any]:
+    choices: list[Any] = []
+    for each in _alternatives(found):
+        if isinstance(each, inspect.LiteralType):
+            choices += each.values
+        elif isinstance(each, inspect.EnumType):
+            choices += [member.value for member in each.cls]
+    return choices

@@ -1,0 +1,95 @@
+"""Running a node's process: the event loop, the signals, the tasks that must not die, and how late the loop is.
+
+The rule of the file: a background task has one owner, and one that dies takes the process down. A node that limps on
+without its run loop or its disk thread is worse than a node that is gone.
+"""
+
+import asyncio
+import gc
+import signal
+from collections.abc import Callable, Coroutine
+from time import perf_counter
+from typing import Any
+
+from common.logs import get_logger
+
+#: How often the lateness of the event loop is measured, in seconds.
+LAG_INTERVAL_SECONDS = 0.1
+
+log = get_logger("common.runtime")
+
+
+def run(main: Coroutine[Any, Any, int]) -> int:
+    """Run `main` to its end and return its exit status; on uvloop where there is one (not on Windows)."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(main)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def freeze_garbage() -> None:
+    """Take everything that start-up made out of the garbage collector's sight: its full runs stall the loop by
+    milliseconds for each 100,000 objects. Call it once the node is wired."""
+    gc.collect()
+    gc.freeze()
+
+
+class Tasks:
+    """The owner of a process's background tasks.
+
+    `failed` is done as soon as one of them raises; whoever runs the process waits for it and exits.
+    """
+
+    def __init__(self) -> None:
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` as a task called `name` until it ends or `stop` is called."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+        return task
+
+    async def stop(self) -> None:
+        """Cancel what still runs and wait for its end."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        log.critical("background task died", task=task.get_name(), exc_info=error)
+        if not self.failed.done():
+            self.failed.set_result(error)
+
+
+def on_stop_signals(callback: Callable[[], None]) -> None:
+    """Call `callback` in the running loop at SIGINT and SIGTERM, each time one arrives."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, callback)
+        except NotImplementedError:
+            # Windows: the handler runs between bytecodes of the main thread, so the loop must be woken.
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(callback))
+
+
+async def measure_loop_lag(
+    observe: Callable[[float], None], *, interval_seconds: float = LAG_INTERVAL_SECONDS
+) -> None:
+    """Report for ever how many seconds later than asked the loop wakes a sleeper."""
+    while True:
+        due = perf_counter() + interval_seconds
+        await asyncio.sleep(interval_seconds)
+        observe(max(0.0, perf_counter() - due))

@@ -1,0 +1,187 @@
+"""What every route handler needs: reading a request into a struct, and answering with JSON.
+
+The rule of the file: it is on the path of every request, so the good case does nothing that it need not do; only what
+is refused pays for a good sentence. A request is refused by raising `ApiError`, nowhere by returning a response.
+"""
+
+import re
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any, TypeVar
+from urllib.parse import unquote_plus
+
+import msgspec
+from aiohttp import hdrs, web
+from multidict import istr
+
+from common.refusals import refusal_of
+
+#: Longest name in bytes of UTF-8 where the caller says nothing else.
+NAME_BYTES_MAX = 256
+
+#: Most parameters of one query.
+QUERY_PARAMETERS_MAX = 32
+
+#: Windows PowerShell 5 reads JSON without a charset as Latin-1.
+JSON_CONTENT_TYPE = "application/json; charset=utf-8"
+
+_CONTENT_TYPE = istr(hdrs.CONTENT_TYPE)
+_JSON_HEADERS = {_CONTENT_TYPE: JSON_CONTENT_TYPE}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+#: Spellings of the JSON content type that were seen; a bound keeps clients from growing it.
+_json_spellings = {"application/json", JSON_CONTENT_TYPE}
+_JSON_SPELLINGS_MAX = 64
+
+_encode = msgspec.json.Encoder().encode
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+
+Body = TypeVar("Body", bound=msgspec.Struct)
+
+
+class ApiError(Exception):
+    """Trouble with a request or with the cluster, as the client is told it.
+
+    `reason` is the code that programs read, `detail` one sentence that says what to do, `facts` further fields of
+    the answer, `headers` further headers such as `Retry-After`.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        reason: str,
+        detail: str,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{status} {reason}: {detail}")
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+        self.facts = dict(facts or {})
+        self.headers = dict(headers or {})
+
+    def response(self) -> web.Response:
+        """The answer: `{"ok": false, "reason", "detail", facts...}`."""
+        body = {"ok": False, "reason": self.reason, "detail": self.detail, **self.facts}
+        return json_response(body, self.status, self.headers)
+
+
+def bad_request(detail: str) -> ApiError:
+    """400 with a sentence that names the field and says what to do."""
+    return ApiError(400, "bad_request", detail)
+
+
+def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """`value` as JSON. Values of `msgspec.Raw` are copied as they are, so they must be JSON already."""
+    if headers:
+        return web.Response(body=_encode(value), status=status, headers={**_JSON_HEADERS, **headers})
+    return web.Response(body=_encode(value), status=status, headers=_JSON_HEADERS)
+
+
+async def read_body(request: web.Request, kind: type[Body]) -> Body:
+    """The request's JSON body as a `kind`; an empty body counts as an empty object.
+
+    Whatever `msgspec.Raw` fields hold is valid JSON in valid UTF-8.
+
+    Raises:
+        ApiError: 400 naming the field, 413, 415.
+    """
+    body = await request.read()
+    if not body:
+        return _empty(kind)
+    content_type = request.headers.get(_CONTENT_TYPE)
+    if content_type not in _json_spellings:
+        _check_content_type(content_type)
+    try:
+        if not body.isascii():
+            # msgspec checks the text that it decodes, but not what it skips or hands out as Raw.
+            body.decode()
+        return (_decoders.get(kind) or _decoder(kind)).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(refusal_of(error, kind)) from error
+
+
+def read_query(request: web.Request, kind: type[Body]) -> Body:
+    """The request's query parameters as a `kind`, whose fields are text, numbers or booleans.
+
+    Raises:
+        ApiError: 400 naming the parameter: unknown, given twice, missing, not of its type, or not UTF-8.
+    """
+    values: dict[str, str] = {}
+    query = request.rel_url.raw_query_string
+    for name, value in _query_pairs(query) if query else ():
+        if name in values:
+            raise bad_request(f"The parameter `{name[:60]}` is given twice; give it once.")
+        values[name] = value
+    try:
+        result = msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise bad_request(refusal_of(error, kind, noun="parameter", whole="query")) from error
+    for name in kind.__struct_fields__ if values else ():
+        number = getattr(result, name)
+        if type(number) is float and not isfinite(number):
+            raise bad_request(f"The parameter `{name}` must be a finite number.")
+    return result
+
+
+def check_name(value: str, field: str, bytes_max: int = NAME_BYTES_MAX) -> str:
+    """`value`, where it may name a lock, a queue, a key or an owner: 1 to `bytes_max` bytes, nothing invisible.
+
+    Raises:
+        ApiError: 400 naming `field`.
+    """
+    if not value:
+        raise bad_request(f"The field `{field}` is empty; give 1 to {bytes_max} bytes of text.")
+    size = len(value) if value.isascii() else len(value.encode())
+    if size > bytes_max:
+        raise bad_request(f"The field `{field}` has {size} bytes as UTF-8; at most {bytes_max} are allowed.")
+    if not value.isprintable() and _CONTROL.search(value):
+        raise bad_request(f"The field `{field}` holds a control character; leave it out.")
+    return value
+
+
+def _decoder(kind: type[Body]) -> msgspec.json.Decoder[Body]:
+    decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    return decoder
+
+
+def _empty(kind: type[Body]) -> Body:
+    try:
+        return (_decoders.get(kind) or _decoder(kind)).decode(b"{}")
+    except msgspec.ValidationError as error:
+        raise bad_request(f"The body is empty; send a JSON object. {refusal_of(error, kind)}") from error
+
+
+def _check_content_type(content_type: str | None) -> None:
+    if content_type is None or content_type.partition(";")[0].strip().lower() != "application/json":
+        named = f"not {content_type[:60]}" if content_type else "and this request names none"
+        raise ApiError(
+            415,
+            "unsupported_media_type",
+            f"The body must be JSON, {named}; send the header `Content-Type: application/json`.",
+        )
+    if len(_json_spellings) < _JSON_SPELLINGS_MAX:
+        _json_spellings.add(content_type)
+
+
+def _query_pairs(query: str) -> list[tuple[str, str]]:
+    """The decoded pairs of a query string that is not empty."""
+    parts = query.split("&", QUERY_PARAMETERS_MAX)
+    if len(parts) > QUERY_PARAMETERS_MAX:
+        raise bad_request(f"The query has over {QUERY_PARAMETERS_MAX} parameters; give fewer.")
+    pairs = []
+    try:
+        if not query.isascii():
+            # Bytes that are not UTF-8 arrive as lone surrogates, which do not encode.
+            query.encode()
+        for part in parts:
+            name, _, value = part.partition("=")
+            if "%" in part or "+" in part:
+                name, value = unquote_plus(name, errors="strict"), unquote_plus(value, errors="strict")
+            if part:
+                pairs.append((name, value))
+    except UnicodeError as error:
+        raise bad_request("The query is not valid UTF-8; encode it as UTF-8 before %-escaping it.") from error
+    return pairs
