@@ -7,11 +7,13 @@ done, 1 tried and failed, 2 asked wrongly, 3 something is in the way, 4 no clust
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from services.cluster.errors import ClusterError
+from common.config import SETTINGS, Setting, SettingsError, load_settings
+from services.cluster.errors import ClusterError, UsageError
 from services.cluster.home import Home
 from services.cluster.lifecycle import Request, Surroundings, down, summary, up
 from services.cluster.nodes import kill_leader, kill_nodes, start_nodes, stop_nodes
@@ -46,6 +48,38 @@ def _surroundings() -> Surroundings:
 @click.version_option(package_name="mufakat")
 def main() -> None:
     """Locks, queues and a coherent cache over HTTP, replicated by Raft."""
+
+
+def _flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one flag for each setting; those that are not given come from the environment."""
+    for setting in reversed(SETTINGS):
+        flag = f"--{setting.field.replace('_', '-')}"
+        command = click.option(flag, setting.field, metavar="VALUE", help=_help_of(setting))(command)
+    return command
+
+
+def _help_of(setting: Setting) -> str:
+    default = setting.default
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    return f"{setting.doc} [{setting.variable}{f'; default: {shown}' if shown or shown == 0 else ''}]"
+
+
+@main.command("serve")
+@_flags_of_settings
+def serve_command(**flags: str | None) -> None:
+    """Run one node until SIGTERM or SIGINT.
+
+    Each flag can be given as an environment variable instead, which keeps secrets out of the process list.
+    """
+    try:
+        settings = load_settings(os.environ, flags)
+    except SettingsError as error:
+        raise UsageError(str(error)) from error
+    # Imported here: the other commands start fast because they do without what only a node needs.
+    from common.runtime import run
+    from services.app import run_node
+
+    sys.exit(run(run_node(settings)))
 
 
 @main.command("up")
