@@ -3,8 +3,8 @@
 The rule of this file: plain data, and the one place where the snapshot's rows are laid out:
 
     ["machine", time_ms, evicted, expired]
-    ["directories", [[[node, state], ...], ...]]                        numbered from 0
-    ["lines", [[key, value, version, touched, expires_at, sweep_at, directory number], ...]]      repeated
+    ["directory", node, state, node, state, ...]                        one per set of holders, numbered from 0
+    ["line", key, value, version, touched, expires_at, sweep_at, directory number]           one per line
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,6 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from services.cache.directory import Directories, Directory
-
-#: Lines and bytes of values in one record of a snapshot.
-SNAPSHOT_LINES_MAX = 256
-SNAPSHOT_BYTES_MAX = 64 * 1024
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -64,32 +60,25 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 def encode_lines(directories: list[Directory], lines: list[Line]) -> Iterator[list]:
-    """The records of `lines`, each bounded; `directories` are all that they refer to, in a fixed order."""
-    yield ["directories", [[list(pair) for pair in directory.holders] for directory in directories]]
-    number_of = {directory.holders: number for number, directory in enumerate(directories)}
-    rows: list[list] = []
-    size = 0
+    """The rows of `lines`; `directories` are all that they refer to, in a fixed order."""
+    number_of: dict[Directory, int] = {}
+    for number, directory in enumerate(directories):
+        number_of[directory] = number
+        yield ["directory", *(text for holder in directory.holders for text in holder)]
     for line in lines:
-        number = number_of[line.directory.holders]
-        rows.append(
-            [line.key, line.value, line.version, line.touched, line.expires_at, line.sweep_at, number]
-        )
-        size += len(line.value)
-        if len(rows) >= SNAPSHOT_LINES_MAX or size >= SNAPSHOT_BYTES_MAX:
-            yield ["lines", rows]
-            rows, size = [], 0
-    if rows:
-        yield ["lines", rows]
+        number = number_of[line.directory]
+        yield [
+            "line", line.key, line.value, line.version, line.touched, line.expires_at, line.sweep_at, number
+        ]  # fmt: skip
 
 
 def decode_lines(records: Iterable[list], registry: Directories) -> Iterator[Line]:
     """What `encode_lines` wrote, with directories of `registry`."""
     directories: list[Directory] = []
-    for table, rows in records:
-        if table == "directories":
-            directories = [registry.of((node, state) for node, state in holders) for holders in rows]
-        elif table == "lines":
-            for row in rows:
-                yield Line(*row[:6], directories[row[6]])
+    for table, *row in records:
+        if table == "line":
+            yield Line(*row[:6], directories[row[6]])
+        elif table == "directory":
+            directories.append(registry.of(zip(row[::2], row[1::2], strict=True)))
         else:
             raise ValueError(f"a cache snapshot has no table {table!r}")

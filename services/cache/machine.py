@@ -240,6 +240,10 @@ class CacheMachine:
             return None
         return line
 
+    def has(self, key: str) -> bool:
+        """Whether a line of `key` is there, expired or not: if so, only the log can tell what a read gets."""
+        return key in self._lines
+
     def keys(self) -> list[str]:
         """Every key, in no order that means anything: a copy, to be searched in slices."""
         return list(dict.keys(self._lines))
@@ -254,7 +258,7 @@ class CacheMachine:
     # Snapshots
 
     def snapshot(self) -> Iterator[list]:
-        """Copy the table of references now; the iterator then encodes it in records of bounded size."""
+        """Copy the table of references now; the iterator then encodes it row by row."""
         directories = sorted((d for d in self._directories if d.lines), key=lambda d: d.holders)
         # Unbound `dict.values` walks the table itself and not the recency order: several times as fast. Its
         # order is that in which the keys came, equal on all replicas; `restore` finds recency out again.

@@ -2,6 +2,7 @@
 
 import pytest
 
+from common.wire import pack, unpack
 from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
 from services.cache.machine import EXPIRED_PER_ENTRY_MAX, CacheMachine
 from tests.services.cache.tools import Log, copy, observable
@@ -356,18 +357,19 @@ def test_restoring_replaces_what_was_there() -> None:
     assert observable(log.machine) == observable(CacheMachine())
 
 
-def test_records_of_a_snapshot_are_bounded() -> None:
-    log = Log()
-    for number in range(600):
-        log.apply(Put(f"k{number}", b"x" * 1000, "node1"))
+def test_each_line_is_a_record_of_a_snapshot_and_packs() -> None:
+    """Goal: whoever sends a snapshot can cut it into chunks anywhere between lines."""
+    log = _busy_log()
 
-    rows = [record[1] for record in log.machine.snapshot() if record[0] == "lines"]
+    records = unpack(pack(list(log.machine.snapshot())))
 
-    assert sum(map(len, rows)) == 600
-    assert max(map(len, rows)) <= 66
+    assert sum(record[0] == "line" for record in records) == log.machine.statistics().lines
+    restored = CacheMachine(lines_max=40)
+    restored.restore(records)
+    assert observable(restored) == observable(log.machine)
 
 
-@pytest.mark.parametrize("records", [[], [["lines", []]], [["machine", 0, 0, 0], ["queues", []]]])
+@pytest.mark.parametrize("records", [[], [["line", "k"]], [["machine", 0, 0, 0], ["queue", "q"]]])
 def test_a_snapshot_of_something_else_is_refused(records: list) -> None:
     with pytest.raises(ValueError):
         CacheMachine().restore(records)

@@ -1,0 +1,370 @@
+"""The cache over HTTP: three nodes behind one log that lives in memory."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from common.config import load_settings
+from common.metrics import Metrics
+from common.web import ApiError
+from raft.state_machine import ApplyContext
+from services.cache import routes
+from services.cache.commands import Delete
+from services.cache.machine import CacheMachine
+from services.envelope import ReplicatedMachine, encode_command
+from services.host import HOST, Host
+from tests.services.cache.tools import NODES
+
+
+class SharedLog:
+    """What Raft gives: one order of commands, applied at every node, and a time that tests move."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Replica] = []
+        self.index = 0
+        self.time_ms = 1000
+
+    def append(self, command: bytes) -> dict[str, Any]:
+        """Apply at all nodes; each node's answer by node id."""
+        self.index += 1
+        return {node.id: node.apply(ApplyContext(self.index, self.time_ms), command) for node in self.nodes}
+
+
+class Replica:
+    """As much of `raft.node.RaftNode` as the routes use."""
+
+    def __init__(self, node_id: str, log: SharedLog) -> None:
+        self.id = node_id
+        self.machine = ReplicatedMachine(CacheMachine())
+        self.log = log
+        self.subscribers: list[tuple[str, Callable[[Any], None]]] = []
+        self.read_rounds = 0
+        #: Called once, in the middle of the next proposal, before its entry is appended.
+        self.before_append: Callable[[], None] | None = None
+        log.nodes.append(self)
+
+    def apply(self, context: ApplyContext, command: bytes) -> dict[str, Any]:
+        answer = self.machine.apply(context, command)
+        for topic, body in context.events:
+            for wanted, callback in self.subscribers:
+                if wanted == topic:
+                    callback(body)
+        return answer
+
+    async def propose(self, command: bytes) -> dict[str, Any]:
+        intruder, self.before_append = self.before_append, None
+        if intruder is not None:
+            intruder()
+        return self.log.append(command)[self.id]
+
+    async def read_index(self) -> None:
+        self.read_rounds += 1
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
+        self.subscribers.append((topic, callback))
+        return lambda: self.subscribers.remove((topic, callback))
+
+    def cluster_time_ms(self) -> int:
+        return self.log.time_ms
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Callable) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return error.response()
+
+
+class Cluster:
+    """Three cache nodes, each with its own HTTP server."""
+
+    def __init__(self) -> None:
+        self.log = SharedLog()
+        self.clients: dict[str, TestClient] = {}
+        self.hosts: dict[str, Host] = {}
+
+    async def start(self) -> None:
+        for node_id in NODES:
+            nodes = ",".join(f"{each}=127.0.0.1:{8200 + n}" for n, each in enumerate(NODES))
+            settings = load_settings(
+                {
+                    "MUFAKAT_NODE_ID": node_id,
+                    "MUFAKAT_GROUPS": "cache",
+                    "MUFAKAT_CLUSTER": nodes,
+                    "MUFAKAT_CLUSTER_SECRET": "only for these tests",
+                }
+            )
+            replica = Replica(node_id, self.log)
+            self.hosts[node_id] = Host(settings, Metrics(), "boot", {"cache": replica})
+            app = web.Application(middlewares=[answer_errors], client_max_size=settings.body_bytes_max)
+            app[HOST] = self.hosts[node_id]
+            app.add_routes(routes.routes())
+            self.clients[node_id] = TestClient(TestServer(app))
+            await self.clients[node_id].start_server()
+
+    async def post(self, path: str, body: Any, node: str = "node1", status: int = 200, **kwargs: Any) -> Any:
+        async with self.clients[node].post(path, json=body, **kwargs) as response:
+            assert response.status == status, await response.text()
+            return await response.json()
+
+    async def get(self, path: str, node: str = "node1", status: int = 200) -> Any:
+        async with self.clients[node].get(path) as response:
+            assert response.status == status, await response.text()
+            return await response.json()
+
+    def replica(self, node: str) -> Replica:
+        return self.hosts[node].nodes["cache"]
+
+    def metric(self, name: str, node: str = "node1", **labels: str) -> float | None:
+        return self.hosts[node].metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    cluster = Cluster()
+    await cluster.start()
+    yield cluster
+    for client in cluster.clients.values():
+        await client.close()
+
+
+async def test_the_writer_reads_its_value_from_memory_as_owner(cluster: Cluster) -> None:
+    """Goal: the recorded use of a role-separated cluster."""
+    value = {"name": "Arya", "score": 99}
+
+    written = await cluster.post("/cache/put", {"key": "user:42", "val": value})
+    read = await cluster.post("/cache/get", {"key": "user:42"})
+
+    assert written == {"ok": True, "version": 1, "state": "M"}
+    assert read == {"hit": True, "val": value, "state": "M", "version": 1, "source": "local"}
+    assert cluster.log.index == 1
+
+
+async def test_the_second_reader_fills_and_shares(cluster: Cluster) -> None:
+    """Goal: the recorded use of a combined cluster."""
+    await cluster.post("/cache/write", {"key": "temperature", "value": 25})
+
+    read = await cluster.get("/cache/read?key=temperature", "node3")
+
+    assert read == {"ok": True, "value": {"state": "S", "value": 25, "version": 1}}
+    again = await cluster.post("/cache/get", {"key": "temperature"}, "node3")
+    assert (again["source"], again["state"]) == ("local", "S")
+
+
+async def test_an_absent_key_costs_no_log_entry(cluster: Cluster) -> None:
+    assert await cluster.post("/cache/get", {"key": "k"}) == {"hit": False, "val": None, "state": "I"}
+    assert await cluster.get("/cache/read?key=k") == {"ok": False, "reason": "not_found"}
+    assert cluster.log.index == 0
+    assert cluster.replica("node1").read_rounds == 2
+
+
+async def test_a_fill_that_a_delete_overtakes_answers_what_the_log_says(cluster: Cluster) -> None:
+    """Goal: between the look that misses and the fill anything may happen; the answer comes from apply."""
+    await cluster.post("/cache/put", {"key": "k", "val": 1})
+
+    cluster.replica("node2").before_append = lambda: cluster.log.append(encode_command(Delete("k")))
+    read = await cluster.post("/cache/get", {"key": "k"}, "node2")
+
+    assert read == {"hit": False, "val": None, "state": "I"}
+
+
+async def test_null_is_a_value(cluster: Cluster) -> None:
+    await cluster.post("/cache/put", {"key": "k", "val": None})
+
+    read = await cluster.post("/cache/get", {"key": "k"})
+
+    assert (read["hit"], read["val"]) == (True, None)
+
+
+async def test_values_come_back_as_they_were_sent(cluster: Cluster) -> None:
+    """Goal: numbers that no machine type holds and the spelling of a document survive."""
+    body = b'{"key": "k", "val": [1.10, 123456789012345678901234567890, "\xc3\xa9\\u00e9"]}'
+    async with cluster.clients["node1"].post(
+        "/cache/put", data=body, headers={"Content-Type": "application/json"}
+    ) as response:
+        assert response.status == 200
+
+    async with cluster.clients["node2"].post("/cache/get", json={"key": "k"}) as response:
+        assert b'[1.10, 123456789012345678901234567890, "\xc3\xa9\\u00e9"]' in await response.read()
+
+
+async def test_if_version_that_does_not_match_is_a_conflict_with_the_version(cluster: Cluster) -> None:
+    await cluster.post("/cache/put", {"key": "k", "val": 1})
+
+    refused = await cluster.post("/cache/put", {"key": "k", "val": 2, "if_version": 0}, status=409)
+
+    assert (refused["ok"], refused["reason"], refused["version"]) == (False, "version_mismatch", 1)
+    assert await cluster.post("/cache/put", {"key": "k", "val": 2, "if_version": 1}) == {
+        "ok": True,
+        "version": 3,
+        "state": "M",
+    }
+
+
+async def test_a_ttl_ends_a_value_at_every_node(cluster: Cluster) -> None:
+    await cluster.post("/cache/put", {"key": "k", "val": 1, "ttl": 1.5})
+
+    cluster.log.time_ms += 1499
+    assert (await cluster.post("/cache/get", {"key": "k"}))["source"] == "local"
+    cluster.log.time_ms += 1
+    for node in NODES:
+        assert not (await cluster.post("/cache/get", {"key": "k"}, node))["hit"]
+
+
+async def test_delete_takes_the_line_from_its_holders(cluster: Cluster) -> None:
+    await cluster.post("/cache/put", {"key": "k", "val": 1})
+
+    assert await cluster.post("/cache/delete", {"key": "k"}, "node2") == {"ok": True, "deleted": True}
+    assert not (await cluster.post("/cache/get", {"key": "k"}))["hit"]
+    assert await cluster.post("/cache/delete", {"key": "k"}) == {"ok": True, "deleted": False}
+
+
+async def test_incr_counts_and_refuses_what_is_no_number(cluster: Cluster) -> None:
+    assert (await cluster.post("/cache/incr", {"key": "n", "by": 5}))["value"] == 5
+    assert (await cluster.post("/cache/incr", {"key": "n", "by": -7}, "node2"))["value"] == -2
+    await cluster.post("/cache/put", {"key": "text", "val": "5"})
+
+    refused = await cluster.post("/cache/incr", {"key": "text", "by": 1}, status=409)
+    assert refused["reason"] == "not_an_integer"
+    await cluster.post("/cache/put", {"key": "n", "val": 2**63 - 1})
+    refused = await cluster.post("/cache/incr", {"key": "n"}, status=409)
+    assert (refused["reason"], refused["value"]) == ("out_of_range", 2**63 - 1)
+
+
+async def test_mput_and_mget_take_one_entry_each(cluster: Cluster) -> None:
+    written = await cluster.post(
+        "/cache/mput", {"items": [{"key": "a", "val": 1}, {"key": "b", "value": [2], "ttl": 60}]}
+    )
+    assert (written["ok"], written["state"], cluster.log.index) == (True, "M", 1)
+
+    read = await cluster.post("/cache/mget", {"keys": ["b", "none", "a"]}, "node2")
+
+    assert read == {
+        "ok": True,
+        "items": [
+            {"key": "b", "hit": True, "val": [2], "state": "S", "version": 1, "source": "fill"},
+            {"key": "none", "hit": False, "val": None, "state": "I"},
+            {"key": "a", "hit": True, "val": 1, "state": "S", "version": 1, "source": "fill"},
+        ],
+    }
+    assert cluster.log.index == 2
+    again = await cluster.post("/cache/mget", {"keys": ["a", "b"]}, "node2")
+    assert [item["source"] for item in again["items"]] == ["local", "local"]
+    assert cluster.log.index == 2
+
+
+async def test_mget_bounds_the_bytes_of_its_answer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "MGET_BYTES_MAX", 10)
+    await cluster.post("/cache/put", {"key": "a", "val": "x" * 9})
+
+    refused = await cluster.post("/cache/mget", {"keys": ["a"]}, status=413)
+
+    assert refused["reason"] == "too_large"
+
+
+async def test_a_read_ignores_the_idempotency_key(cluster: Cluster) -> None:
+    """Goal: a client that puts one key on every request does not read the past."""
+    headers = {"Idempotency-Key": "once"}
+    await cluster.post("/cache/put", {"key": "k", "val": 1})
+    await cluster.post("/cache/get", {"key": "k"}, "node2", headers=headers)
+    await cluster.post("/cache/put", {"key": "k", "val": 2})
+
+    assert (await cluster.post("/cache/get", {"key": "k"}, "node2", headers=headers))["val"] == 2
+
+
+async def test_a_repeated_write_gets_its_first_answer(cluster: Cluster) -> None:
+    headers = {"Idempotency-Key": "once"}
+
+    first = await cluster.post("/cache/incr", {"key": "n", "by": 1}, headers=headers)
+    again = await cluster.post("/cache/incr", {"key": "n", "by": 1}, "node2", headers=headers)
+
+    assert first == again
+    assert (await cluster.post("/cache/get", {"key": "n"}))["val"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/cache/put", {"val": 1}, "key"),
+        ("/cache/put", {"key": "k"}, "val"),
+        ("/cache/put", {"key": "k", "val": 1, "value": 1}, "val"),
+        ("/cache/put", {"key": "k", "val": 1, "tll": 5}, "tll"),
+        ("/cache/put", {"key": "k", "val": 1, "ttl": 0}, "ttl"),
+        ("/cache/put", {"key": "k", "val": 1, "ttl": 4e7}, "ttl"),
+        ("/cache/put", {"key": "k", "val": 1, "if_version": -1}, "if_version"),
+        ("/cache/put", {"key": 7, "val": 1}, "key"),
+        ("/cache/put", {"key": "x" * 10_000, "val": 1}, "key"),
+        ("/cache/get", {"key": ""}, "key"),
+        ("/cache/get", {"key": "a\nb"}, "key"),
+        ("/cache/incr", {"key": "n", "by": 1.5}, "by"),
+        ("/cache/incr", {"key": "n", "by": 2**63}, "by"),
+        ("/cache/mget", {"keys": []}, "keys"),
+        ("/cache/mget", {"keys": ["k"] * 1001}, "keys"),
+        ("/cache/mput", {"items": [{"key": "a", "val": 1}, {"key": "a", "val": 2}]}, "items"),
+        ("/cache/mput", {"items": [{"key": "a"}]}, "val"),
+    ],
+)
+async def test_a_bad_request_is_refused_and_names_the_field(
+    cluster: Cluster, path: str, body: Any, named: str
+) -> None:
+    refused = await cluster.post(path, body, status=400)
+
+    assert refused["reason"] == "bad_request"
+    assert named in refused["detail"]
+    assert cluster.log.index == 0
+
+
+async def test_a_value_over_the_limit_is_too_large(cluster: Cluster) -> None:
+    refused = await cluster.post("/cache/put", {"key": "k", "val": "x" * (1 << 20)}, status=413)
+
+    assert refused["reason"] == "too_large"
+    assert (await cluster.post("/cache/put", {"key": "k", "val": "x" * ((1 << 20) - 2)}))["ok"]
+
+
+async def test_line_shows_the_state_at_every_node(cluster: Cluster) -> None:
+    await cluster.post("/cache/put", {"key": "k", "val": 12, "ttl": 5})
+    await cluster.post("/cache/get", {"key": "k"}, "node3")
+
+    assert await cluster.get("/cache/line?key=k", "node2") == {
+        "ok": True,
+        "key": "k",
+        "version": 1,
+        "bytes": 2,
+        "states": {"node1": "S", "node2": "I", "node3": "S"},
+        "pending": [],
+        "expires_in_s": 5.0,
+    }
+    assert await cluster.get("/cache/line?key=other") == {"ok": False, "reason": "not_found"}
+
+
+async def test_lines_are_listed_in_pages(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "KEYS_PER_SLICE", 3)
+    for key in ("b3", "a1", "b1", "b4", "c1", "b2"):
+        await cluster.post("/cache/put", {"key": key, "val": 1})
+
+    first = await cluster.get("/cache/lines?prefix=b&limit=3")
+    rest = await cluster.get(f"/cache/lines?prefix=b&limit=3&after={first['next']}")
+
+    assert [row["key"] for row in first["lines"]] == ["b1", "b2", "b3"]
+    assert [row["key"] for row in rest["lines"]] == ["b4"]
+    assert (first["next"], rest["next"]) == ("b3", None)
+    assert (await cluster.get("/cache/lines?limit=0", status=400))["reason"] == "bad_request"
+
+
+async def test_reads_writes_hits_misses_lines_and_transitions_are_counted(cluster: Cluster) -> None:
+    await cluster.get("/cache/read?key=none")
+    await cluster.post("/cache/put", {"key": "k", "val": 1})
+    await cluster.post("/cache/get", {"key": "k"})
+    await cluster.post("/cache/get", {"key": "k"}, "node2")
+
+    served = cluster.hosts["node1"].metrics.served
+    assert (served.cache_writes, served.cache_reads) == (1, 2)
+    assert (cluster.metric("cache_hit_total"), cluster.metric("cache_miss_total")) == (1, 1)
+    assert cluster.metric("cache_miss_total", "node2") == 1
+    assert cluster.metric("cache_lines", state="S") == 1
+    assert cluster.metric("cache_transitions_total", **{"from": "I", "to": "M"}) == 1
+    assert cluster.metric("cache_transitions_total", **{"from": "M", "to": "S"}) == 1
