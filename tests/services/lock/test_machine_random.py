@@ -1,0 +1,134 @@
+"""Random commands against the dumb twin, with invariants checked after every step."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
+from tests.services.lock.driving import Driver, copied, everything
+from tests.services.lock.twin import TwinLocks
+
+KEYS = st.sampled_from(["k1", "k2", "k3"])
+OWNERS = st.sampled_from(["a", "b", "c", "d"])
+SPANS_MS = st.sampled_from([1, 5, 20, 100])
+NODES = st.sampled_from(["node1", "node2"])
+BOOTS = st.sampled_from(["old", "new"])
+
+acquires = st.builds(
+    Acquire,
+    KEYS,
+    OWNERS,
+    st.booleans(),
+    st.none() | SPANS_MS,
+    st.just(0) | SPANS_MS,
+    st.just(""),
+    NODES,
+    BOOTS,
+)
+commands = (
+    acquires
+    | acquires
+    | acquires
+    | st.builds(Release, KEYS, OWNERS)
+    | st.builds(Release, KEYS, OWNERS)
+    | st.builds(Renew, KEYS, OWNERS, SPANS_MS)
+    | st.builds(ForceRelease, KEYS, st.none() | OWNERS)
+    | st.builds(CancelWait, KEYS, OWNERS, st.integers(1, 30).map(str))
+    | st.builds(DropWaiters, NODES, BOOTS)
+    | st.sampled_from(["advance", "restore"])
+)
+steps = st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 4, 50]), commands), max_size=60)
+
+
+class Comparison:
+    """Machine and twin side by side."""
+
+    def __init__(self) -> None:
+        self.driver = Driver()
+        self.twin = TwinLocks()
+        self.highest_token: dict[str, int] = {}
+        self.tokens_seen: set[int] = set()
+        self.waits = 0
+
+    def step(self, passed_ms: int, command) -> None:
+        if command == "restore":
+            copy = copied(self.driver.machine)
+            assert everything(copy) == everything(self.driver.machine)
+            self.driver.machine = copy
+            return
+        if command == "advance":
+            self.driver.advance(passed_ms)
+            self.twin.advance(self.driver.time_ms)
+        else:
+            self.driver.time_ms += passed_ms
+            command = self.named(command)
+            answer = self.driver.apply(command)
+            assert essence(answer) == self.twin.apply(self.driver.time_ms, command)
+            self.check_cycle(answer)
+        told = [(topic.removeprefix("waiter:"), essence(body)) for topic, body in self.driver.events]
+        assert told == self.twin.events
+        self.check_state()
+
+    def named(self, command):
+        """A waiting acquire with an id that `CancelWait` has a fair chance to name."""
+        if not isinstance(command, Acquire) or not command.wait_ms:
+            return command
+        self.waits += 1
+        return Acquire(
+            command.key,
+            command.owner,
+            command.exclusive,
+            command.ttl_ms,
+            command.wait_ms,
+            str(self.waits),
+            command.node,
+            command.boot,
+        )
+
+    def check_cycle(self, answer: dict) -> None:
+        cycle = answer.get("cycle", [])
+        for step, following in zip(cycle, cycle[1:] + cycle[:1], strict=True):
+            assert step["held_by"] == following["owner"]
+
+    def check_state(self) -> None:
+        records = list(self.driver.machine.snapshot())
+        holds = [record for record in records if record[0] == "hold"]
+        assert [record[1:] for record in holds] == [list(hold.values()) for hold in self.twin.holds]
+        assert [record[1:-1] for record in records if record[0] == "waiter"] == [
+            list(wait.values()) for wait in self.twin.line
+        ]
+        for _, token, key, _, exclusive, *_ in holds:
+            beside = [other for other in holds if other[2] == key and other[1] != token]
+            assert not (exclusive and beside), "an exclusive hold is alone"
+        self.check_tokens()
+        held = {hold["key"] for hold in self.twin.holds}
+        assert set(self.driver.machine.keys()) == held, "no lock without a holder, so no line without one"
+        dues = [hold["expires_ms"] for hold in self.twin.holds if hold["expires_ms"] is not None]
+        dues += [wait["deadline_ms"] for wait in self.twin.line]
+        assert self.driver.machine.next_due_ms() == min(dues, default=None)
+
+    def check_tokens(self) -> None:
+        for hold in self.twin.holds:
+            if hold["token"] not in self.tokens_seen:
+                assert hold["token"] > self.highest_token.get(hold["key"], 0)
+                self.tokens_seen.add(hold["token"])
+                self.highest_token[hold["key"]] = hold["token"]
+
+
+def essence(answer: dict) -> dict:
+    """What the twin answers as well."""
+    if answer.get("ok") is False:
+        return {"ok": False, "reason": answer["reason"]}
+    return {
+        name: value for name, value in answer.items() if name not in ("released", "released_count", "dropped")
+    }
+
+
+@settings(max_examples=400, deadline=None)
+@given(steps)
+def test_the_machine_agrees_with_its_twin(steps):
+    """Answers, events in order, state, next due time, through snapshots and restores at any moment: never two
+    exclusive holds, never one beside a shared, first come first served, tokens rising per key."""
+    comparison = Comparison()
+
+    for passed_ms, command in steps:
+        comparison.step(passed_ms, command)
