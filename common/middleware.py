@@ -1,4 +1,4 @@
-"""The one middleware of a node's client side: guard, time, count, and turn every trouble into the JSON that clients read.
+"""The one middleware of a node's client side: guard, time, count, and turn every trouble into JSON.
 
 One and not three, because each layer of aiohttp's costs a coroutine per request. Its rules: a client never sees a
 trace; a metric's label is the template of a route, never what a client typed; what was refused says what to do.
@@ -28,12 +28,16 @@ HINT_PATH_LENGTH_MAX = 60
 HINTS_MAX = 256
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: The answer to an error of a lower layer; None for one that it does not know.
+Translate = Callable[[Exception], ApiError | None]
 
 log = get_logger("common.middleware")
 
 
-def request_middleware(metrics: Metrics, guard: Callable[[web.Request], None] | None = None) -> Any:
-    """The middleware. `guard` raises `ApiError` for a request that may not be served; it must not suspend."""
+def request_middleware(
+    metrics: Metrics, *, guard: Callable[[web.Request], None], translate: Translate
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """The middleware. `guard` raises `ApiError` for a request that may not be served; it does not suspend."""
     observers: dict[tuple[Any, int], Callable[[float], None]] = {}
 
     @web.middleware
@@ -41,8 +45,7 @@ def request_middleware(metrics: Metrics, guard: Callable[[web.Request], None] | 
         started = perf_counter()
         status = CLIENT_CLOSED_REQUEST
         try:
-            if guard is not None:
-                guard(request)
+            guard(request)
             response = await handler(request)
             status = response.status
             return response
@@ -52,7 +55,7 @@ def request_middleware(metrics: Metrics, guard: Callable[[web.Request], None] | 
                 raise
             return _http_error(request, error).response()
         except Exception as error:
-            response = _error_response(request, error)
+            response = _error_response(request, error, translate)
             status = response.status
             return response
         finally:
@@ -77,7 +80,7 @@ def _observer(metrics: Metrics, request: web.Request, route: Any, status: int) -
     return metrics.http_request_seconds.labels(*labels).observe
 
 
-def _error_response(request: web.Request, error: Exception) -> web.Response:
+def _error_response(request: web.Request, error: Exception, translate: Translate) -> web.Response:
     """The answer to what a handler raised. Raises `error` again where nothing can be answered any more."""
     if request.transport is None or request.transport.is_closing():
         raise error
@@ -85,8 +88,9 @@ def _error_response(request: web.Request, error: Exception) -> web.Response:
         # Half an answer is on its way: cutting the connection is the only honest end.
         log.error("answer cut short", route=_template(request), exc_info=error)
         raise ConnectionResetError("the answer was cut short") from error
-    if isinstance(error, ApiError):
-        return error.response()
+    known = error if isinstance(error, ApiError) else translate(error)
+    if known is not None:
+        return known.response()
     if isinstance(error, web.RequestPayloadError):
         return ApiError(
             400, "bad_request", "The body ended early or is not encoded as its headers say; send it again whole."

@@ -1,0 +1,199 @@
+"""What every node answers about itself: `/health`, `/livez`, `/readyz`, `/status` and `/metrics`.
+
+The rule of the file: nothing here waits for the cluster. These routes tell the truth about this node at this moment,
+also while there is no leader and no quorum.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+from aiohttp import hdrs, web
+from prometheus_client.exposition import choose_encoder
+
+from common.config import Settings
+from common.metrics import CounterFamily, GaugeFamily, Metrics, Row
+from common.web import json_response, read_query
+from raft.core.types import Role
+from services.errors import api_error
+from services.host import Host, host
+
+if TYPE_CHECKING:
+    from raft.node import RaftNode
+    from raft.status import NodeStatus
+
+#: Role as `/health` and `raft_role` number it: asking for pre-votes counts as campaigning.
+_ROLE_NUMBERS = {Role.FOLLOWER: 0, Role.CANDIDATE: 1, Role.PRE_CANDIDATE: 1, Role.LEADER: 2}
+_ROLE_NAMES = ("follower", "candidate", "leader")
+
+_OPENMETRICS = "application/openmetrics-text"
+
+try:
+    _VERSION = version("mufakat")
+except PackageNotFoundError:
+    _VERSION = "unknown"
+
+
+class MetricsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """`GET /metrics?format=`; without it the `Accept` header decides."""
+
+    format: Literal["json", "text", "openmetrics"] | None = None
+
+
+def routes() -> list[web.RouteDef]:
+    """The routes that every node has, whatever groups it hosts."""
+    return [
+        web.get("/health", health),
+        web.get("/livez", livez),
+        web.get("/readyz", readyz),
+        web.get("/status", status),
+        web.get("/metrics", metrics),
+    ]
+
+
+async def health(request: web.Request) -> web.Response:
+    """200 while the process works, with the role and the indexes of each group; the flat fields are the first's."""
+    here = host(request)
+    groups = {group: _group_health(here, node.status()) for group, node in _nodes(here)}
+    flat = next(iter(groups.values()), {"ok": True, "status": "ok", "id": here.node_id, "node": here.node_id})
+    return json_response({**flat, "groups": groups})
+
+
+async def livez(request: web.Request) -> web.Response:
+    """200: the event loop turns."""
+    return json_response({"ok": True, "id": host(request).node_id})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """200 where every group knows a leader and has caught up, else 503 with the reasons by group."""
+    reasons = _reasons_not_ready(host(request))
+    if reasons:
+        listed = "; ".join(f"{group}: {reason}" for group, reason in reasons.items())
+        raise api_error("not_ready", f"Not ready ({listed}); use another node or wait.", reasons=reasons)
+    return json_response({"ok": True, "id": host(request).node_id})
+
+
+async def status(request: web.Request) -> web.Response:
+    """All that this node knows of itself and its groups, for people and for `mufakat status`."""
+    here = host(request)
+    statuses = {group: node.status() for group, node in _nodes(here)}
+    members = {
+        node_id: f"{name}:{port}" for node_id, (name, port) in sorted(here.settings.cluster.items())
+    }
+    return json_response(
+        {
+            "ok": True,
+            "id": here.node_id,
+            "node": here.node_id,
+            "version": _VERSION,
+            "uptime_s": max((each.uptime_ms for each in statuses.values()), default=0) / 1000,
+            "members": members,
+            "groups": {group: _group_status(here, each) for group, each in statuses.items()},
+            "not_ready": _reasons_not_ready(here),
+            "warnings": warnings(here.settings),
+        }
+    )
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """The metrics: Prometheus text, OpenMetrics or JSON, by `?format=` or else by the `Accept` header."""
+    here = host(request)
+    accept = request.headers.get(hdrs.ACCEPT, "")
+    wanted = read_query(request, MetricsQuery).format
+    if wanted == "json" or (wanted is None and _prefers_json(accept)):
+        return json_response({"metrics": asdict(here.metrics.served)})
+    if wanted is not None:
+        accept = _OPENMETRICS if wanted == "openmetrics" else ""
+    encode, content_type = choose_encoder(accept)
+    return web.Response(body=encode(here.metrics.registry), headers={hdrs.CONTENT_TYPE: content_type})
+
+
+def watch_nodes(metrics: Metrics, nodes: Mapping[str, "RaftNode"]) -> None:
+    """Let a scrape read the gauges of Raft from the nodes that `nodes` then holds."""
+
+    def watch(
+        family: GaugeFamily | CounterFamily, value: Callable[["NodeStatus"], float]
+    ) -> None:
+        def read() -> Iterable[Row]:
+            return [((group,), value(node.status())) for group, node in nodes.items()]
+
+        family.watch(read)
+
+    watch(metrics.raft_term, lambda each: each.core.term)
+    watch(metrics.raft_role, lambda each: _ROLE_NUMBERS[each.core.role])
+    watch(metrics.raft_commit_index, lambda each: each.core.commit_index)
+    watch(metrics.raft_applied_index, lambda each: each.applied_index)
+    watch(metrics.raft_elections_total, lambda each: each.core.elections)
+    watch(metrics.raft_leader_changes_total, lambda each: each.core.leader_changes)
+
+
+def warnings(settings: Settings) -> list[str]:
+    """What an operator should know about how this node is set up."""
+    found = []
+    if not settings.auth_tokens:
+        found.append("authentication is off: whoever reaches this port may do anything; set MUFAKAT_AUTH_TOKENS")
+    if len(settings.cluster) == 1:
+        found.append("this node is alone: nothing survives the loss of its disk; name more nodes in MUFAKAT_CLUSTER")
+    return found
+
+
+def _nodes(here: Host) -> list[tuple[str, "RaftNode"]]:
+    """The replicas that have started, in the order of the settings."""
+    return [(group, here.nodes[group]) for group in here.settings.groups if group in here.nodes]
+
+
+def _reasons_not_ready(here: Host) -> dict[str, str]:
+    reasons = {group: "has not started yet" for group in here.settings.groups}
+    for group, node in _nodes(here):
+        reasons[group] = node.status().not_ready_reason
+    return {group: reason for group, reason in reasons.items() if reason}
+
+
+def _group_health(here: Host, found: "NodeStatus") -> dict[str, Any]:
+    number = _ROLE_NUMBERS[found.core.role]
+    return {
+        "ok": True,
+        "status": "ok",
+        "id": here.node_id,
+        "node": here.node_id,
+        "role": number,
+        "role_name": _ROLE_NAMES[number],
+        "term": found.core.term,
+        "leader": found.core.leader or None,
+        "commit_index": found.core.commit_index,
+        "applied_index": found.applied_index,
+    }
+
+
+def _group_status(here: Host, found: "NodeStatus") -> dict[str, Any]:
+    """The fields of `/health` and what else the replica and its core tell, under their own names."""
+    further = asdict(found)
+    core = further.pop("core")
+    del further["group"]
+    core["vote"] = core["vote"] or None
+    further["uptime_s"] = further.pop("uptime_ms") / 1000
+    return {**core, **further, "ready": found.ready, **_group_health(here, found)}
+
+
+def _prefers_json(accept: str) -> bool:
+    """Whether an `Accept` header names JSON, and no text format of Prometheus with a higher weight."""
+    weights: dict[str, float] = {}
+    for part in accept.split(","):
+        media_type, *parameters = (piece.strip() for piece in part.split(";"))
+        weights[media_type.lower()] = _weight(parameters)
+    text = max(weights.get("text/plain", 0.0), weights.get(_OPENMETRICS, 0.0))
+    json = weights.get("application/json", 0.0)
+    return json > 0 and json >= text
+
+
+def _weight(parameters: Iterable[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
