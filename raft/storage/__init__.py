@@ -1,1 +1,30 @@
-"""What a node keeps on disk: the write-ahead log and the snapshots."""
+"""What a node keeps on disk: the write-ahead log and the snapshots. DESIGN.md tells the format and its reasons."""
+
+from raft.storage.errors import (
+    CorruptLog,
+    CorruptSnapshot,
+    CorruptStorage,
+    DataDirectoryInUse,
+    DiskFull,
+    RejectedChunk,
+    StorageError,
+    UnknownFormat,
+)
+from raft.storage.snapshots import SnapshotReader
+from raft.storage.storage import Recovered, Storage, StorageStatistics, open_storage
+
+__all__ = [
+    "CorruptLog",
+    "CorruptSnapshot",
+    "CorruptStorage",
+    "DataDirectoryInUse",
+    "DiskFull",
+    "Recovered",
+    "RejectedChunk",
+    "SnapshotReader",
+    "Storage",
+    "StorageError",
+    "StorageStatistics",
+    "UnknownFormat",
+    "open_storage",
+]

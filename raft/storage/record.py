@@ -1,0 +1,274 @@
+"""How one record looks on disk, in the log and in snapshot files alike. DESIGN.md tells the whole format.
+
+    offset  size  field
+    0       2     mark      "MR": never blank, so a record is told from zero-filled space by its first byte
+    2       1     type      a RecordType
+    3       1     kind      of an entry (EntryKind), else 0
+    4       4     length    of the whole record, mark to checksum
+    8       4     durable   every byte of this file before this offset was durable when the record was written
+    12      n     body      by type, below
+    12+n    4     checksum  CRC-32 of all before it, seeded with the file's seed: a record of another file fails
+
+    type          body
+    SEGMENT       u64 sequence, u64 length of the segment before, u64 index and u64 term of the log's last entry
+    HARD_STATE    u64 term, vote (UTF-8)
+    ENTRY         u64 index, u64 term, u64 time_ms, data
+    SNAPSHOT      u64 index, u64 term, u64 time_ms, configuration: u16 voters, u16 learners, then each id as u8
+                  length and UTF-8
+    RESET         like SNAPSHOT; and every entry before it is void
+    SEAL          empty
+    CHUNK         u64 number from 0, bytes of the snapshot
+    END           u64 number of chunks, u64 bytes in them, u32 CRC-32 of all those bytes in a row
+
+Integers are little-endian and unsigned. Every file starts with 16 bytes of header, and records follow it:
+
+    0       8     magic     "MUFAKWAL" or "MUFAKSNP"
+    8       4     version   of the format: 1
+    12      4     seed      of the checksums in this file
+
+`durable` is what tells a torn tail from damage. A batch is written in one go and synced before the next begins, so
+a record whose `durable` lies beyond a damaged place proves that the place was once intact: a power loss cannot
+have done that. Without such a proof the place belongs to the last batch, which nobody was told is safe.
+"""
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+from zlib import crc32
+
+from raft.core.types import Configuration, Entry, EntryKind, HardState, SnapshotMeta
+from raft.storage.errors import UnknownFormat
+
+
+class RecordType(IntEnum):
+    """The numbers are on disk: never reuse one."""
+
+    SEGMENT = 1
+    HARD_STATE = 2
+    ENTRY = 3
+    SNAPSHOT = 4
+    RESET = 5
+    SEAL = 6
+    CHUNK = 7
+    END = 8
+
+
+class Record(NamedTuple):
+    """A record as it was read."""
+
+    offset: int
+    #: Offset of the first byte after it.
+    end: int
+    type: int
+    kind: int
+    durable: int
+    body: bytes
+
+
+class MalformedBody(ValueError):
+    """The checksum is right but the body does not parse: no version of this code wrote it."""
+
+
+MARK = b"MR"
+LOG_MAGIC = b"MUFAKWAL"
+SNAPSHOT_MAGIC = b"MUFAKSNP"
+#: What this code writes. It reads this and every earlier one.
+FORMAT_VERSION = 1
+
+_FILE_HEADER = struct.Struct("<8sII")
+FILE_HEADER_BYTES = _FILE_HEADER.size
+_HEADER = struct.Struct("<2sBBII")
+_CHECKSUM = struct.Struct("<I")
+_ENTRY = struct.Struct("<QQQ")
+#: Header and fixed part of an entry's body, packed together: one call less for each entry.
+_ENTRY_RECORD = struct.Struct(_HEADER.format + _ENTRY.format[1:])
+_SEGMENT = struct.Struct("<QQQQ")
+_TERM = struct.Struct("<Q")
+_META = struct.Struct("<QQQHH")
+_CHUNK = struct.Struct("<Q")
+_END = struct.Struct("<QQI")
+
+RECORD_BYTES_MIN = _HEADER.size + _CHECKSUM.size
+_ENTRY_OVERHEAD = _ENTRY_RECORD.size + _CHECKSUM.size
+
+#: A record's length and every offset in a file must fit in 32 bits.
+FILE_BYTES_MAX = 2**32 - 1
+#: Longest node id in a configuration, bytes.
+NODE_ID_BYTES_MAX = 255
+
+_KINDS = {int(kind): kind for kind in EntryKind}
+_ENTRY_TYPE = int(RecordType.ENTRY)
+
+
+def encode_file_header(magic: bytes, *, seed: int) -> bytes:
+    return _FILE_HEADER.pack(magic, FORMAT_VERSION, seed)
+
+
+def decode_file_header(raw: bytes, magic: bytes, path: str) -> int | None:
+    """The seed of the file, or None where this is no such file or its header is damaged.
+
+    Raises:
+        UnknownFormat: a newer version wrote it.
+    """
+    if len(raw) < FILE_HEADER_BYTES:
+        return None
+    found, version, seed = _FILE_HEADER.unpack_from(raw)
+    if found != magic or version == 0:
+        return None
+    if version > FORMAT_VERSION:
+        raise UnknownFormat(f"{path} has format {version}; this version reads up to {FORMAT_VERSION}")
+    return seed
+
+
+def encode_record(type: RecordType, body: bytes, *, durable: int, seed: int) -> bytes:
+    """One record of any type; entries have a faster way in `encode_entries`."""
+    record = _HEADER.pack(MARK, type, 0, RECORD_BYTES_MIN + len(body), durable) + body
+    return record + _CHECKSUM.pack(crc32(record, seed))
+
+
+def encode_entries(entries: tuple[Entry, ...], *, durable: int, seed: int, into: list[bytes]) -> int:
+    """Append the records of `entries` to the list of byte strings `into`; returns how many bytes they are."""
+    pack, pack_checksum, append = _ENTRY_RECORD.pack, _CHECKSUM.pack, into.append
+    total = 0
+    for entry in entries:
+        data = entry.data
+        length = _ENTRY_OVERHEAD + len(data)
+        head = pack(MARK, _ENTRY_TYPE, entry.kind, length, durable, entry.index, entry.term, entry.time_ms)
+        append(head)
+        append(data)
+        append(pack_checksum(crc32(data, crc32(head, seed))))
+        total += length
+    return total
+
+
+def read_record(raw: bytes, offset: int, seed: int) -> Record | None:
+    """The record at `offset`, or None where there is no intact one."""
+    if offset + RECORD_BYTES_MIN > len(raw):
+        return None  # shorter than the shortest record
+    mark, type, kind, length, durable = _HEADER.unpack_from(raw, offset)
+    end = offset + length
+    if mark != MARK or length < RECORD_BYTES_MIN or end > len(raw):
+        return None
+    checksum_at = end - _CHECKSUM.size
+    covered = raw[offset:checksum_at]
+    if crc32(covered, seed) != _CHECKSUM.unpack_from(raw, checksum_at)[0]:
+        return None
+    return Record(offset, end, type, kind, durable, covered[_HEADER.size :])
+
+
+def record_length(raw: bytes, offset: int) -> int:
+    """How long the record at `offset` says it is, mark to checksum; 0 where there is no header of one."""
+    if offset + RECORD_BYTES_MIN > len(raw):
+        return 0
+    mark, _, _, length, _ = _HEADER.unpack_from(raw, offset)
+    return length if mark == MARK and length >= RECORD_BYTES_MIN else 0
+
+
+def read_records(raw: bytes, offset: int, seed: int) -> Iterator[Record]:
+    """The intact records from `offset` on, up to the first place that holds none."""
+    while (record := read_record(raw, offset, seed)) is not None:
+        yield record
+        offset = record.end
+
+
+def decode_entry(record: Record) -> Entry:
+    body = record.body
+    try:
+        index, term, time_ms = _ENTRY.unpack_from(body)
+        return Entry(index, term, time_ms, _KINDS[record.kind], body[_ENTRY.size :])
+    except (struct.error, KeyError) as error:
+        raise MalformedBody(f"entry: {error}") from None
+
+
+def encode_hard_state(hard_state: HardState) -> bytes:
+    return _TERM.pack(hard_state.term) + hard_state.vote.encode()
+
+
+def decode_hard_state(body: bytes) -> HardState:
+    try:
+        return HardState(_TERM.unpack_from(body)[0], body[_TERM.size :].decode())
+    except (struct.error, UnicodeDecodeError) as error:
+        raise MalformedBody(f"hard state: {error}") from None
+
+
+def encode_meta(meta: SnapshotMeta) -> bytes:
+    """A snapshot's place in the log and the configuration there, for SNAPSHOT and RESET."""
+    configuration = meta.configuration
+    voters, learners = configuration.voters, configuration.learners
+    parts = [_META.pack(meta.index, meta.term, meta.time_ms, len(voters), len(learners))]
+    for node_id in (*voters, *learners):
+        encoded = node_id.encode()
+        assert len(encoded) <= NODE_ID_BYTES_MAX, f"node id of {len(encoded)} bytes"
+        parts += (bytes((len(encoded),)), encoded)
+    return b"".join(parts)
+
+
+def decode_meta(body: bytes) -> SnapshotMeta:
+    try:
+        index, term, time_ms, voters, learners = _META.unpack_from(body)
+        ids: list[str] = []
+        position = _META.size
+        for _ in range(voters + learners):
+            start = position + 1
+            position = start + body[position]
+            if position > len(body):
+                raise MalformedBody("snapshot: a node id runs past the end")
+            ids.append(body[start:position].decode())
+    except (struct.error, IndexError, UnicodeDecodeError) as error:
+        raise MalformedBody(f"snapshot: {error}") from None
+    if position != len(body):
+        raise MalformedBody("snapshot: bytes left over")
+    return SnapshotMeta(index, term, time_ms, Configuration(tuple(ids[:voters]), tuple(ids[voters:])))
+
+
+class SegmentStart(NamedTuple):
+    """What the first record of a segment says of the log before it."""
+
+    sequence: int
+    #: Bytes of the segment before; 0 for the first ever. It must still be that long and intact.
+    previous_bytes: int
+    #: The log's last entry when this segment began; 0 where there was none.
+    last_index: int
+    last_term: int
+
+
+def encode_segment_start(start: SegmentStart) -> bytes:
+    return _SEGMENT.pack(*start)
+
+
+def decode_segment_start(body: bytes) -> SegmentStart:
+    try:
+        return SegmentStart(*_SEGMENT.unpack(body))
+    except struct.error as error:
+        raise MalformedBody(f"segment start: {error}") from None
+
+
+def encode_chunk(number: int, data: bytes) -> bytes:
+    return _CHUNK.pack(number) + data
+
+
+def decode_chunk(body: bytes) -> tuple[int, bytes]:
+    try:
+        return _CHUNK.unpack_from(body)[0], body[_CHUNK.size :]
+    except struct.error as error:
+        raise MalformedBody(f"chunk: {error}") from None
+
+
+class SnapshotEnd(NamedTuple):
+    """The last record of a snapshot file."""
+
+    chunks: int
+    size: int
+    checksum: int
+
+
+def encode_end(end: SnapshotEnd) -> bytes:
+    return _END.pack(*end)
+
+
+def decode_end(body: bytes) -> SnapshotEnd:
+    try:
+        return SnapshotEnd(*_END.unpack(body))
+    except struct.error as error:
+        raise MalformedBody(f"end: {error}") from None

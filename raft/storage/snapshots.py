@@ -1,0 +1,411 @@
+"""Snapshot files: written in chunks, complete or absent, the last two kept.
+
+A file is the header, a SNAPSHOT record that says what it stands for, numbered CHUNK records, and END. It is
+written under a temporary name, synced, renamed, and the directory synced: a name ending in `.snapshot` is whole
+unless the disk damaged it later. A snapshot counts only once the log names it; files that no log names are
+removed when the directory is opened.
+
+A leader's snapshot travels as the bytes of its file. What has come stays on disk under the snapshot's id, so that a
+broken transfer goes on where it stopped, after a restart too, and chunks of two snapshots never mix.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+from raft.core.types import Index, SnapshotMeta
+from raft.storage.errors import CorruptSnapshot, DiskFull, RejectedChunk
+from raft.storage.files import DISK_FULL_ERRNOS, File, Files
+from raft.storage.record import (
+    FILE_HEADER_BYTES,
+    RECORD_BYTES_MIN,
+    SNAPSHOT_MAGIC,
+    MalformedBody,
+    Record,
+    RecordType,
+    SnapshotEnd,
+    decode_chunk,
+    decode_end,
+    decode_file_header,
+    decode_meta,
+    encode_chunk,
+    encode_end,
+    encode_file_header,
+    encode_meta,
+    encode_record,
+    read_record,
+    record_length,
+)
+
+SNAPSHOT_SUFFIX = ".snapshot"
+#: A leader's snapshot under way.
+PART_SUFFIX = ".part"
+#: A snapshot that an older one had to stand in for; kept to be looked at, never read.
+DAMAGED_SUFFIX = ".damaged"
+TEMPORARY_SUFFIX = ".tmp"
+
+#: How many snapshots stay on disk: the newest, and one that may stand in for it.
+SNAPSHOTS_KEPT = 2
+#: Records are gathered into writes of about this size, and read in pieces of it.
+BLOCK_BYTES = 256 * 1024
+#: After this many bytes a snapshot being written is synced, so that its last sync does not hold up the log's.
+SYNC_BYTES = 8 * 1024 * 1024
+
+_NAME = re.compile(r"(\d{20})-(\d{20})\.snapshot")
+_ID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{1,16}-[0-9a-f]{1,16}-[0-9a-f]{8}")
+
+
+def snapshot_name(meta: SnapshotMeta) -> str:
+    return f"{meta.index:020d}-{meta.term:020d}{SNAPSHOT_SUFFIX}"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """What a snapshot file holds, after all of it was checked."""
+
+    path: Path
+    meta: SnapshotMeta
+    end: SnapshotEnd
+    #: Size of the file, bytes.
+    size: int
+
+    @property
+    def id(self) -> str:
+        """Names these very bytes: place in the log, size and checksum of the content."""
+        return f"{self.meta.index:x}-{self.meta.term:x}-{self.size:x}-{self.end.checksum:08x}"
+
+
+class SnapshotReader:
+    """An open snapshot file, for sending it. Stays readable after the file was removed."""
+
+    def __init__(self, file: File, info: SnapshotInfo) -> None:
+        self._file = file
+        self.id = info.id
+        self.meta = info.meta
+        #: Bytes of the file.
+        self.size = info.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`; empty at the end."""
+        return self._file.read(offset, size)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_chunks(file: File, path: Path) -> Iterator[SnapshotMeta | bytes | SnapshotEnd]:
+    """Read and check a snapshot file in order: its meta first, then each chunk, then its end.
+
+    Raises:
+        CorruptSnapshot: something does not read back as it was written.
+        UnknownFormat: a newer version wrote it.
+    """
+    seed = decode_file_header(file.read(0, FILE_HEADER_BYTES), SNAPSHOT_MAGIC, str(path))
+    if seed is None:
+        raise CorruptSnapshot(str(path), 0, "not a snapshot file")
+    number = size = checksum = 0
+    meta = None
+    record = None
+    try:
+        for record in _file_records(file, path, seed):
+            if meta is None:
+                _expect(record, RecordType.SNAPSHOT)
+                meta = decode_meta(record.body)
+                yield meta
+            elif record.type == RecordType.END:
+                end = decode_end(record.body)
+                if end != (number, size, checksum) or record.end != file.size():
+                    raise MalformedBody("the end does not fit what comes before or after it")
+                yield end
+                return
+            else:
+                _expect(record, RecordType.CHUNK)
+                found, data = decode_chunk(record.body)
+                if found != number:
+                    raise MalformedBody(f"chunk {found} where {number} should be")
+                number, size, checksum = number + 1, size + len(data), crc32(data, checksum)
+                yield data
+    except MalformedBody as error:
+        raise CorruptSnapshot(str(path), record.offset if record else 0, str(error)) from None
+
+
+def inspect(files: Files, path: Path) -> SnapshotInfo:
+    """Check a whole snapshot file and say what it holds.
+
+    Raises:
+        CorruptSnapshot: it is damaged.
+        UnknownFormat: a newer version wrote it.
+        OSError: it is not there, or cannot be read.
+    """
+    file = files.open_readonly(path)
+    try:
+        meta = end = None
+        for part in read_chunks(file, path):
+            if isinstance(part, SnapshotMeta):
+                meta = part
+            elif isinstance(part, SnapshotEnd):
+                end = part
+        assert meta is not None and end is not None
+        return SnapshotInfo(path, meta, end, file.size())
+    finally:
+        file.close()
+
+
+def _expect(record: Record, type: RecordType) -> None:
+    if record.type != type:
+        raise MalformedBody(f"a record of type {record.type} where a {type.name} should be")
+
+
+def _file_records(file: File, path: Path, seed: int) -> Iterator[Record]:
+    """The records of a file, read in blocks; offsets are those in the file. Ends only by an error: what comes
+    after the END record is the caller's business."""
+    position, start, block = FILE_HEADER_BYTES, 0, b""
+    size = file.size()
+    while True:
+        at = position - start
+        if at + RECORD_BYTES_MIN > len(block):
+            start, block, at = position, file.read(position, BLOCK_BYTES), 0
+        length = record_length(block, at)
+        if length > len(block) - at and position + length <= size:
+            start, block, at = position, file.read(position, max(length, BLOCK_BYTES)), 0
+        record = read_record(block, at, seed) if length else None
+        if record is None:
+            raise CorruptSnapshot(str(path), position, "a record is damaged or missing")
+        yield record._replace(offset=position, end=position + length)
+        position += length
+
+
+class Snapshots:
+    """The snapshot files of one data directory. Saving and receiving are for one thread at a time; `prune` and
+    `open_reader` may run beside them."""
+
+    def __init__(self, files: Files, directory: Path) -> None:
+        self._files = files
+        self._directory = directory
+        #: The transfer under way: its id, its file, and how many bytes have come.
+        self._part_id = ""
+        self._part: File | None = None
+        self._part_bytes = 0
+
+    def metas(self) -> list[tuple[Index, int]]:
+        """Index and term of every complete snapshot, rising."""
+        matches = map(_NAME.fullmatch, self._files.names(self._directory))
+        return sorted((int(match[1]), int(match[2])) for match in matches if match)
+
+    def path(self, meta: SnapshotMeta) -> Path:
+        return self._directory / snapshot_name(meta)
+
+    def save(self, meta: SnapshotMeta, chunks: Iterable[bytes]) -> None:
+        """Write a snapshot; when this returns it is durable, but it counts only once the log names it.
+
+        Raises:
+            DiskFull: nothing is left behind.
+            OSError: the disk must not be trusted any more.
+        """
+        path = self.path(meta)
+        temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+        file = None
+        try:
+            file = self._files.create(temporary)
+            _write_snapshot(file, meta, chunks)
+            file.sync()
+        except BaseException as error:
+            if file is not None:
+                file.close()
+            if isinstance(error, OSError) and error.errno not in DISK_FULL_ERRNOS:
+                raise
+            with contextlib.suppress(OSError):
+                self._files.remove(temporary)
+            if isinstance(error, OSError):
+                raise DiskFull(str(error)) from error
+            raise
+        file.close()
+        self._publish(temporary, path)
+
+    def load(self, meta: SnapshotMeta) -> Iterator[bytes]:
+        """The chunks of a snapshot. Raises as `read_chunks`, possibly after some chunks."""
+        path = self.path(meta)
+        file = self._files.open_readonly(path)
+        try:
+            for part in read_chunks(file, path):
+                if isinstance(part, bytes):
+                    yield part
+        finally:
+            file.close()
+
+    def open_reader(self, meta: SnapshotMeta) -> SnapshotReader:
+        """Open a snapshot for sending, after checking it: damage is found here and not at the follower.
+
+        Raises:
+            CorruptSnapshot: it is damaged.
+            OSError: it is not there.
+        """
+        info = inspect(self._files, self.path(meta))
+        return SnapshotReader(self._files.open_readonly(info.path), info)
+
+    def prune(self, newest: SnapshotMeta) -> None:
+        """Remove what is older than the two newest snapshots up to the one that the log names."""
+        named = [meta for meta in self.metas() if meta <= (newest.index, newest.term)]
+        for index, term in named[:-SNAPSHOTS_KEPT]:
+            self._files.remove(self.path(SnapshotMeta(index, term)))
+
+    def remove_unnamed(self, newest: SnapshotMeta | None) -> None:
+        """Remove what a crash left behind: temporary files, and snapshots that the log does not name."""
+        limit = (newest.index, newest.term) if newest is not None else (0, 0)
+        for name in self._files.names(self._directory):
+            match = _NAME.fullmatch(name)
+            unnamed = match is not None and (int(match[1]), int(match[2])) > limit
+            if unnamed or name.endswith(TEMPORARY_SUFFIX):
+                self._files.remove(self._directory / name)
+
+    def set_aside(self, meta: SnapshotMeta) -> None:
+        """Rename a damaged snapshot so that nothing reads it again."""
+        path = self.path(meta)
+        with contextlib.suppress(FileNotFoundError):
+            self._files.rename(path, path.with_name(path.name + DAMAGED_SUFFIX))
+        self._files.sync_directory(self._directory)
+
+    # -- a leader's snapshot -------------------------------------------------------------------------------------
+
+    def received_bytes(self, snapshot_id: str) -> int:
+        """Where a transfer of this snapshot would go on: 0 where nothing of it is here."""
+        if snapshot_id and snapshot_id == self._part_id:
+            return self._part_bytes
+        path = self._part_path(snapshot_id)
+        if path.name not in self._files.names(self._directory):
+            return 0
+        self._resume(snapshot_id, path)
+        return self._part_bytes
+
+    def receive(self, snapshot_id: str, offset: int, data: bytes, checksum: int) -> int:
+        """Take the next bytes of a leader's snapshot file; returns the offset to go on at.
+
+        A chunk at offset 0 begins the transfer, and ends another one. `checksum` is the CRC-32 of `data`.
+
+        Raises:
+            RejectedChunk: it does not continue what is here, or was damaged on the way.
+            DiskFull: it was not taken; it may be sent again.
+            OSError: the disk must not be trusted any more.
+        """
+        expected = self.received_bytes(snapshot_id)  # checks the id, too
+        if crc32(data) != checksum:
+            raise RejectedChunk("damaged on the way", expected_offset=expected)
+        if offset == 0 and (expected == 0 or snapshot_id != self._part_id):
+            self._begin(snapshot_id)
+        elif offset != expected:
+            raise RejectedChunk(f"offset {offset} where {expected} comes next", expected_offset=expected)
+        if offset + len(data) > _size_of(snapshot_id):
+            raise RejectedChunk("longer than its id says", expected_offset=offset)
+        assert self._part is not None
+        try:
+            self._part.write(offset, data)
+        except OSError as error:
+            if error.errno in DISK_FULL_ERRNOS:
+                raise DiskFull(str(error)) from error
+            raise
+        self._part_bytes = offset + len(data)
+        return self._part_bytes
+
+    def finish(self, snapshot_id: str) -> SnapshotMeta:
+        """Check the whole transfer and make it a snapshot, durably. It counts once the log is reset to it.
+
+        Raises:
+            RejectedChunk: what has come is not that snapshot; it was dropped.
+            OSError: the disk must not be trusted any more.
+        """
+        if snapshot_id != self._part_id or self._part is None:
+            expected = self.received_bytes(snapshot_id)
+            raise RejectedChunk("no such transfer is under way", expected_offset=expected)
+        if self._part_bytes < _size_of(snapshot_id):
+            raise RejectedChunk("not all of it has come", expected_offset=self._part_bytes)
+        self._part.sync()
+        path = self._part_path(snapshot_id)
+        try:
+            info = inspect(self._files, path)
+            if info.id != snapshot_id:
+                raise CorruptSnapshot(str(path), 0, f"it is {info.id}, not {snapshot_id}")
+        except CorruptSnapshot as error:
+            self._drop_part()
+            raise RejectedChunk(str(error), expected_offset=0) from None
+        self._part.close()
+        self._part, self._part_id, self._part_bytes = None, "", 0
+        self._publish(path, self.path(info.meta))
+        return info.meta
+
+    def close(self) -> None:
+        if self._part is not None:
+            self._part.close()
+            self._part, self._part_id, self._part_bytes = None, "", 0
+
+    def _publish(self, temporary: Path, path: Path) -> None:
+        self._files.rename(temporary, path)
+        self._files.sync_directory(self._directory)
+
+    def _part_path(self, snapshot_id: str) -> Path:
+        if not _ID.fullmatch(snapshot_id):
+            raise RejectedChunk("not the id of a snapshot", expected_offset=0)
+        return self._directory / (snapshot_id + PART_SUFFIX)
+
+    def _begin(self, snapshot_id: str) -> None:
+        self._drop_part()
+        for name in self._files.names(self._directory):
+            if name.endswith(PART_SUFFIX):  # of a transfer that ended before a restart
+                self._files.remove(self._directory / name)
+        self._part = self._files.create(self._part_path(snapshot_id))
+        self._part_id, self._part_bytes = snapshot_id, 0
+
+    def _resume(self, snapshot_id: str, path: Path) -> None:
+        """Go on with a transfer from before a restart: with the part of it that reads back."""
+        self.close()
+        self._part, self._part_id = self._files.open(path), snapshot_id
+        self._part_bytes = _intact_bytes(self._part, path)
+        self._part.truncate(self._part_bytes)
+
+    def _drop_part(self) -> None:
+        part_id = self._part_id
+        self.close()
+        if part_id:
+            self._files.remove(self._part_path(part_id))
+
+
+def _size_of(snapshot_id: str) -> int:
+    return int(snapshot_id.split("-")[2], 16)
+
+
+def _intact_bytes(file: File, path: Path) -> int:
+    """Length of the prefix of a snapshot file whose records are intact."""
+    seed = decode_file_header(file.read(0, FILE_HEADER_BYTES), SNAPSHOT_MAGIC, str(path))
+    if seed is None:
+        return 0
+    position = FILE_HEADER_BYTES
+    with contextlib.suppress(CorruptSnapshot):
+        for record in _file_records(file, path, seed):
+            position = record.end
+    return position
+
+
+def _write_snapshot(file: File, meta: SnapshotMeta, chunks: Iterable[bytes]) -> None:
+    body = encode_meta(meta)
+    seed = crc32(body)
+    pending = [
+        encode_file_header(SNAPSHOT_MAGIC, seed=seed),
+        encode_record(RecordType.SNAPSHOT, body, durable=0, seed=seed),
+    ]
+    pending_bytes = sum(map(len, pending))
+    position = synced = number = size = checksum = 0
+    for chunk in chunks:
+        pending.append(encode_record(RecordType.CHUNK, encode_chunk(number, chunk), durable=0, seed=seed))
+        pending_bytes += len(pending[-1])
+        number, size, checksum = number + 1, size + len(chunk), crc32(chunk, checksum)
+        if pending_bytes >= BLOCK_BYTES:
+            file.write(position, b"".join(pending))
+            position, pending, pending_bytes = position + pending_bytes, [], 0
+            if position - synced >= SYNC_BYTES:
+                file.sync()
+                synced = position
+    end = encode_end(SnapshotEnd(number, size, checksum))
+    pending.append(encode_record(RecordType.END, end, durable=0, seed=seed))
+    file.write(position, b"".join(pending))
