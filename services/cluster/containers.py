@@ -13,6 +13,7 @@ from typing import Any
 
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
 from services.cluster.engine import COMPOSE_FOLDER, Engine, call_docker, run_shown
+from services.cluster.environ import PORT_VARIABLE_PREFIX
 from services.cluster.errors import ClusterError, InTheWay
 from services.cluster.home import Home
 from services.cluster.processes import is_port_free
@@ -62,7 +63,9 @@ class DockerBackend:
 
     def compose_environ(self) -> dict[str, str]:
         """The caller's environment, and what the compose files leave open."""
-        ports = {f"MUFAKAT_PORT_{node.id.upper()}": str(node.client_port) for node in self.topology.nodes}
+        ports = {
+            f"{PORT_VARIABLE_PREFIX}{node.id.upper()}": str(node.client_port) for node in self.topology.nodes
+        }
         return {
             **self._environ,
             **ports,

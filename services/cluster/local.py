@@ -14,6 +14,7 @@ from pathlib import Path
 
 from common.config import SettingsError, load_settings
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
+from services.cluster.environ import shared_variables
 from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.home import Home, read_json, write_file
 from services.cluster.printing import echo, echo_log_line
@@ -31,25 +32,6 @@ TAIL_BYTES = 256 * 1024
 
 #: How often followed log files are looked at.
 FOLLOW_SECONDS = 0.25
-
-#: What the caller's environment says of these is not for the nodes: it differs from node to node, or it is
-#: for the command itself.
-NOT_HANDED_ON = frozenset(
-    {
-        "MUFAKAT_NODE_ID",
-        "MUFAKAT_GROUPS",
-        "MUFAKAT_CLUSTER",
-        "MUFAKAT_CLIENT_PORT",
-        "MUFAKAT_PEER_PORT",
-        "MUFAKAT_DATA_DIR",
-        "MUFAKAT_CLUSTER_SECRET",
-        "MUFAKAT_LISTEN_HOST",
-        "MUFAKAT_PEER_LISTEN_HOST",
-        "MUFAKAT_HOME",
-        "MUFAKAT_PUBLISH",
-        "MUFAKAT_BASE_IMAGE",
-    }
-)
 
 #: What a node's process is started with.
 SERVE_COMMAND = (sys.executable, "-m", "services.cli", "serve")
@@ -118,8 +100,7 @@ class LocalBackend:
         cluster = ",".join(
             f"{other.id}={LOCAL_HOST}:{other.client_port}" for other in self.topology.companions(node)
         )
-        environ = {name: value for name, value in self._environ.items() if name not in NOT_HANDED_ON}
-        return environ | {
+        return shared_variables(self._environ) | {
             "MUFAKAT_NODE_ID": node.id,
             "MUFAKAT_GROUPS": ",".join(node.groups),
             "MUFAKAT_CLUSTER": cluster,
