@@ -1,0 +1,41 @@
+"""What tests of several parts share: waiting for a state with a bound, and a clock that a test turns."""
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+#: How often a state is looked at again, in seconds.
+POLL_SECONDS = 0.005
+
+
+async def eventually(predicate: Callable[[], Any], within_s: float = 5.0) -> Any:
+    """Wait until `predicate()` (awaited where it is a coroutine function) is true, and return what it answered.
+
+    Raises:
+        AssertionError: it was still false after `within_s` seconds; the text holds its last answer.
+    """
+    deadline = monotonic() + within_s
+    while True:
+        answer = predicate()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer:
+            return answer
+        assert monotonic() < deadline, f"not within {within_s} s: {predicate!r} last answered {answer!r}"
+        await asyncio.sleep(POLL_SECONDS)
+
+
+class ManualClock:
+    """A `common.clock.Clock` that moves only when the test says so."""
+
+    def __init__(self, now_ms: int = 1_000) -> None:
+        self.now_ms = now_ms
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+    def advance(self, milliseconds: int) -> None:
+        assert milliseconds >= 0, "no clock of ours runs backward"
+        self.now_ms += milliseconds
