@@ -44,6 +44,8 @@ class Dequeue:
     max: int = 1
     #: 0 is the queue's own.
     visibility_ms: int = 0
+    #: The consumer waits where nothing is there: the answer is then `{"waiting": True}`, which is no outcome yet.
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Pop:
 
     OP: ClassVar[str] = "pop"
     queue: str
+    #: As in `Dequeue`.
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ The rule: a handler checks, then changes; a refused command changes nothing. Eve
 time is the entry's cluster time, and what fell due by then happens before the command.
 
 Waiting consumers are not in here: each node wakes its own by the events under `queue:<name>`, whose body is the
-number of messages that became ready, and lets them ask again.
+number of messages that became ready, and lets them ask again. Until then they are told `{"waiting": True}`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from raft.state_machine import ApplyContext
-from services.queue import commands
+from services.queue import commands, snapshots
 from services.queue.limits import (
     BYTES_MAX,
     DELIVERY_BYTES_MAX,
@@ -78,11 +78,13 @@ class QueueMachine:
 
     def snapshot(self) -> Iterator[list[Any]]:
         """A point-in-time copy, made before this returns; `snapshots` describes the records."""
-        return self.store.snapshot()
+        return snapshots.records_of(self.store)
 
     def restore(self, records: Iterable[list[Any]]) -> None:
         """Replace the whole state by what `snapshot` gave."""
-        self.store.restore(records)
+        store = QueueStore()
+        snapshots.read_into(store, records)
+        self.store = store
 
     # Putting in
 
@@ -119,8 +121,8 @@ class QueueMachine:
 
     def _dequeue(self, context: ApplyContext, command: commands.Dequeue) -> Answer:
         queue = self.store.queues.get(command.queue)
-        if queue is None or queue.settings.paused:
-            return {"messages": []}
+        if queue is None or not queue.ready or queue.settings.paused:
+            return {"waiting": True} if command.waits else {"messages": []}
         room = IN_FLIGHT_PER_QUEUE_MAX - len(queue.in_flight)
         if room <= 0:
             return _quota(
@@ -138,6 +140,8 @@ class QueueMachine:
             size += len(message.payload)
             if size >= DELIVERY_BYTES_MAX:
                 break
+        if not messages and command.waits:
+            return {"waiting": True}
         return {"messages": messages}
 
     def _deliver(self, queue: Queue, message_id: int, message: Message, due_ms: int) -> Answer:
@@ -162,7 +166,7 @@ class QueueMachine:
         if queue is not None and not queue.settings.paused:
             taken = self.store.take(queue, context.time_ms)
         if queue is None or taken is None:
-            return {"ok": False, "reason": "empty"}
+            return {"waiting": True} if command.waits else {"ok": False, "reason": "empty"}
         message_id, message = taken
         self.store.drop(queue, message_id, message)
         queue.counters.delivered += 1

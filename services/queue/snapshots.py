@@ -16,16 +16,14 @@ counts follow from the messages.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from services.queue.fifo import Fifo, FrozenFifo
 from services.queue.messages import Message, MessageTable
 from services.queue.state import Queue, QueueCounters, QueueSettings
-
-if TYPE_CHECKING:
-    from services.queue.store import QueueStore
+from services.queue.store import QueueStore
 
 #: Messages in one record, and payload bytes after which a record takes up no more: under a millisecond each.
 MESSAGES_PER_RECORD = 256
@@ -35,7 +33,7 @@ BYTES_PER_RECORD = 256 << 10
 IDS_PER_RECORD = 1024
 
 
-def records_of(store: "QueueStore") -> Iterator[list[Any]]:
+def records_of(store: QueueStore) -> Iterator[list[Any]]:
     """Copies the state of `store` now; the iterator given back makes the records of that copy."""
     heads: list[list[Any]] = [["group", store.next_id, store.next_receipt, store.time_ms]]
     orders: list[tuple[str, int, FrozenFifo]] = []
@@ -74,7 +72,7 @@ def _records(
             yield ["order", name, priority, ids]
 
 
-def read_into(store: "QueueStore", records: Iterable[list[Any]]) -> None:
+def read_into(store: QueueStore, records: Iterable[list[Any]]) -> None:
     """Fill an empty `store`. Raises ValueError on a record that no version of this code ever wrote."""
     ordered: set[tuple[str, int]] = set()
     for record in records:

@@ -4,11 +4,7 @@ The rule: a message changes only in `add`, `move` and `drop`, which keep the tab
 the calendar in step; everything else in here is made of those three. Pure: time is an argument.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
-
 from raft.state_machine import ApplyContext
-from services.queue import snapshots
 from services.queue.deadlines import DeadlineCalendar
 from services.queue.messages import DEAD, DELAYED, IN_FLIGHT, READY, Message, MessageTable
 from services.queue.state import Queue
@@ -141,15 +137,6 @@ class QueueStore:
         """Let the consumers that wait at this node hear of `count` more ready messages."""
         if not queue.settings.paused:
             context.events.append((queue.topic, count))
-
-    def snapshot(self) -> Iterator[list[Any]]:
-        """A point-in-time copy, made before this returns; see `snapshots` for the records."""
-        return snapshots.records_of(self)
-
-    def restore(self, records: Iterable[list[Any]]) -> None:
-        """Replace everything by what `snapshot` gave."""
-        self.__init__()
-        snapshots.read_into(self, records)
 
     def reinstate(self, message_id: int, message: Message) -> None:
         """Put a message back where a snapshot had it."""
