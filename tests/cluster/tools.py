@@ -6,12 +6,14 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from services.cluster.backend import Backend
 from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
+from services.cluster.nodes import leaders
 from services.cluster.processes import is_port_free
 from services.cluster.topology import TOPOLOGIES
 
@@ -58,6 +60,28 @@ def kill_all(backend: Backend) -> None:
     """SIGKILL for every node that runs."""
     for node in backend.topology.nodes:
         backend.kill(node)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster of real nodes that a test may do with as it likes."""
+
+    surroundings: Surroundings
+    backend: Backend
+    port_offset: int
+
+    def port(self, node_id: str) -> int:
+        """Where clients reach that node."""
+        return self.backend.topology.node(node_id).client_port
+
+    def ports(self, *, without: str = "") -> list[int]:
+        """The client ports of all nodes, or of all but one."""
+        return [node.client_port for node in self.backend.topology.nodes if node.id != without]
+
+    def leader(self, group: str) -> str:
+        """The id of the node that leads a group, once there is one."""
+        found = wait_until(lambda: leaders(self.backend, group), timeout_seconds=10, what=f"{group} is led")
+        return max(found, key=lambda node_id: found[node_id].term)
 
 
 def call(
