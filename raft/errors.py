@@ -1,14 +1,14 @@
 """What a node answers when a command was not carried out, or may not have been.
 
-    RaftError
-    ├── NotDone               certainly not done: safe to send again
-    │   ├── NotLeader         this node does not lead; says who does, where it knows
-    │   ├── NoLeader          nobody leads that this node knows of
-    │   ├── NoQuorum          the leader cannot reach a majority
-    │   ├── Overloaded        too much is waiting at this node or in the log
-    │   ├── StorageFailed     this node's disk failed or is full
-    │   └── Stopping          this node is shutting down
-    └── OutcomeUnknown        it may or may not have been done: neither success nor failure
+RaftError
+├── NotDone               certainly not done: safe to send again
+│   ├── NotLeader         this node does not lead; says who does, where it knows
+│   ├── NoLeader          nobody leads that this node knows of
+│   ├── NoQuorum          the leader cannot reach a majority
+│   ├── Overloaded        too much is waiting at this node or in the log
+│   ├── StorageFailed     this node's disk failed or is full
+│   └── Stopping          this node is shutting down
+└── OutcomeUnknown        it may or may not have been done: neither success nor failure
 """
 
 from raft.core.types import NOBODY, NodeId

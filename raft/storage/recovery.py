@@ -28,6 +28,7 @@ from raft.storage.record import (
     decode_segment_start,
     read_record,
     read_records,
+    record_length,
 )
 
 SEGMENT_SUFFIX = ".wal"
@@ -35,11 +36,9 @@ _SEQUENCE_DIGITS = 16
 
 #: The smallest piece that a disk writes whole; a power loss keeps or loses at least this much at a time.
 SECTOR_BYTES = 512
-#: How many times over the rest of a file may be read while looking for intact records behind damage. Bytes made
-#: up to look like records could otherwise cost time without bound; past it the answer is the safe one, to refuse.
-SEARCH_PASSES_MAX = 8
-#: What looking at one candidate costs at least, in the same coin.
-SEARCH_STEP_BYTES = 256
+#: How often over the rest of a file may be read while looking for intact records behind damage. Bytes made up to
+#: look like records could otherwise cost time without bound; past it the answer is the safe one, to refuse.
+SEARCH_PASSES_MAX = 16
 
 _ENTRY = int(RecordType.ENTRY)
 
@@ -244,29 +243,29 @@ def check_torn(raw: bytes, damaged: int, seed: int, path: str) -> None:
         CorruptLog: the place was once intact.
     """
     damage = "a record is damaged, and intact ones follow"
-    position, budget = damaged, (len(raw) - damaged) * SEARCH_PASSES_MAX
+    position, budget = damaged, len(raw) * SEARCH_PASSES_MAX
     seen_of_batch = False
     while (found := raw.find(MARK, position)) >= 0:
         record = read_record(raw, found, seed)
         if record is None:
-            claimed = int.from_bytes(raw[found + 4 : found + 8], "little")
-            budget -= max(SEARCH_STEP_BYTES, claimed if found + claimed <= len(raw) else 0)
+            claimed = record_length(raw, found)
+            budget -= claimed if found + claimed <= len(raw) else 0
             if budget < 0:
                 raise CorruptLog(path, damaged, "what follows the last intact record cannot be told apart")
             position = found + 1
             continue
         if record.durable > damaged:
             raise CorruptLog(path, damaged, damage)
-        if not seen_of_batch and not _lost_sector(raw, record.durable, damaged, record.offset):
+        if not seen_of_batch and not _lost_sector(raw, damaged, record.offset):
             raise CorruptLog(path, damaged, damage)
         seen_of_batch = True
         position = record.end
 
 
-def _lost_sector(raw: bytes, batch: int, start: int, end: int) -> bool:
-    """Whether some sector between `start` and `end` holds nothing of the batch that began at `batch`."""
-    first = start - start % SECTOR_BYTES
+def _lost_sector(raw: bytes, start: int, end: int) -> bool:
+    """Whether some sector between `start`, where a record should begin, and `end` is blank from there on: it never
+    was written, or it was last written before that record."""
     return any(
-        not raw[max(sector, batch) : sector + SECTOR_BYTES].strip(b"\0")
-        for sector in range(first, end, SECTOR_BYTES)
+        not raw[max(sector, start) : sector + SECTOR_BYTES].strip(b"\0")
+        for sector in range(start - start % SECTOR_BYTES, end, SECTOR_BYTES)
     )

@@ -1,0 +1,410 @@
+"""RaftNode: one replica of one group, driven by asyncio.
+
+Everything that happens (messages, completions of the disk, proposals, reads, time) is put into an inbox, and one
+callback, `_run`, drains all of it into the core and carries out the `Ready` that comes back. It never awaits:
+between reading term or role and acting on it nothing can intervene. What arrives while the disk works is the
+next batch; there is no timer, task, lock or fsync per entry.
+
+A node answers a proposal when it has itself applied the entry, whoever leads, so a client that wrote through a
+node can read its write there.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol
+
+from raft.applier import Applier
+from raft.core.config import CoreConfig
+from raft.core.errors import ProposalRefused
+from raft.core.messages import AppendEntriesReply, InstallSnapshotReply, ReadIndex, RequestVoteReply
+from raft.core.raft import RaftCore
+from raft.core.ready import Persist, Ready
+from raft.core.types import NOBODY, Configuration, NodeId, Role
+from raft.disk import DiskQueue
+from raft.errors import NoLeader, NoQuorum, Overloaded, RaftError, Stopping, StorageFailed
+from raft.forwarding import Forward, ForwardReply
+from raft.proposals import Proposals
+from raft.read_index import ReadIndexClient
+from raft.state_machine import StateMachine
+from raft.status import NodeConfig, NodeStatus
+from raft.storage import Recovered
+from raft.transport.codec import PeerMessage
+
+#: Deadlines are looked at, and the process's own stalls noticed, at least this often.
+WAKE_MS = 50
+#: How often a stopping leader looks whether another leads.
+HANDOVER_POLL_S = 0.005
+_BARRIER = Persist(hard_state=None, entries=())
+_REPLIES = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
+
+
+class Transport(Protocol):
+    """How a node reaches its peers."""
+
+    def send(self, message: PeerMessage) -> bool:
+        """Hand over a message without blocking. False where it is certain that it was not sent."""
+
+    def is_connected(self, peer: NodeId) -> bool: ...
+
+
+class RaftNode:
+    """One replica. `start` it inside a running loop; `stop` hands leadership over first.
+
+    Args:
+        on_fatal: told once of an error that this process must not survive (a storage error, a bug).
+    """
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        machine: StateMachine,
+        disk: DiskQueue,
+        recovered: Recovered,
+        transport: Transport,
+        clock_ms: Callable[[], int],
+        on_fatal: Callable[[BaseException], None],
+        observe_propose_seconds: Callable[[float], None] = lambda seconds: None,
+        seed: int | None = None,
+    ) -> None:
+        self.config = config
+        self.group = config.group
+        self.id: NodeId = config.core.id
+        self.machine = machine
+        self._clock_ms = clock_ms
+        self._disk = disk
+        self._transport = transport
+        self._on_fatal = on_fatal
+        self._observe_propose_seconds = observe_propose_seconds
+        self._loop = asyncio.get_running_loop()
+        core_config: CoreConfig = config.core
+        self.core = RaftCore(
+            core_config,
+            Configuration(voters=tuple(sorted(config.voters))),
+            random=random.Random(seed),
+            now_ms=clock_ms(),
+            hard_state=recovered.hard_state,
+            snapshot=recovered.snapshot,
+            entries=recovered.entries,
+        )
+        self.applier = Applier(machine, clock_ms, start=self.core.log.snapshot)
+        self.proposals = Proposals(self.core, transport.send)
+        self.reads = ReadIndexClient(clock_ms)
+        self._messages: list[PeerMessage] = []
+        self._durable: list[tuple[Persist | None, tuple]] = []
+        self._lost_peers: list[NodeId] = []
+        #: Requests that came by POST and whose reply goes back on it: (peer, sequence) -> future.
+        self._rpcs: dict[tuple[NodeId, int], asyncio.Future] = {}
+        self._advance_index = 0
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        self._started_ms = self._last_wake_ms = clock_ms()
+        self._stall_ms = core_config.election_timeout_min_ms // 2
+        self._stalls = 0
+        #: Why nothing is accepted any more.
+        self._closed: RaftError | None = None
+        self._disk_full = False
+
+    # For clients of the group
+
+    async def propose(self, command: bytes) -> Any:
+        """Replicate `command` and return its answer once this node has applied it.
+
+        Raises:
+            NoLeader, NoQuorum, Overloaded, Stopping, StorageFailed: certainly not done.
+            OutcomeUnknown: it may or may not have been done, now or later.
+        """
+        if self._closed is not None:
+            raise self._closed
+        if self._disk_full:
+            raise StorageFailed("this node's disk is full; ask another one, or free some space")
+        if len(self.proposals) >= self.config.proposals_max:
+            raise Overloaded("this node has too many requests under way")
+        now_ms = self._clock_ms()
+        future = self._loop.create_future()
+        self.proposals.add(
+            command,
+            future,
+            place_by_ms=now_ms + self.config.leader_wait_ms,
+            settle_by_ms=now_ms + self.config.request_timeout_ms,
+        )
+        self._schedule()
+        result = await future
+        self._observe_propose_seconds((self._clock_ms() - now_ms) / 1000)
+        return result
+
+    async def read_index(self) -> None:
+        """Return when this node's machine holds everything that was committed when this was called.
+
+        The caller reads the machine with no await in between. Raises NoLeader, Overloaded, Stopping.
+        """
+        if self._closed is not None:
+            raise self._closed
+        if len(self.reads) >= self.config.core.reads_waiting_max:
+            raise Overloaded("this node has too many reads under way")
+        future = self._loop.create_future()
+        self.reads.add(future, give_up_ms=self._clock_ms() + self.config.leader_wait_ms)
+        self._schedule()
+        await future
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
+        """Hear every event body of `topic` right after its entry was applied here; returns the way out."""
+        return self.applier.subscribe(topic, callback)
+
+    def cluster_time_ms(self) -> int:
+        """This node's estimate of the group's clock, for answers such as remaining times; never for apply."""
+        if self.core.state.role is Role.LEADER:
+            return self.core.cluster_time_ms(self._clock_ms())
+        return self.applier.estimated_time_ms()
+
+    def status(self) -> NodeStatus:
+        return NodeStatus.of(self, self._clock_ms())
+
+    @property
+    def closed(self) -> RaftError | None:
+        """Why nothing is accepted any more; None while this node serves."""
+        return self._closed
+
+    @property
+    def stalls(self) -> int:
+        """How often the process stood still for longer than it may."""
+        return self._stalls
+
+    @property
+    def started_ms(self) -> int:
+        return self._started_ms
+
+    @property
+    def log_bytes(self) -> int:
+        return self._disk.log_bytes
+
+    def connected_peers(self) -> tuple[NodeId, ...]:
+        peers = (peer for peer in self.core.configuration.members if peer != self.id)
+        return tuple(peer for peer in peers if self._transport.is_connected(peer))
+
+    # For the transport
+
+    def receive(self, message: PeerMessage) -> None:
+        """A peer's message arrived."""
+        self._messages.append(message)
+        self._schedule()
+
+    async def call(self, message: PeerMessage, timeout_s: float) -> PeerMessage | None:
+        """A peer's request arrived by POST: its reply, or None where there is none in time."""
+        key = (message.sender, message.sequence)
+        future = self._rpcs[key] = self._loop.create_future()
+        self.receive(message)
+        try:
+            return await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            return None
+        finally:
+            if self._rpcs.get(key) is future:
+                del self._rpcs[key]
+
+    def peer_lost(self, peer: NodeId) -> None:
+        """The connection to `peer` broke or was refused."""
+        self._lost_peers.append(peer)
+        self._schedule()
+
+    # Life
+
+    def start(self) -> None:
+        """Begin to take part."""
+        self._disk.start()
+        self._last_wake_ms = self._clock_ms()
+        self._schedule()
+
+    async def stop(self, handover_s: float = 1.0) -> None:
+        """Stop taking requests, hand leadership over if this node has it, answer whoever waits, close the disk."""
+        if self._closed is None:
+            self._closed = Stopping("this node is stopping; ask another one")
+            if handover_s and self.core.state.role is Role.LEADER:
+                await self._hand_over(handover_s)
+        self._fail_everyone(self._closed)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._scheduled = True
+        await self._disk.close()
+
+    def transfer_leadership(self, to: NodeId) -> bool:
+        """Begin to hand leadership to `to`. False where that is not possible now."""
+        started = self.core.transfer_leadership(to, self._clock_ms())
+        self._schedule()
+        return started
+
+    async def _hand_over(self, handover_s: float) -> None:
+        peers = [peer for peer in self.core.configuration.voters if peer != self.id]
+        peers.sort(key=lambda peer: (self._transport.is_connected(peer), self._match_index(peer)))
+        if not peers or not self.transfer_leadership(peers[-1]):
+            return
+        give_up = self._loop.time() + handover_s
+        while self.core.state.role is Role.LEADER and self._loop.time() < give_up:  # noqa: ASYNC110
+            # A poll with a bound: one place needs to know, and an event for it would burden every change.
+            await asyncio.sleep(HANDOVER_POLL_S)
+
+    def _match_index(self, peer: NodeId) -> int:
+        progress = self.core.progress.get(peer)
+        return progress.match_index if progress else 0
+
+    def disk_full(self, full: bool) -> None:
+        """The disk has no room, or has room again. A leader without room hands the group to others."""
+        self._disk_full = full
+        if full:
+            self.core.stalled(self._clock_ms())
+        self._schedule()
+
+    def fail(self, error: BaseException) -> None:
+        """This replica must not go on: answer whoever waits, tell the process."""
+        if isinstance(self._closed, StorageFailed):
+            return
+        self._closed = StorageFailed("this node's storage failed; ask another one")
+        self._scheduled = True
+        self._fail_everyone(self._closed)
+        self._on_fatal(error)
+
+    def _fail_everyone(self, error: RaftError) -> None:
+        self.proposals.fail_all(error)
+        self.reads.fail_all(error)
+
+    # The run loop
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        """Drain the inbox into the core, carry out what it wants. Runs to completion, never awaits."""
+        try:
+            self._scheduled = False
+            now_ms = self._clock_ms()
+            self._check_stall(now_ms)
+            leader = self.core.state.leader
+            self._feed_completions(now_ms)
+            self._feed_messages(now_ms)
+            self.core.tick(now_ms)
+            if self.core.state.leader != leader:
+                self._on_leader_changed(leader)
+            self.proposals.feed(now_ms)
+            self.reads.ask(self.core, now_ms)
+            self._carry_out(self.core.take_ready())
+            self._maybe_advance(now_ms)
+            self._expire(now_ms)
+            self._arm_timer(now_ms)
+        except Exception as error:
+            self.fail(error)
+
+    def _check_stall(self, now_ms: int) -> None:
+        """After a pause (SIGSTOP, a starved machine) drop leadership before reading what piled up."""
+        if now_ms - self._last_wake_ms > self._stall_ms:
+            self._stalls += 1
+            self.core.stalled(now_ms)
+        self._last_wake_ms = now_ms
+
+    def _feed_completions(self, now_ms: int) -> None:
+        durable, self._durable = self._durable, []
+        for persist, messages in durable:
+            if persist is not None:
+                self.core.persisted(persist, now_ms)
+            for message in messages:
+                self._send(message)
+
+    def _feed_messages(self, now_ms: int) -> None:
+        messages, self._messages = self._messages, []
+        for message in messages:
+            if isinstance(message, Forward):
+                self.proposals.on_forward(message, now_ms)
+            elif isinstance(message, ForwardReply):
+                self.proposals.on_forward_reply(message, self.applier.applied_index)
+            else:
+                self.core.receive(message, now_ms)
+        lost, self._lost_peers = self._lost_peers, []
+        for peer in lost:
+            self.core.peer_lost(peer, now_ms)
+            self.proposals.on_leader_lost(peer)
+            self.reads.ask_again()
+
+    def _on_leader_changed(self, before: NodeId) -> None:
+        if before != NOBODY:
+            self.proposals.on_leader_lost(before)
+        self.reads.ask_again()
+
+    def _carry_out(self, ready: Ready) -> None:
+        for message in ready.messages:
+            self._send(message)
+        if ready.persist is not None or ready.messages_after_persist:
+            done = partial(self._on_durable, ready.persist, ready.messages_after_persist)
+            self._disk.submit(ready.persist or _BARRIER, done)
+        if ready.committed:
+            self._apply(ready)
+        for read_state in ready.read_states:
+            self.reads.on_read_state(read_state)
+        self.reads.serve(self.applier.applied_index)
+        if self.core.log.applied_index < self.core.log.commit_index:
+            self._schedule()
+
+    def _on_durable(self, persist: Persist | None, messages: tuple) -> None:
+        self._durable.append((persist, messages))
+        self._schedule()
+
+    def _apply(self, ready: Ready) -> None:
+        for entry in ready.committed:
+            result = self.applier.apply(entry)
+            if self.proposals.on_applied(entry.index, entry.term, result):
+                self._schedule()
+        self.core.applied(self.applier.applied_index)
+
+    def _send(self, message: PeerMessage) -> None:
+        if self._rpcs and isinstance(message, _REPLIES):
+            future = self._rpcs.pop((message.to, message.sequence), None)
+            if future is not None and not future.done():
+                future.set_result(message)
+                return
+        if not self._transport.send(message) and isinstance(message, ReadIndex):
+            self.reads.ask_again()
+
+    def _maybe_advance(self, now_ms: int) -> None:
+        """Leader: when something is due and no traffic carries the time there, propose an advance."""
+        if self.core.state.role is not Role.LEADER or self._advance_index > self.applier.applied_index:
+            return
+        due_ms = self.machine.next_due_ms()
+        if due_ms is None or self.core.cluster_time_ms(now_ms) < due_ms:
+            return
+        try:
+            self._advance_index = self.core.propose_advance(now_ms)
+        except ProposalRefused:
+            return
+        self._schedule()
+
+    def _expire(self, now_ms: int) -> None:
+        self.proposals.expire(now_ms, self._why_no_leader)
+        self.reads.expire(now_ms)
+
+    def _why_no_leader(self) -> RaftError:
+        voters = self.core.configuration.voters
+        reachable = sum(1 for peer in voters if peer == self.id or self._transport.is_connected(peer))
+        if reachable <= len(voters) // 2:
+            return NoQuorum(f"{reachable} of {len(voters)} nodes can be reached; a majority is needed")
+        return NoLeader("no leader is known yet; try again shortly")
+
+    def _arm_timer(self, now_ms: int) -> None:
+        due_ms = min(self.core.next_deadline_ms(), now_ms + WAKE_MS)
+        if self.core.state.role is Role.LEADER:
+            machine_due_ms = self.machine.next_due_ms()
+            if machine_due_ms is not None:
+                due_ms = min(due_ms, now_ms + max(1, machine_due_ms - self.core.cluster_time_ms(now_ms)))
+        due_ms = max(due_ms, now_ms + 1)
+        if self._timer is not None:
+            if self._timer_ms <= due_ms:
+                return
+            self._timer.cancel()
+        self._timer_ms = due_ms
+        self._timer = self._loop.call_later((due_ms - now_ms) / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._schedule()

@@ -1,0 +1,92 @@
+"""What a node is told at its creation, and what it tells about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raft.core.config import CoreConfig
+from raft.core.ready import CoreStatus
+from raft.core.types import NOBODY, Index, NodeId
+
+if TYPE_CHECKING:
+    from raft.node import RaftNode
+
+#: A follower that lacks more entries than this is not ready to serve.
+READY_LAG_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """One replica's settings beyond the core's. Times are milliseconds."""
+
+    group: str
+    core: CoreConfig
+    #: The members to start with; what the log says later overrides it.
+    voters: tuple[NodeId, ...]
+    #: How long a request may wait for a leader to be known.
+    leader_wait_ms: int = 1500
+    #: How long a request may wait for its outcome.
+    request_timeout_ms: int = 1800
+    #: Requests that may be under way at this node.
+    proposals_max: int = 10_000
+    #: A snapshot is taken once the log holds this many applied entries or bytes since the last one.
+    snapshot_entries: int = 100_000
+    snapshot_bytes: int = 64 << 20
+    #: Entries kept behind a snapshot for followers that lag a little.
+    snapshot_retain_entries: int = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A moment of one replica."""
+
+    group: str
+    core: CoreStatus
+    applied_index: Index
+    cluster_time_ms: int
+    #: Empty where the node can serve; otherwise why it cannot.
+    not_ready_reason: str
+    #: Peers that a connection stands to.
+    connected: tuple[NodeId, ...]
+    proposals: int
+    reads: int
+    stalls: int
+    uptime_ms: int
+    log_bytes: int
+    snapshot_index: Index
+
+    @property
+    def ready(self) -> bool:
+        return not self.not_ready_reason
+
+    @classmethod
+    def of(cls, node: RaftNode, now_ms: int) -> NodeStatus:
+        core = node.core.status()
+        return cls(
+            group=node.group,
+            core=core,
+            applied_index=node.applier.applied_index,
+            cluster_time_ms=node.cluster_time_ms(),
+            not_ready_reason=_not_ready_reason(node, core),
+            connected=node.connected_peers(),
+            proposals=len(node.proposals),
+            reads=len(node.reads),
+            stalls=node.stalls,
+            uptime_ms=now_ms - node.started_ms,
+            log_bytes=node.log_bytes,
+            snapshot_index=node.core.log.snapshot.index,
+        )
+
+
+def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
+    if node.closed is not None:
+        return str(node.closed)
+    if core.leader == NOBODY:
+        return "no leader is known"
+    if node.core.log.last_term != core.term:
+        return "nothing of the current term has arrived yet"
+    lag = core.commit_index - node.applier.applied_index
+    if lag > READY_LAG_MAX:
+        return f"{lag} entries behind"
+    return ""

@@ -1,0 +1,254 @@
+"""The way to one peer: a persistent stream for most messages, POSTs for those that must not queue behind it.
+
+    stream    one WebSocket that this node opens to the peer's listener; carries this node's messages to it, of
+              all groups, many to a frame. The answers come on the stream that the peer opens.
+    POST      votes always; heartbeats while the stream is down or backed up. The reply is the response.
+
+A message that cannot leave now is dropped, as the protocol allows, and the sender is told. When the stream
+breaks, or a connection is refused, the groups hear `peer_lost` at once: it is how a dead leader is noticed.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Protocol
+
+import aiohttp
+
+from common.logs import get_logger
+from common.wire import MESSAGE_BYTES_MAX, WireError
+from raft.core.messages import AppendEntries, AppendEntriesReply, RequestVote
+from raft.core.types import NodeId
+from raft.transport.codec import PeerMessage, decode, encode, encode_frame
+
+#: Bytes of entries and commands queued for the stream or being written, above which heartbeats go by POST.
+BACKLOG_BYTES_MAX = 256 << 10
+#: Messages that wait for the stream's writer; above it they are dropped.
+QUEUE_MAX = 4096
+#: Messages in one frame, and what their entries may weigh together before a frame is closed.
+FRAME_MESSAGES_MAX = 256
+FRAME_BYTES_MAX = MESSAGE_BYTES_MAX // 2
+#: Calls by POST under way to one peer.
+POSTS_MAX = 16
+POST_TIMEOUT_S = 1.0
+CONNECT_TIMEOUT_S = 1.0
+#: Pause before the stream is opened again after a failure; doubles up to the upper bound.
+RECONNECT_MIN_S = 0.02
+RECONNECT_MAX_S = 0.5
+#: Requests on the stream whose answer time is being taken.
+TIMED_MAX = 1024
+
+logger = get_logger("raft.transport")
+
+
+class Receiver(Protocol):
+    """A group's node, as the transport sees it."""
+
+    def receive(self, message: PeerMessage) -> None: ...
+
+    def peer_lost(self, peer: NodeId) -> None: ...
+
+
+def credentials(node: NodeId, secret: str) -> dict[str, str]:
+    """The headers by which a node proves to another that it belongs to the cluster."""
+    return {"Authorization": f"Bearer {secret}", "X-Mufakat-Node": node}
+
+
+class PeerLink:
+    """This node's connection to one peer, shared by its groups.
+
+    Args:
+        url: of the peer's listener, such as `http://127.0.0.1:18001`.
+        observe_rpc: told `(op, seconds)` of each answered request.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: NodeId,
+        peer: NodeId,
+        url: str,
+        secret: str,
+        receivers: dict[str, Receiver],
+        observe_rpc: Callable[[str, float], None],
+    ) -> None:
+        self.peer = peer
+        self._url = url
+        self._headers = credentials(node, secret)
+        self._receivers = receivers
+        self._observe_rpc = observe_rpc
+        self._queue: deque[tuple[str, PeerMessage]] = deque()
+        self._wake = asyncio.Event()
+        self._stream: aiohttp.ClientWebSocketResponse | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._task: asyncio.Task | None = None
+        self._posts: set[asyncio.Task] = set()
+        self._timed: OrderedDict[tuple[str, int], float] = OrderedDict()
+        #: Bytes of entries and commands in the queue and in the frame that is being written.
+        self._backlog_bytes = 0
+        #: Counted for `statistics` and the metrics.
+        self.dropped = 0
+        self.connects = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._stream is not None
+
+    def start(self, on_failure: Callable[[BaseException], None]) -> None:
+        """Open the stream and keep it open. A bug in the task that does so reaches `on_failure`."""
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=POST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        )
+        self._task = asyncio.create_task(self._keep_connected(), name=f"stream to {self.peer}")
+        self._task.add_done_callback(lambda task: self._on_task_done(task, on_failure))
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._task, *self._posts) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+    def send(self, group: str, message: PeerMessage) -> bool:
+        """Send by whichever way suits the message; False where it certainly does not leave."""
+        if isinstance(message, RequestVote):
+            return self._start_post(group, "request_vote", message)
+        is_append = isinstance(message, AppendEntries)
+        if is_append and not message.entries and not self._stream_flows():
+            return self._start_post(group, "append_entries", message)
+        if self._stream is None or len(self._queue) >= QUEUE_MAX:
+            self.dropped += 1
+            return False
+        if is_append:
+            self._timed[group, message.sequence] = time.perf_counter()
+            if len(self._timed) > TIMED_MAX:
+                self._timed.popitem(last=False)
+        self._queue.append((group, message))
+        self._backlog_bytes += _weight(message)
+        self._wake.set()
+        return True
+
+    def on_reply(self, group: str, message: PeerMessage) -> None:
+        """A reply of this peer's arrived on its stream: take the time of the request."""
+        if isinstance(message, AppendEntriesReply):
+            sent = self._timed.pop((group, message.sequence), None)
+            if sent is not None:
+                self._observe_rpc("append_entries", time.perf_counter() - sent)
+
+    def _stream_flows(self) -> bool:
+        return self._stream is not None and self._backlog_bytes <= BACKLOG_BYTES_MAX
+
+    # POST
+
+    def _start_post(self, group: str, op: str, message: PeerMessage) -> bool:
+        if self._session is None or len(self._posts) >= POSTS_MAX:
+            self.dropped += 1
+            return False
+        task = asyncio.create_task(self._post(group, op, message), name=f"{op} to {self.peer}")
+        self._posts.add(task)
+        task.add_done_callback(self._posts.discard)
+        return True
+
+    async def _post(self, group: str, op: str, message: PeerMessage) -> None:
+        assert self._session is not None
+        started = time.perf_counter()
+        try:
+            async with self._session.post(f"{self._url}/raft/{group}/{op}", data=encode(message)) as response:
+                body = await response.read()
+                if response.status != 200:
+                    return
+                reply = decode(body)
+        except aiohttp.ClientConnectorError:
+            self._tell_lost()
+            return
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return
+        except WireError as error:
+            logger.warning("peer sent an unreadable reply", peer=self.peer, op=op, error=str(error))
+            return
+        self._observe_rpc(op, time.perf_counter() - started)
+        self._receivers[group].receive(reply)
+
+    # Stream
+
+    async def _keep_connected(self) -> None:
+        assert self._session is not None
+        pause_s = RECONNECT_MIN_S
+        while True:
+            try:
+                stream = await self._session.ws_connect(
+                    f"{self._url}/raft/stream",
+                    compress=0,
+                    max_msg_size=MESSAGE_BYTES_MAX,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_TIMEOUT_S),
+                )
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if isinstance(error, aiohttp.WSServerHandshakeError):
+                    logger.warning("peer refused the stream", peer=self.peer, status=error.status)
+                self._tell_lost()
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RECONNECT_MAX_S)
+                continue
+            pause_s = RECONNECT_MIN_S
+            self.connects += 1
+            await self._use(stream)
+            self._tell_lost()
+
+    async def _use(self, stream: aiohttp.ClientWebSocketResponse) -> None:
+        """Write to the stream until it breaks; the reader is there to notice that it did."""
+        self._timed.clear()
+        self._stream = stream
+        reader = asyncio.create_task(self._read(stream), name=f"stream from {self.peer}")
+        reader.add_done_callback(lambda _: self._wake.set())
+        try:
+            while not reader.done():
+                if not self._queue:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                frame, size = self._take_frame()
+                await stream.send_bytes(encode_frame(frame))
+                self._backlog_bytes -= size
+        except (aiohttp.ClientError, ConnectionError, OSError, RuntimeError) as error:
+            logger.info("stream broke", peer=self.peer, error=str(error))
+        finally:
+            self._stream = None
+            self._queue.clear()
+            self._backlog_bytes = 0
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            await stream.close()
+
+    async def _read(self, stream: aiohttp.ClientWebSocketResponse) -> None:
+        """The peer sends nothing here; this returns when the stream ends."""
+        async for _ in stream:
+            logger.warning("unexpected data on the stream", peer=self.peer)
+
+    def _take_frame(self) -> tuple[list[tuple[str, PeerMessage]], int]:
+        frame: list[tuple[str, PeerMessage]] = []
+        size = 0
+        while self._queue and len(frame) < FRAME_MESSAGES_MAX and size < FRAME_BYTES_MAX:
+            group, message = self._queue.popleft()
+            size += _weight(message)
+            frame.append((group, message))
+        return frame, size
+
+    def _tell_lost(self) -> None:
+        for receiver in self._receivers.values():
+            receiver.peer_lost(self.peer)
+
+    @staticmethod
+    def _on_task_done(task: asyncio.Task, on_failure: Callable[[BaseException], None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            on_failure(task.exception())
+
+
+def _weight(message: PeerMessage) -> int:
+    """Roughly the bytes that a message adds to a frame; only those with entries or commands count."""
+    if isinstance(message, AppendEntries):
+        return sum(len(entry.data) for entry in message.entries)
+    commands = getattr(message, "commands", ())
+    return sum(map(len, commands))

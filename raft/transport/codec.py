@@ -1,0 +1,137 @@
+"""Messages as msgpack lists: `[kind, field, field, ...]`, kinds as numbers, fields in the class's order.
+
+    kind  message                 kind  message
+    1     RequestVote             6     InstallSnapshotReply
+    2     RequestVoteReply        7     ReadIndex
+    3     AppendEntries           8     ReadIndexReply
+    4     AppendEntriesReply      9     TimeoutNow
+    5     InstallSnapshot         10    Forward            11  ForwardReply
+
+An entry is `[term, time_ms, kind, data]`; its index follows from `prev_log_index`. Whatever does not fit is a
+`WireError`: nothing from the network is trusted to have the right shape.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any
+
+from common.wire import WireError, pack, unpack
+from raft.core.messages import (
+    AppendEntries,
+    AppendEntriesReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    Message,
+    ReadIndex,
+    ReadIndexReply,
+    RequestVote,
+    RequestVoteReply,
+    TimeoutNow,
+)
+from raft.core.types import Configuration, Entry, EntryKind, SnapshotMeta
+from raft.forwarding import Forward, ForwardReply
+
+PeerMessage = Message | Forward | ForwardReply
+
+_CLASSES: dict[int, type] = {
+    1: RequestVote,
+    2: RequestVoteReply,
+    3: AppendEntries,
+    4: AppendEntriesReply,
+    5: InstallSnapshot,
+    6: InstallSnapshotReply,
+    7: ReadIndex,
+    8: ReadIndexReply,
+    9: TimeoutNow,
+    10: Forward,
+    11: ForwardReply,
+}
+_KINDS: dict[type, int] = {cls: kind for kind, cls in _CLASSES.items()}
+_GETTERS: dict[type, Callable[[Any], tuple]] = {
+    cls: attrgetter(*(field.name for field in fields(cls))) for cls in _KINDS
+}
+_TYPES: dict[type, tuple[type, ...]] = {
+    cls: tuple(field.type if field.type in (int, str, bool) else object for field in fields(cls))
+    for cls in _KINDS
+}
+_ENTRY_KINDS = {int(kind): kind for kind in EntryKind}
+_ENTRIES_AT = [field.name for field in fields(AppendEntries)].index("entries") + 1
+_SNAPSHOT_AT = [field.name for field in fields(InstallSnapshot)].index("snapshot") + 1
+_PREVIOUS_AT = [field.name for field in fields(AppendEntries)].index("prev_log_index") + 1
+
+
+def to_list(message: PeerMessage) -> list:
+    """The message as something that msgpack can pack."""
+    cls = type(message)
+    row = [_KINDS[cls], *_GETTERS[cls](message)]
+    if cls is AppendEntries:
+        row[_ENTRIES_AT] = [
+            (entry.term, entry.time_ms, int(entry.kind), entry.data) for entry in message.entries
+        ]
+    elif cls is InstallSnapshot:
+        row[_SNAPSHOT_AT] = snapshot_to_list(message.snapshot)
+    return row
+
+
+def from_list(row: Any) -> PeerMessage:
+    """The message that `to_list` made a list of. Raises WireError."""
+    try:
+        cls = _CLASSES[row[0]]
+        if cls is AppendEntries:
+            previous = row[_PREVIOUS_AT]
+            row[_ENTRIES_AT] = tuple(
+                Entry(previous + offset, term, time_ms, _ENTRY_KINDS[kind], data)
+                for offset, (term, time_ms, kind, data) in enumerate(row[_ENTRIES_AT], 1)
+            )
+            row[-1] = tuple(row[-1])
+        elif cls is InstallSnapshot:
+            row[_SNAPSHOT_AT] = snapshot_from_list(row[_SNAPSHOT_AT])
+        elif cls is Forward:
+            row[-1] = tuple(row[-1])
+        values = row[1:]
+        for value, expected in zip(values, _TYPES[cls], strict=True):
+            if expected is not object and type(value) is not expected:
+                raise WireError(f"{cls.__name__}: {value!r} is no {expected.__name__}")
+        return cls(*values)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise WireError(f"not a peer message: {error!r}") from error
+
+
+def snapshot_to_list(snapshot: SnapshotMeta) -> list:
+    configuration = snapshot.configuration
+    return [
+        snapshot.index,
+        snapshot.term,
+        snapshot.time_ms,
+        list(configuration.voters),
+        list(configuration.learners),
+    ]
+
+
+def snapshot_from_list(row: Any) -> SnapshotMeta:
+    index, term, time_ms, voters, learners = row
+    return SnapshotMeta(index, term, time_ms, Configuration(tuple(voters), tuple(learners)))
+
+
+def encode(message: PeerMessage) -> bytes:
+    """One message as the body of a POST."""
+    return pack(to_list(message))
+
+
+def decode(data: bytes) -> PeerMessage:
+    """The message in the body of a POST. Raises WireError."""
+    return from_list(unpack(data))
+
+
+def encode_frame(messages: Iterable[tuple[str, PeerMessage]]) -> bytes:
+    """Messages of several groups as one frame of the stream: `[[group, message], ...]`."""
+    return pack([(group, to_list(message)) for group, message in messages])
+
+
+def decode_frame(data: bytes) -> list[tuple[str, PeerMessage]]:
+    """Raises WireError."""
+    try:
+        return [(group, from_list(row)) for group, row in unpack(data)]
+    except (TypeError, ValueError) as error:
+        raise WireError(f"not a frame of peer messages: {error!r}") from error

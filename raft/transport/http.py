@@ -1,0 +1,23 @@
+"""A group's view of the links: routes each message to the link of its receiver."""
+
+from collections.abc import Mapping
+
+from raft.core.types import NodeId
+from raft.transport.client import PeerLink
+from raft.transport.codec import PeerMessage
+
+
+class HttpTransport:
+    """Implements `raft.node.Transport` for one group over the node's shared links."""
+
+    def __init__(self, group: str, links: Mapping[NodeId, PeerLink]) -> None:
+        self._group = group
+        self._links = links
+
+    def send(self, message: PeerMessage) -> bool:
+        link = self._links.get(message.to)
+        return link is not None and link.send(self._group, message)
+
+    def is_connected(self, peer: NodeId) -> bool:
+        link = self._links.get(peer)
+        return link is not None and link.connected

@@ -1,0 +1,61 @@
+"""Peers in one process and one event loop, for tests of the driver: messages are handed over by `call_soon`."""
+
+import asyncio
+
+from raft.core.types import NodeId
+from raft.transport.client import Receiver
+from raft.transport.codec import PeerMessage, decode, encode
+
+
+class MemoryNetwork:
+    """Connects nodes of one group. Messages pass through the codec, as they would on the wire."""
+
+    def __init__(self) -> None:
+        self._receivers: dict[NodeId, Receiver] = {}
+        self._cut: set[tuple[NodeId, NodeId]] = set()
+
+    def attach(self, node: NodeId, receiver: Receiver) -> None:
+        self._receivers[node] = receiver
+
+    def detach(self, node: NodeId) -> None:
+        """The node's process ended: everybody notices the broken connection."""
+        del self._receivers[node]
+        for receiver in self._receivers.values():
+            receiver.peer_lost(node)
+
+    def cut(self, a: NodeId, b: NodeId) -> None:
+        """Silently lose messages between the two, both ways, until `heal`."""
+        self._cut |= {(a, b), (b, a)}
+
+    def isolate(self, node: NodeId) -> None:
+        for other in self._receivers:
+            if other != node:
+                self.cut(node, other)
+
+    def heal(self) -> None:
+        self._cut.clear()
+
+    def transport(self, node: NodeId) -> "MemoryTransport":
+        return MemoryTransport(self, node)
+
+    def deliver(self, message: PeerMessage) -> bool:
+        receiver = self._receivers.get(message.to)
+        if receiver is None:
+            return False
+        if (message.sender, message.to) not in self._cut:
+            asyncio.get_running_loop().call_soon(receiver.receive, decode(encode(message)))
+        return True
+
+
+class MemoryTransport:
+    """Implements `raft.node.Transport` for one node of a `MemoryNetwork`."""
+
+    def __init__(self, network: MemoryNetwork, node: NodeId) -> None:
+        self._network = network
+        self._node = node
+
+    def send(self, message: PeerMessage) -> bool:
+        return self._network.deliver(message)
+
+    def is_connected(self, peer: NodeId) -> bool:
+        return peer in self._network._receivers

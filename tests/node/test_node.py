@@ -1,0 +1,221 @@
+"""The driver: what a client of one node sees, over an in-memory network."""
+
+import asyncio
+
+import pytest
+
+from raft.core.types import Role
+from raft.errors import NoLeader, NoQuorum, OutcomeUnknown, Overloaded, Stopping
+from tests.helpers import eventually
+from tests.node.group import Group
+
+
+async def test_a_proposal_is_answered_by_the_machine_on_every_node() -> None:
+    """Leader and followers alike take proposals; a follower forwards and answers from its own apply."""
+    async with Group() as group:
+        await group.leader()
+
+        results = [await group.nodes[id].propose(id.encode()) for id in group.ids]
+
+        assert results == [1, 2, 3]
+        await eventually(lambda: all(len(node.machine.commands) == 3 for node in group.nodes.values()), 2)
+        assert len({tuple(node.machine.commands) for node in group.nodes.values()}) == 1
+
+
+async def test_the_node_that_answered_has_applied_the_entry() -> None:
+    """Read your writes: the answer comes after this node's own apply."""
+    async with Group() as group:
+        follower = await group.follower()
+
+        await follower.propose(b"x")
+
+        assert b"x" in follower.machine.commands
+
+
+async def test_concurrent_proposals_through_all_nodes_each_land_once() -> None:
+    """Batches of many clients lose and double nothing."""
+    async with Group() as group:
+        await group.leader()
+        commands = [b"%d" % number for number in range(300)]
+
+        await asyncio.gather(
+            *(group.nodes[group.ids[n % 3]].propose(command) for n, command in enumerate(commands))
+        )
+
+        applied = group.leaders[0].machine.commands
+        assert sorted(commands) == sorted(applied)
+
+
+async def test_read_index_waits_for_what_was_acknowledged_before() -> None:
+    """A linearizable read on any node sees a write that was acknowledged through another."""
+    async with Group() as group:
+        leader, follower = await group.leader(), await group.follower()
+
+        for number in range(20):
+            await leader.propose(b"%d" % number)
+            await follower.read_index()
+
+            assert b"%d" % number == follower.machine.commands[-1]
+
+
+async def test_a_read_right_after_an_election_sees_everything_acknowledged() -> None:
+    """A new leader serves no read before it has committed in its own term (etcd#7331)."""
+    async with Group() as group:
+        leader = await group.leader()
+        await leader.propose(b"x")
+
+        await group.crash(leader.id)
+        survivor = next(iter(group.nodes.values()))
+        await survivor.read_index()
+
+        assert survivor.machine.commands == [b"x"]
+
+
+async def test_writes_go_on_after_the_leader_crashed() -> None:
+    """A broken connection from the leader starts an election at once; nothing acknowledged is lost."""
+    async with Group() as group:
+        leader = await group.leader()
+        await leader.propose(b"before")
+
+        await group.crash(leader.id)
+        survivor = next(iter(group.nodes.values()))
+        await survivor.propose(b"after")
+
+        assert survivor.machine.commands == [b"before", b"after"]
+
+
+async def test_a_restarted_group_still_holds_what_it_acknowledged() -> None:
+    """All nodes crash at once and come back on their disks."""
+    async with Group() as group:
+        await (await group.leader()).propose(b"x")
+        for id in group.ids:
+            await group.crash(id)
+
+        for id in group.ids:
+            group.start(id)
+        node = group.nodes["a"]
+        await node.read_index()
+
+        assert node.machine.commands == [b"x"]
+
+
+async def test_without_a_quorum_a_request_is_refused_in_time() -> None:
+    """Safe to send again: nothing was placed anywhere."""
+    async with Group(leader_wait_ms=300, request_timeout_ms=600) as group:
+        await group.leader()
+        await group.crash("a")
+        await group.crash("b")
+        await eventually(lambda: group.nodes["c"].core.state.role is not Role.LEADER, 3)
+
+        with pytest.raises(NoQuorum):
+            await group.nodes["c"].propose(b"x")
+        with pytest.raises(NoLeader):
+            await group.nodes["c"].read_index()
+
+
+async def test_an_isolated_leader_does_not_claim_failure() -> None:
+    """What a cut-off leader had taken may yet be carried out or not: unknown, never failed (bug 34)."""
+    async with Group(leader_wait_ms=300, request_timeout_ms=600) as group:
+        leader = await group.leader()
+        group.network.isolate(leader.id)
+
+        with pytest.raises(OutcomeUnknown):
+            await leader.propose(b"x")
+
+        await eventually(lambda: leader.core.state.role is not Role.LEADER, 2)
+
+
+async def test_an_isolated_leader_learns_that_its_entry_was_replaced() -> None:
+    """An entry of another term at its place proves that the proposal never will be: it is proposed anew."""
+    async with Group(leader_wait_ms=8000, request_timeout_ms=8000) as group:
+        leader = await group.leader()
+        group.network.isolate(leader.id)
+        pending = asyncio.ensure_future(leader.propose(b"x"))
+        others = [node for node in group.nodes.values() if node is not leader]
+        await eventually(lambda: any(node.core.state.role is Role.LEADER for node in others), 5)
+        await others[0].propose(b"y")
+
+        group.network.heal()
+        result = await pending
+
+        assert result == 2
+        assert leader.machine.commands == [b"y", b"x"]
+
+
+async def test_a_stopping_leader_hands_over_first() -> None:
+    """The group has a leader again without anybody's election timeout."""
+    async with Group() as group:
+        leader = await group.leader()
+        await leader.propose(b"x")
+
+        await leader.stop()
+
+        assert leader.core.state.role is not Role.LEADER
+        with pytest.raises(Stopping):
+            await leader.propose(b"y")
+        group.network.detach(leader.id)
+        del group.nodes[leader.id]
+        assert (await group.leader()).core.state.term > 1
+
+
+async def test_cluster_time_goes_on_without_traffic_when_something_is_due() -> None:
+    """The leader proposes an advance; apply reads no clock."""
+    async with Group() as group:
+        leader = await group.leader()
+        due_ms = leader.cluster_time_ms() + 100
+        for node in group.nodes.values():
+            node.machine.due_ms = due_ms
+
+        await eventually(lambda: all(n.machine.due_ms is None for n in group.nodes.values()), 3)
+
+        assert leader.machine.times[-1] >= due_ms
+
+
+async def test_events_reach_listeners_of_every_node() -> None:
+    """Followers apply too, so their clients hear without a message."""
+    async with Group() as group:
+        leader = await group.leader()
+        heard: list[tuple[str, bytes]] = []
+        for id, node in group.nodes.items():
+            node.subscribe("command", lambda body, id=id: heard.append((id, body)))
+
+        await leader.propose(b"x")
+
+        await eventually(lambda: len(heard) == 3, 2)
+        assert {("a", b"x"), ("b", b"x"), ("c", b"x")} == set(heard)
+
+
+async def test_too_many_requests_are_refused_not_queued() -> None:
+    """Every queue has a bound."""
+    async with Group(proposals_max=10) as group:
+        leader = await group.leader()
+
+        results = await asyncio.gather(*(leader.propose(b"x") for _ in range(30)), return_exceptions=True)
+
+        assert any(isinstance(result, Overloaded) for result in results)
+        assert sum(1 for result in results if isinstance(result, int)) == len(leader.machine.commands)
+
+
+async def test_a_cancelled_request_leaves_nothing_behind() -> None:
+    """A client that went away costs no memory and breaks nobody else."""
+    async with Group() as group:
+        leader = await group.leader()
+        task = asyncio.ensure_future(leader.propose(b"x"))
+        await asyncio.sleep(0)
+        task.cancel()
+
+        assert await leader.propose(b"y") == 2 or leader.machine.commands == [b"y"]
+        await eventually(lambda: len(leader.proposals) == 0, 2)
+
+
+async def test_one_node_alone_commits_only_what_is_on_its_disk() -> None:
+    """n = 1: the leader's own copy counts once it is durable (etcd#14370)."""
+    async with Group(ids=("a",)) as group:
+        node = await group.leader()
+
+        assert await node.propose(b"x") == 1
+        await group.crash("a")
+        restarted = group.start("a")
+        await restarted.read_index()
+
+        assert restarted.machine.commands == [b"x"]
