@@ -33,6 +33,7 @@ _TYPES = {
     "object": "an object",
     "null": "null",
 }
+_GOT_TYPES = {**_TYPES, "str": "a text", "float": "a decimal number"}
 _RELATIONS = {">=": "at least", "<=": "at most", ">": "above", "<": "below", None: "exactly"}
 _UNITS = {"str": "character", "array": "item", "object": "field"}
 
@@ -69,7 +70,7 @@ def _invalid(what: str, path: str, kind: type[msgspec.Struct], noun: str, whole:
         return _unknown(match["name"], path, kind, noun)
     if match := _WRONG_TYPE.fullmatch(what):
         wanted = " or ".join(_TYPES.get(name, name) for name in match["wanted"].split(" | "))
-        got = "a text" if match["got"] == "str" else _TYPES.get(match["got"], match["got"])
+        got = _GOT_TYPES.get(match["got"], match["got"])
         return f"{subject} must be {wanted}, not {got}."
     if match := _LENGTH.fullmatch(what):
         unit = _UNITS.get(match["kind"], "item") + ("" if match["bound"] == "1" else "s")

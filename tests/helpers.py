@@ -1,10 +1,14 @@
-"""What tests of several parts share: waiting for a state with a bound, and a clock that a test turns."""
+"""What tests of several parts share: waiting for a state with a bound, a clock that a test turns, a served app."""
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
 #: How often a state is looked at again, in seconds.
 POLL_SECONDS = 0.005
@@ -39,3 +43,10 @@ class ManualClock:
     def advance(self, milliseconds: int) -> None:
         assert milliseconds >= 0, "no clock of ours runs backward"
         self.now_ms += milliseconds
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[TestClient]:
+    """`app` on a loopback port, and a client for it."""
+    async with TestClient(TestServer(app)) as client:
+        yield client
