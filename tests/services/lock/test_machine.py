@@ -202,6 +202,20 @@ class TestLine:
         assert driver.time_ms + 900 == driver.told()["again"]["expires_ms"]
         assert driver.line() == ["c"]
 
+    def test_a_shared_grant_does_not_answer_the_owners_exclusive_request(self):
+        """Both may stand in line: the exclusive one joined behind an earlier one that has since given up."""
+        driver = Driver()
+        driver.acquire("a")
+        driver.wait("b", "X", waiter="gives-up")
+        driver.wait("b", "S", waiter="shared")
+        driver.wait("b", "X", waiter="exclusive")
+        driver.cancel("b", "gives-up")
+
+        driver.release("a")
+
+        assert list(driver.told()) == ["shared"]
+        assert driver.line() == ["b"]
+
     def test_granted_readers_may_share_with_a_reader_that_held_all_along(self):
         driver = Driver()
         driver.acquire("a", "S")

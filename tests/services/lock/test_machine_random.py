@@ -1,5 +1,12 @@
-"""Random commands against the dumb twin, with invariants checked after every step."""
+"""Random commands against the dumb twin, with invariants checked after every step.
 
+Two sources of commands: hypothesis, which finds the shortest run that differs, and long runs from a seed in which
+few owners crowd few keys, where lines grow, cycles close and one owner stands in a line several times.
+"""
+
+import random
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,7 +54,10 @@ class Comparison:
         self.twin = TwinLocks()
         self.highest_token: dict[str, int] = {}
         self.tokens_seen: set[int] = set()
+        #: Waiting acquires so far; their count is their waiter id.
         self.waits = 0
+        self.longest_line = 0
+        self.deadlocks = 0
 
     def step(self, passed_ms: int, command) -> None:
         if command == "restore":
@@ -86,6 +96,7 @@ class Comparison:
 
     def check_cycle(self, answer: dict) -> None:
         cycle = answer.get("cycle", [])
+        self.deadlocks += bool(cycle)
         for step, following in zip(cycle, cycle[1:] + cycle[:1], strict=True):
             assert step["held_by"] == following["owner"]
 
@@ -99,6 +110,7 @@ class Comparison:
         for _, token, key, _, exclusive, *_ in holds:
             beside = [other for other in holds if other[2] == key and other[1] != token]
             assert not (exclusive and beside), "an exclusive hold is alone"
+        self.longest_line = max(self.longest_line, len(self.twin.line))
         self.check_tokens()
         held = {hold["key"] for hold in self.twin.holds}
         assert set(self.driver.machine.keys()) == held, "no lock without a holder, so no line without one"
@@ -123,7 +135,7 @@ def essence(answer: dict) -> dict:
     }
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(steps)
 def test_the_machine_agrees_with_its_twin(steps):
     """Answers, events in order, state, next due time, through snapshots and restores at any moment: never two
@@ -132,3 +144,47 @@ def test_the_machine_agrees_with_its_twin(steps):
 
     for passed_ms, command in steps:
         comparison.step(passed_ms, command)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_machine_agrees_with_its_twin_in_a_crowd(seed):
+    choose = random.Random(seed)
+    comparison = Comparison()
+
+    for _ in range(250):
+        comparison.step(choose.choice([0, 0, 0, 1, 4, 20]), crowded(choose, comparison))
+
+    assert comparison.longest_line >= 3
+    assert comparison.deadlocks > 0
+
+
+def crowded(choose: random.Random, comparison: Comparison):
+    """Mostly waiting acquires, and releases by owners that really hold something."""
+    pick = choose.randrange(100)
+    key = choose.choice(["k1", "k1", "k2", "k3"])
+    owner = choose.choice("abcdef")
+    held = comparison.twin.holds
+    if pick < 55:
+        wait_ms = choose.choice([0, 5, 50, 500, 500])
+        node = choose.choice(["node1", "node2"])
+        ttl_ms = choose.choice([None, None, 5, 100])
+        return Acquire(
+            key, owner, choose.random() < 0.4, ttl_ms, wait_ms, "", node, choose.choice(["old", "new"])
+        )
+    if pick < 80 and held:
+        hold = choose.choice(held)
+        return Release(hold["key"], hold["owner"])
+    if pick < 88 and held:
+        hold = choose.choice(held)
+        return Renew(hold["key"], hold["owner"], choose.choice([1, 20, 200]))
+    if pick < 94:
+        recent = str(choose.randrange(max(1, comparison.waits - 8), comparison.waits + 2))
+        waits = [wait for wait in comparison.twin.line if wait["id"] == recent] + [
+            hold for hold in held if hold["waiter"] == recent
+        ]
+        return CancelWait(waits[0]["key"], waits[0]["owner"], recent) if waits else "advance"
+    if pick < 95:
+        return ForceRelease(key, choose.choice([None, owner]))
+    if pick < 96:
+        return DropWaiters("node1", "new")
+    return choose.choice(["advance", "restore"])
