@@ -5,11 +5,25 @@ its line of documentation; `SETTINGS` lists them for the docs and the tests. A v
 node with a `SettingsError` that names the variable and says what would be right.
 """
 
-import ipaddress
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from common.parsers import (
+    GROUPS,
+    LOG_FORMATS,
+    LOG_LEVELS,
+    Address,
+    parse_choice,
+    parse_cluster,
+    parse_groups,
+    parse_host,
+    parse_int,
+    parse_list,
+    parse_node_id,
+    parse_text,
+    parse_tokens,
+)
 
 VARIABLE_PREFIX = "MUFAKAT_"
 
@@ -19,20 +33,8 @@ COMMAND_VARIABLES = frozenset({"MUFAKAT_HOME", "MUFAKAT_TOPOLOGY", "MUFAKAT_MODE
 #: A node's peer port is its client port plus this, for itself and for all others alike.
 PEER_PORT_OFFSET = 10_000
 
-GROUPS = ("lock", "queue", "cache")
-ROLES = ("reader", "client", "admin")
-LOG_LEVELS = ("debug", "info", "warning", "error")
-LOG_FORMATS = ("auto", "json", "text")
-
+#: Shortest secret that the nodes of a cluster may share, in characters.
 CLUSTER_SECRET_LENGTH_MIN = 16
-TOKEN_LENGTH_MIN = 8
-
-_NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?", re.ASCII)
-_TOKEN = re.compile(r"[!-+\--~]+", re.ASCII)
-
-#: Host and client port of a node.
-Address = tuple[str, int]
 
 
 class SettingsError(ValueError):
@@ -72,106 +74,28 @@ def _setting(
     return field(default=default, metadata=metadata, repr=not secret)
 
 
-def _parse_text(text: str) -> str:
-    return text
-
-
-def _parse_int(text: str) -> int:
-    if not re.fullmatch(r"-?[0-9]{1,18}", text.replace("_", ""), re.ASCII):
-        raise ValueError(f"{text!r} is not a whole number")
-    return int(text.replace("_", ""))
-
-
-def _parse_list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _parse_node_id(text: str) -> str:
-    if not _NODE_ID.fullmatch(text):
-        raise ValueError(f"{text!r} is no node id: use 1-64 letters, digits, '-', '_' and '.', such as node1")
-    return text
-
-
-def _parse_host(text: str) -> str:
-    if _HOST.fullmatch(text):
-        return text.lower()
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise ValueError(f"{text!r} is neither a host name nor an IP address") from None
-
-
-def _parse_groups(text: str) -> tuple[str, ...]:
-    groups = _parse_list(text)
-    unknown = [group for group in groups if group not in GROUPS]
-    if unknown or not groups or len(set(groups)) != len(groups):
-        raise ValueError(f"{text!r} must list each at most once, and at least one, of {', '.join(GROUPS)}")
-    return groups
-
-
-def _parse_cluster(text: str) -> dict[str, Address]:
-    cluster: dict[str, Address] = {}
-    for part in _parse_list(text):
-        name, equals, address = part.partition("=")
-        host, colon, port = address.rpartition(":")
-        if not equals or not colon:
-            raise ValueError(f"{part!r} must look like node1=127.0.0.1:8000")
-        node_id = _parse_node_id(name.strip())
-        if node_id in cluster:
-            raise ValueError(f"{node_id} is named twice")
-        cluster[node_id] = (_parse_host(host.removeprefix("[").removesuffix("]")), _parse_int(port))
-    return cluster
-
-
-def _parse_tokens(text: str) -> tuple[tuple[str, str], ...]:
-    # The text is secret, so no message repeats any of it but the role.
-    tokens = []
-    for number, part in enumerate(_parse_list(text), 1):
-        role, colon, token = part.partition(":")
-        if not colon or role not in ROLES:
-            raise ValueError(f"entry {number} must look like role:token, with a role of {', '.join(ROLES)}")
-        if len(token) < TOKEN_LENGTH_MIN or not _TOKEN.fullmatch(token):
-            raise ValueError(
-                f"the token of entry {number} must have at least {TOKEN_LENGTH_MIN} printable ASCII characters, "
-                "without spaces and commas"
-            )
-        tokens.append((role, token))
-    if len({token for _, token in tokens}) != len(tokens):
-        raise ValueError("the same token is given twice")
-    return tuple(tokens)
-
-
-def _parse_choice(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text.lower() not in choices:
-            raise ValueError(f"{text!r} must be one of {', '.join(choices)}")
-        return text.lower()
-
-    return parse
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a node is told once. Durations are milliseconds of its own clock, sizes are bytes."""
 
-    node_id: str = _setting("node1", _parse_node_id, "Who this node is; a name in the cluster.")
-    groups: tuple[str, ...] = _setting(GROUPS, _parse_groups, "The groups that this node hosts, by comma.")
+    node_id: str = _setting("node1", parse_node_id, "Who this node is; a name in the cluster.")
+    groups: tuple[str, ...] = _setting(GROUPS, parse_groups, "The groups that this node hosts, by comma.")
     cluster: Mapping[str, Address] = _setting(
         {},
-        _parse_cluster,
+        parse_cluster,
         "All nodes of these groups, this one included: node1=host:port,node2=... with their client ports. "
         "Empty: this node alone, on port 8000.",
     )
-    listen_host: str = _setting("127.0.0.1", _parse_host, "Address on which clients are served.")
+    listen_host: str = _setting("127.0.0.1", parse_host, "Address on which clients are served.")
     client_port: int = _setting(
-        0, _parse_int, "Port for clients; 0: this node's in the cluster.", minimum=0, maximum=65_535
+        0, parse_int, "Port for clients; 0: this node's in the cluster.", minimum=0, maximum=65_535
     )
     peer_listen_host: str = _setting(
-        "", _parse_host, "Address on which the other nodes are served; empty: listen_host."
+        "", parse_host, "Address on which the other nodes are served; empty: listen_host."
     )
     peer_port: int = _setting(
         0,
-        _parse_int,
+        parse_int,
         f"Port on which this node listens to the others; 0: its client port in the cluster + {PEER_PORT_OFFSET}, "
         "where they look for it.",
         minimum=0,
@@ -179,62 +103,62 @@ class Settings:
     )
     cluster_secret: str = _setting(
         "",
-        _parse_text,
+        parse_text,
         f"What the nodes prove to each other, at least {CLUSTER_SECRET_LENGTH_MIN} characters; "
         "needed with more than one node.",
         secret=True,
     )
-    data_dir: str = _setting("", _parse_text, "Where logs and snapshots lie; empty: .mufakat/<node_id>.")
+    data_dir: str = _setting("", parse_text, "Where logs and snapshots lie; empty: .mufakat/<node_id>.")
     heartbeat_ms: int = _setting(
-        50, _parse_int, "A leader speaks to each follower this often.", minimum=5, maximum=10_000
+        50, parse_int, "A leader speaks to each follower this often.", minimum=5, maximum=10_000
     )
     election_timeout_min_ms: int = _setting(
-        400, _parse_int, "Shortest silence after which a follower campaigns.", minimum=20, maximum=60_000
+        400, parse_int, "Shortest silence after which a follower campaigns.", minimum=20, maximum=60_000
     )
     election_timeout_max_ms: int = _setting(
-        800, _parse_int, "Longest silence after which a follower campaigns.", minimum=21, maximum=120_000
+        800, parse_int, "Longest silence after which a follower campaigns.", minimum=21, maximum=120_000
     )
     request_timeout_ms: int = _setting(
-        1_800, _parse_int, "A request is answered within this time.", minimum=50, maximum=600_000
+        1_800, parse_int, "A request is answered within this time.", minimum=50, maximum=600_000
     )
     leader_wait_ms: int = _setting(
-        1_500, _parse_int, "So long a request waits for a leader to be elected.", minimum=0, maximum=600_000
+        1_500, parse_int, "So long a request waits for a leader to be elected.", minimum=0, maximum=600_000
     )
     body_bytes_max: int = _setting(
-        1_310_720, _parse_int, "Largest request body.", minimum=1_024, maximum=4 << 20
+        1_310_720, parse_int, "Largest request body.", minimum=1_024, maximum=4 << 20
     )
     value_bytes_max: int = _setting(
-        1_048_576, _parse_int, "Largest value or payload, as JSON.", minimum=1, maximum=4 << 20
+        1_048_576, parse_int, "Largest value or payload, as JSON.", minimum=1, maximum=4 << 20
     )
-    name_bytes_max: int = _setting(256, _parse_int, "Longest name, as UTF-8.", minimum=16, maximum=4_096)
+    name_bytes_max: int = _setting(256, parse_int, "Longest name, as UTF-8.", minimum=16, maximum=4_096)
     proposals_max: int = _setting(
-        10_000, _parse_int, "Commands of one group that may wait in this node.", minimum=1, maximum=1_000_000
+        10_000, parse_int, "Commands of one group that may wait in this node.", minimum=1, maximum=1_000_000
     )
     log_level: str = _setting(
-        "info", _parse_choice(*LOG_LEVELS), f"Least serious line that is logged: {', '.join(LOG_LEVELS)}."
+        "info", parse_choice(*LOG_LEVELS), f"Least serious line that is logged: {', '.join(LOG_LEVELS)}."
     )
     log_format: str = _setting(
-        "auto", _parse_choice(*LOG_FORMATS), "json, text, or auto: text on a terminal, else JSON lines."
+        "auto", parse_choice(*LOG_FORMATS), "json, text, or auto: text on a terminal, else JSON lines."
     )
     auth_tokens: tuple[tuple[str, str], ...] = _setting(
         (),
-        _parse_tokens,
+        parse_tokens,
         "role:token,... with the roles reader, client and admin; empty: authentication is off.",
         secret=True,
     )
     allowed_hosts: tuple[str, ...] = _setting(
         (),
-        lambda text: tuple(map(_parse_host, _parse_list(text))),
+        lambda text: tuple(map(parse_host, parse_list(text))),
         "Further names by which browsers and clients may address this node, by comma.",
     )
     snapshot_entries: int = _setting(
-        100_000, _parse_int, "A snapshot is taken after this many entries.", minimum=10, maximum=100_000_000
+        100_000, parse_int, "A snapshot is taken after this many entries.", minimum=10, maximum=100_000_000
     )
     snapshot_bytes: int = _setting(
-        64 << 20, _parse_int, "A snapshot is taken after this many bytes of log.", minimum=4_096, maximum=1 << 40
+        64 << 20, parse_int, "A snapshot is taken after this many bytes of log.", minimum=4_096, maximum=1 << 40
     )
     wal_segment_bytes: int = _setting(
-        64 << 20, _parse_int, "Size of one file of the log.", minimum=4_096, maximum=1 << 32
+        64 << 20, parse_int, "Size of one file of the log.", minimum=4_096, maximum=1 << 32
     )
 
     def peer_port_of(self, node_id: str) -> int:
