@@ -33,16 +33,23 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except ClusterError as error:
-            click.echo(str(error), err=True)
+            # Advice names the program as it was called, so that it can be copied.
+            click.echo(str(error).replace("`mufakat ", f"`{_program()} "), err=True)
             context.exit(error.exit_code)
         except KeyboardInterrupt:
             context.exit(130)
 
 
+def _program() -> str:
+    """How to call this program again from here."""
+    called = sys.argv[0]
+    if os.path.basename(called) != "mufakat":
+        return "mufakat"
+    return min(called, os.path.relpath(called), key=len)
+
+
 def _surroundings() -> Surroundings:
-    program = sys.argv[0]
-    shown = os.path.relpath(program) if os.path.basename(program) == "mufakat" else "mufakat"
-    return Surroundings(Home.from_environ(os.environ), os.environ, program=min(shown, program, key=len))
+    return Surroundings(Home.from_environ(os.environ), os.environ, program=_program())
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
