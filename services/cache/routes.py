@@ -16,6 +16,7 @@ from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
 from common.web import ApiError, bad_request, check_name, json_response, read_body, read_query
+from raft.node import RaftNode
 from services.cache.coherence import Coherence, coherence_of
 from services.cache.commands import KEYS_MAX, TTL_MS_MAX, Delete, Fill, FillMany, Incr, Put, PutMany
 from services.cache.line import Line
@@ -99,6 +100,11 @@ def routes() -> list[web.RouteDef]:
         web.get("/cache/line", line),
         web.get("/cache/lines", lines),
     ]
+
+
+def attach(here: Host, node: RaftNode) -> None:
+    """Count transitions and lines from this node's first entry on."""
+    coherence_of(node, node.machine.inner, here.metrics)
 
 
 # Writes

@@ -1,0 +1,209 @@
+"""Wires a node: the only place that knows every concrete class.
+
+    create_app(settings)   the client application; its start-up brings up the groups and the peer listener
+    run_node(settings)     that, served until SIGTERM, SIGINT or a fatal error; what `mufakat serve` runs
+
+A stopping node first hands leadership over and answers whoever waits, then closes its listeners.
+"""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from aiohttp import web
+
+from common.clock import now_ms
+from common.config import Settings, load_settings
+from common.logs import configure_logs, get_logger
+from common.metrics import RPC_OPERATIONS, Metrics
+from common.middleware import request_middleware
+from common.runtime import Tasks, freeze_garbage, measure_loop_lag, on_stop_signals
+from raft.core.config import CoreConfig
+from raft.disk import DiskQueue
+from raft.node import RaftNode
+from raft.status import NodeConfig
+from raft.storage import open_storage
+from raft.transport.client import PeerLink
+from raft.transport.http import HttpTransport
+from raft.transport.routes import PeerListener
+from services import admin
+from services.auth import Guard
+from services.envelope import ReplicatedMachine
+from services.errors import from_raft
+from services.host import HOST, Host
+from services.roles import ROLES
+from services.startup import announce
+
+#: How long requests under way may take to end once the node stops.
+SHUTDOWN_TIMEOUT_S = 3.0
+#: The node's background tasks; their `failed` is done with the error once the node must not go on.
+TASKS: web.AppKey[Tasks] = web.AppKey("tasks", Tasks)
+
+OnFatal = Callable[[BaseException], None]
+
+logger = get_logger("services.app")
+
+
+def create_app(settings: Settings | None = None) -> web.Application:
+    """The application of one node for its clients. `adev runserver` calls it without settings: they then come
+    from the environment.
+
+    Raises:
+        SettingsError: a variable is wrong.
+    """
+    settings = settings or load_settings(os.environ)
+    metrics = Metrics()
+    app = web.Application(
+        middlewares=[request_middleware(metrics, guard=Guard(settings), translate=from_raft)],
+        client_max_size=settings.body_bytes_max,
+    )
+    app.router.add_routes(admin.routes())
+    for group in settings.groups:
+        app.router.add_routes(ROLES[group].routes())
+    app[HOST] = Host(settings=settings, metrics=metrics, boot=secrets.token_hex(8), nodes={})
+    app.cleanup_ctx.append(_groups)
+    app.on_shutdown.append(_stop_nodes)
+    return app
+
+
+async def run_node(settings: Settings) -> int:
+    """Serve until told to stop; returns the exit code: 0 after SIGTERM or SIGINT, 1 after a fatal error."""
+    configure_logs(level=settings.log_level, format=settings.log_format, node=settings.node_id)
+    stop = asyncio.Event()
+    on_stop_signals(stop.set)
+    app = create_app(settings)
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+    )
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, settings.listen_host, settings.client_port, reuse_address=True)
+        await site.start()
+        freeze_garbage()
+        logger.info(
+            "serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups
+        )
+        failed = app[TASKS].failed
+        stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
+        await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if failed.done():
+            logger.critical("stopping after a fatal error", error=repr(failed.result()))
+            return 1
+        logger.info("stopping")
+        return 0
+    finally:
+        await runner.cleanup()
+
+
+async def _groups(app: web.Application) -> AsyncIterator[None]:
+    """Bring up this node's groups and its peer listener; take them down in the order that loses nothing."""
+    here = app[HOST]
+    settings = here.settings
+    tasks = app[TASKS] = Tasks()
+
+    def on_fatal(error: BaseException) -> None:
+        if not tasks.failed.done():
+            tasks.failed.set_result(error)
+
+    nodes: dict[str, RaftNode] = {}
+    links = {peer: _link(settings, peer, nodes, here.metrics) for peer in settings.peers}
+    for group in settings.groups:
+        nodes[group] = await _open_node(settings, group, links, here.metrics, on_fatal)
+    here.nodes = nodes
+    admin.watch_nodes(here.metrics, nodes)
+    listener = await _listen_to_peers(settings, nodes, links)
+    for group, node in nodes.items():
+        ROLES[group].attach(here, node)
+    for link in links.values():
+        link.start(on_fatal)
+    for node in nodes.values():
+        node.start()
+    tasks.start("announce", announce(here))
+    tasks.start("measure loop lag", measure_loop_lag(here.metrics.event_loop_lag_seconds.observe))
+    yield
+    await tasks.stop()
+    for task in tuple(here.background):
+        task.cancel()
+    await asyncio.gather(*here.background, return_exceptions=True)
+    await _stop_nodes(app)
+    for link in links.values():
+        await link.close()
+    await listener.cleanup()
+
+
+async def _stop_nodes(app: web.Application) -> None:
+    await asyncio.gather(*(node.stop() for node in app[HOST].nodes.values()))
+
+
+def _link(settings: Settings, peer: str, nodes: dict[str, RaftNode], metrics: Metrics) -> PeerLink:
+    observers = {op: metrics.rpc_latency_seconds.labels(op).observe for op in RPC_OPERATIONS}
+    return PeerLink(
+        node=settings.node_id,
+        peer=peer,
+        url=f"http://{settings.cluster[peer][0]}:{settings.peer_port_of(peer)}",
+        secret=settings.cluster_secret,
+        receivers=nodes,
+        observe_rpc=lambda op, seconds: observers[op](seconds),
+    )
+
+
+async def _open_node(
+    settings: Settings, group: str, links: dict[str, PeerLink], metrics: Metrics, on_fatal: OnFatal
+) -> RaftNode:
+    """Recover one group's data and make its node."""
+    loop = asyncio.get_running_loop()
+    directory = Path(settings.data_dir) / group
+    storage, recovered = await loop.run_in_executor(
+        None, lambda: open_storage(directory, segment_bytes=settings.wal_segment_bytes)
+    )
+    if recovered.cut_bytes:
+        logger.warning("cut a torn last write", group=group, bytes=recovered.cut_bytes)
+    disk = DiskQueue(
+        storage,
+        on_fatal=lambda error: node.fail(error),
+        on_full=lambda full: node.disk_full(full),
+        on_batch=metrics.raft_fsync_seconds.labels(group).observe,
+    )
+    node = RaftNode(
+        _node_config(settings, group),
+        machine=ReplicatedMachine(ROLES[group].machine()),
+        disk=disk,
+        recovered=recovered,
+        transport=HttpTransport(group, links),
+        clock_ms=now_ms,
+        on_fatal=on_fatal,
+        observe_propose_seconds=metrics.raft_propose_seconds.labels(group).observe,
+    )
+    return node
+
+
+def _node_config(settings: Settings, group: str) -> NodeConfig:
+    return NodeConfig(
+        group=group,
+        core=CoreConfig(
+            id=settings.node_id,
+            heartbeat_ms=settings.heartbeat_ms,
+            election_timeout_min_ms=settings.election_timeout_min_ms,
+            election_timeout_max_ms=settings.election_timeout_max_ms,
+        ),
+        voters=tuple(sorted(settings.cluster)),
+        leader_wait_ms=settings.leader_wait_ms,
+        request_timeout_ms=settings.request_timeout_ms,
+        proposals_max=settings.proposals_max,
+        snapshot_entries=settings.snapshot_entries,
+        snapshot_bytes=settings.snapshot_bytes,
+    )
+
+
+async def _listen_to_peers(
+    settings: Settings, nodes: dict[str, RaftNode], links: dict[str, PeerLink]
+) -> web.AppRunner:
+    listener = PeerListener(nodes, links, settings.cluster_secret)
+    runner = web.AppRunner(listener.application(), access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    if settings.peers:
+        await web.TCPSite(runner, settings.peer_listen_host, settings.peer_port, reuse_address=True).start()
+    return runner

@@ -1,0 +1,148 @@
+"""What stands around every replicated command, and the machine that takes it off again.
+
+    [op, [field, ...], idempotency key or nil, fingerprint or nil]          (msgpack)
+
+`ReplicatedMachine` wraps a service's machine: it decodes the command, gives the first answer again for a
+repeated `Idempotency-Key`, and frames snapshots. The table of answers is replicated state like any other: it
+survives failovers, restarts and snapshots.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from functools import cache
+from typing import Any, ClassVar, Protocol
+
+from common.wire import pack, unpack
+from raft.state_machine import ApplyContext
+from services.idempotency import IdempotencyTable
+
+#: A snapshot's chunks are closed once they hold this many bytes.
+CHUNK_BYTES = 64 << 10
+
+
+class Command(Protocol):
+    """A frozen dataclass of msgpack-able fields, named on disk by `OP`."""
+
+    OP: ClassVar[str]
+
+
+class ServiceMachine(Protocol):
+    """What a service replicates; see `raft.state_machine.StateMachine` for the rules of `apply`."""
+
+    COMMANDS: tuple[type, ...]
+
+    def apply(self, context: ApplyContext, command: Any) -> dict[str, Any]: ...
+
+    def advance(self, context: ApplyContext) -> None: ...
+
+    def next_due_ms(self) -> int | None: ...
+
+    def snapshot(self) -> Iterator[list]: ...
+
+    def restore(self, records: Iterable[list]) -> None: ...
+
+
+class UnknownCommand(ValueError):
+    """The log holds a command that this version does not know: the node must not guess and stops."""
+
+
+def encode_command(
+    command: Command, *, idempotency_key: str | None = None, fingerprint: bytes | None = None
+) -> bytes:
+    """The bytes of one log entry."""
+    return pack([command.OP, _values(command), idempotency_key, fingerprint])
+
+
+@cache
+def _field_names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(cls))
+
+
+def _values(command: Any) -> list:
+    return [getattr(command, name) for name in _field_names(type(command))]
+
+
+def values_by_name(command: Any) -> dict[str, Any]:
+    """The fields of a command."""
+    return dict(zip(_field_names(type(command)), _values(command), strict=True))
+
+
+class ReplicatedMachine:
+    """Implements `raft.state_machine.StateMachine` around the machine of one service."""
+
+    def __init__(self, inner: ServiceMachine) -> None:
+        self.inner = inner
+        self.idempotency = IdempotencyTable()
+        self._commands = {cls.OP: cls for cls in inner.COMMANDS}
+        assert len(self._commands) == len(inner.COMMANDS), "two commands share an OP"
+
+    def apply(self, context: ApplyContext, command: bytes) -> dict[str, Any]:
+        op, values, key, fingerprint = unpack(command)
+        try:
+            decoded = self._commands[op](*values)
+        except (KeyError, TypeError) as error:
+            raise UnknownCommand(f"entry {context.index} holds the command {op!r}: {error!r}") from error
+        if key is None:
+            return self._apply(context, decoded)
+        self.idempotency.forget_old(context.time_ms)
+        saved = self.idempotency.find(key, fingerprint)
+        if saved is not None:
+            # Time goes on for the repeated request too.
+            self.inner.advance(context)
+            self._settle_waiters(context)
+            return saved
+        answer = self._apply(context, decoded)
+        waiter = getattr(decoded, "waiter", None) if answer.get("waiting") else None
+        self.idempotency.keep(key, fingerprint, answer, waiter=waiter, time_ms=context.time_ms)
+        return answer
+
+    def advance(self, context: ApplyContext) -> None:
+        self.inner.advance(context)
+        self._settle_waiters(context)
+
+    def next_due_ms(self) -> int | None:
+        return self.inner.next_due_ms()
+
+    def snapshot(self) -> Iterator[bytes]:
+        tables = (self.idempotency.snapshot(), self.inner.snapshot())
+        return self._encode(tables)
+
+    def restore(self, chunks: Iterable[bytes]) -> None:
+        records = (record for chunk in chunks for record in unpack(chunk))
+        first = next(records)
+        self.idempotency.restore(next(records) for _ in range(first))
+        self.inner.restore(records)
+
+    def _apply(self, context: ApplyContext, command: Any) -> dict[str, Any]:
+        answer = self.inner.apply(context, command)
+        if context.events:
+            self._settle_waiters(context)
+        return answer
+
+    def _settle_waiters(self, context: ApplyContext) -> None:
+        """A request that was answered "waiting" has its outcome: that is the answer to repeat from now on."""
+        if not self.idempotency.has_waiters:
+            return
+        for topic, body in context.events:
+            if topic.startswith("waiter:"):
+                self.idempotency.settle(topic.removeprefix("waiter:"), body)
+
+    @staticmethod
+    def _encode(tables: tuple[tuple[int, Iterator[list]], Iterator[list]]) -> Iterator[bytes]:
+        (count, saved), inner = tables
+        chunk: list[Any] = [count]
+        size = 0
+        for table in (saved, inner):
+            for record in table:
+                chunk.append(record)
+                size += _weight(record)
+                if size >= CHUNK_BYTES:
+                    yield pack(chunk)
+                    chunk, size = [], 0
+        if chunk:
+            yield pack(chunk)
+
+
+def _weight(record: list) -> int:
+    """Roughly the bytes of a record; good enough to close chunks by."""
+    return 16 + sum(len(field) if isinstance(field, bytes | str) else 8 for field in record)

@@ -1,0 +1,46 @@
+"""What a route handler can reach: the groups on this node, its settings and its metrics."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from common.config import Settings
+from common.metrics import Metrics
+
+if TYPE_CHECKING:
+    from raft.node import RaftNode
+
+
+@dataclass(slots=True)
+class Host:
+    """One node as its handlers see it; every application carries one under `HOST`."""
+
+    settings: Settings
+    metrics: Metrics
+    #: Distinguishes this life of the node from its earlier ones.
+    boot: str
+    #: The replicas on this node, by group.
+    nodes: Mapping[str, "RaftNode"]
+    #: Work that outlives the request that began it.
+    background: set[asyncio.Task] = field(default_factory=set)
+    _waiter_numbers: count = field(default_factory=count)
+
+    @property
+    def node_id(self) -> str:
+        return self.settings.node_id
+
+    def new_waiter_id(self) -> str:
+        """An id that no other request of this cluster has or had."""
+        return f"{self.settings.node_id}:{self.boot}:{next(self._waiter_numbers)}"
+
+
+HOST: web.AppKey[Host] = web.AppKey("host", Host)
+
+
+def host(request: web.Request) -> Host:
+    """The node that serves this request."""
+    return request.app[HOST]

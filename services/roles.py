@@ -1,0 +1,36 @@
+"""The only list of services: which machine replicates a group, and which routes speak for it."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from raft.node import RaftNode
+from services.cache import routes as cache_routes
+from services.cache.machine import CacheMachine
+from services.envelope import Command, ServiceMachine
+from services.host import Host
+from services.lock import routes as lock_routes
+from services.lock.commands import DropWaiters
+from services.lock.machine import LockMachine
+from services.queue import routes as queue_routes
+from services.queue.machine import QueueMachine
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One kind of group."""
+
+    machine: Callable[[], ServiceMachine]
+    routes: Callable[[], Iterable[web.RouteDef]]
+    #: Called once when a node of this kind starts, before its first entry is applied: gauges and listeners.
+    attach: Callable[[Host, RaftNode], None]
+    #: The command that a node replicates at its start, from its id and boot id; None where there is none.
+    announcement: Callable[[str, str], Command] | None = None
+
+
+ROLES: dict[str, Role] = {
+    "lock": Role(LockMachine, lock_routes.routes, lock_routes.attach, DropWaiters),
+    "queue": Role(QueueMachine, queue_routes.routes, queue_routes.attach),
+    "cache": Role(CacheMachine, cache_routes.routes, cache_routes.attach),
+}
