@@ -29,17 +29,16 @@ def start_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
     nodes = [backend.topology.node(node_id) for node_id in node_ids]
     with surroundings.home.exclusive():
         processes = backend.processes()
-        for node in nodes:
-            if processes[node.id].is_running:
-                echo(f"{node.id} runs already (pid {processes[node.id].pid}).")
-            else:
-                backend.start(node)
+        missing = [node for node in nodes if not processes[node.id].is_running]
+        for node in missing:
+            backend.start(node)
     for node in nodes:
+        if node not in missing:
+            echo(f"{node.id} runs already (pid {processes[node.id].pid}).")
+    for node in missing:
         wait_live(backend, node)
-        echo(
-            f"{node.id} runs (pid {backend.processes()[node.id].pid}) and answers on "
-            f"{backend.host}:{node.client_port}."
-        )
+        pid = backend.processes()[node.id].pid
+        echo(f"{node.id} runs (pid {pid}) and answers on {backend.host}:{node.client_port}.")
 
 
 def stop_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:

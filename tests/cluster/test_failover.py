@@ -75,7 +75,12 @@ def test_a_follower_that_was_away_catches_up_and_counts_again(combined: Cluster)
     kill_nodes(combined.surroundings, [follower])
     done = Acknowledged()
     for number in range(50):
-        assert write_once(combined.port(other), "away", number, done)
+        # The one that was killed may have led the queue; then the first write waits for another leader.
+        wait_until(
+            lambda number=number: write_once(combined.port(other), "away", number, done),
+            timeout_seconds=10,
+            what="a write without the follower",
+        )
 
     start_nodes(combined.surroundings, [follower])
     wait_ready(combined.backend, combined.backend.topology.nodes, timeout_seconds=30)
