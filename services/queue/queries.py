@@ -23,7 +23,7 @@ STATES = tuple(state.name.lower() for state in State)
 def describe(store: QueueStore, name: str) -> dict[str, Any]:
     """How a queue stands: counts by state, bytes, counters, settings. A queue that nobody ever used is empty."""
     queue = store.queues.get(name)
-    return {"exists": queue is not None, **_described(queue or Queue(name))}
+    return {"exists": queue is not None, **_described(Queue(name) if queue is None else queue)}
 
 
 def page(store: QueueStore, prefix: str, after: str, limit: int) -> dict[str, Any]:

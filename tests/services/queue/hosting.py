@@ -1,0 +1,124 @@
+"""A host whose queue group is one machine in memory: what a route needs, without Raft."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient
+
+from common.config import Settings
+from common.metrics import Metrics
+from common.middleware import request_middleware
+from raft.errors import RaftError
+from raft.state_machine import ApplyContext
+from services.envelope import ReplicatedMachine
+from services.errors import from_raft
+from services.host import HOST, Host
+from services.queue.machine import QueueMachine
+from services.queue.routes import attach, routes
+from tests.helpers import serving
+
+
+class LoneNode:
+    """Applies each proposal in a later turn of the loop, as a group of one would."""
+
+    def __init__(self) -> None:
+        self.machine = ReplicatedMachine(QueueMachine())
+        self.time_ms = 1_000_000
+        self.index = 0
+        #: How many proposals were ever made.
+        self.proposed = 0
+        #: Commands that were applied.
+        self.applied: list[bytes] = []
+        #: Raised by the next proposals and reads.
+        self.failure: RaftError | None = None
+        #: Proposals wait until it is set.
+        self.open = asyncio.Event()
+        self.open.set()
+        self._listeners: dict[str, list[Callable[[Any], None]]] = {}
+
+    async def propose(self, command: bytes) -> Any:
+        self.proposed += 1
+        await asyncio.sleep(0)
+        await self.open.wait()
+        if self.failure is not None:
+            raise self.failure
+        return self.apply(command)
+
+    def apply(self, command: bytes) -> Any:
+        """Apply an entry now, as one that another node proposed."""
+        self.applied.append(command)
+        context = self._context()
+        answer = self.machine.apply(context, command)
+        self._tell(context)
+        return answer
+
+    async def read_index(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def cluster_time_ms(self) -> int:
+        return self.time_ms
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
+        self._listeners.setdefault(topic, []).append(callback)
+        return lambda: self._listeners[topic].remove(callback)
+
+    def pass_time(self, passed_ms: int) -> None:
+        """As an ADVANCE entry does."""
+        self.time_ms += passed_ms
+        context = self._context()
+        self.machine.advance(context)
+        self._tell(context)
+
+    def _context(self) -> ApplyContext:
+        self.index += 1
+        return ApplyContext(self.index, self.time_ms)
+
+    def _tell(self, context: ApplyContext) -> None:
+        for topic, body in context.events:
+            for callback in list(self._listeners.get(topic, ())):
+                callback(body)
+
+
+class Queues:
+    """A served host, its node, and shorthands for its clients."""
+
+    def __init__(self, client: TestClient, node: LoneNode, host: Host) -> None:
+        self.client = client
+        self.node = node
+        self.host = host
+
+    async def post(self, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
+        """Status and JSON of the answer."""
+        async with self.client.post("/queue/" + path, json={} if body is None else body, **options) as response:
+            return response.status, await response.json()
+
+    async def ok(self, path: str, body: Any = None, **options: Any) -> Any:
+        """JSON of an answer whose status is 200."""
+        status, answer = await self.post(path, body, **options)
+        assert status == 200, answer
+        return answer
+
+    async def get(self, path: str, **query: Any) -> tuple[int, Any]:
+        """Status and JSON of the answer."""
+        async with self.client.get("/queue/" + path, params=query) as response:
+            return response.status, await response.json()
+
+
+@asynccontextmanager
+async def queues(**settings: Any) -> AsyncIterator[Queues]:
+    """A host of the queue group alone, on a loopback port."""
+    node = LoneNode()
+    metrics = Metrics()
+    app = web.Application(
+        middlewares=[request_middleware(metrics, guard=lambda request: None, translate=from_raft)],
+        client_max_size=2 << 20,
+    )
+    app.router.add_routes(routes())
+    here = app[HOST] = Host(settings=Settings(**settings), metrics=metrics, boot="b", nodes={"queue": node})
+    attach(here, node)
+    async with serving(app) as client:
+        yield Queues(client, node, here)

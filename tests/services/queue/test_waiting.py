@@ -1,0 +1,100 @@
+"""The waiting room of one node, without HTTP."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from common.web import ApiError
+from services.queue.waiting import WaitingRoom
+
+
+class Bell:
+    """The part of a node that the room needs."""
+
+    def __init__(self) -> None:
+        self.listeners: dict[str, list[Callable[[Any], None]]] = {}
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
+        self.listeners.setdefault(topic, []).append(callback)
+        return lambda: self.listeners[topic].remove(callback)
+
+    def ring(self, queue: str, count: int = 1) -> None:
+        for callback in list(self.listeners.get("queue:" + queue, ())):
+            callback(count)
+
+
+def test_one_message_wakes_the_first_in_line_only() -> None:
+    """And two messages the first two."""
+    bell = Bell()
+    room = WaitingRoom(bell)
+    with ExitStack() as stack:
+        tickets = [stack.enter_context(room.place("q")) for _ in range(4)]
+
+        bell.ring("q")
+        after_one = [ticket.awake for ticket in tickets]
+        bell.ring("q", 2)
+        after_three = [ticket.awake for ticket in tickets]
+
+    assert after_one == [True, False, False, False]
+    assert after_three == [True, True, True, False]
+
+
+def test_whoever_leaves_awake_wakes_the_next() -> None:
+    """A wake-up is not lost with a client that went away."""
+    bell = Bell()
+    room = WaitingRoom(bell)
+    with room.place("q") as stays:
+        with ExitStack() as stack:
+            # A line is in order of arrival: this one stands behind, so ring for both.
+            leaves = stack.enter_context(room.place("q"))
+            bell.ring("q", 2)
+            stays.awake = False
+            assert leaves.awake
+        assert stays.awake
+
+
+async def test_a_wake_up_before_the_wait_is_not_lost() -> None:
+    """Between joining the line and falling asleep a consumer asks: what comes meanwhile must wake it at once."""
+    bell = Bell()
+    with WaitingRoom(bell).place("q") as ticket:
+        bell.ring("q")
+
+        assert await ticket.wait_woken(0.0)
+        assert not await ticket.wait_woken(0.0)
+
+
+async def test_a_sleeper_is_woken() -> None:
+    """Long before its time is over."""
+    bell = Bell()
+    with WaitingRoom(bell).place("q") as ticket:
+        asyncio.get_running_loop().call_soon(bell.ring, "q")
+
+        assert await asyncio.wait_for(ticket.wait_woken(60), 5)
+
+
+def test_queues_wake_their_own_and_an_empty_line_stops_listening() -> None:
+    """Nothing stays behind for a queue that nobody waits for."""
+    bell = Bell()
+    room = WaitingRoom(bell)
+    with room.place("a") as a, room.place("b") as b:
+        bell.ring("b")
+        awake = a.awake, b.awake
+
+    assert awake == (False, True)
+    assert room.waiting == 0
+    assert not any(bell.listeners.values())
+
+
+def test_too_many_waiting_consumers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """429 with `quota`; the line is as before."""
+    monkeypatch.setattr("services.queue.waiting.WAITING_MAX", 1)
+    room = WaitingRoom(Bell())
+
+    with room.place("q"), pytest.raises(ApiError) as refused, room.place("q"):
+        pass
+
+    assert (refused.value.status, refused.value.reason) == (429, "quota")
+    assert room.waiting == 0
