@@ -202,7 +202,7 @@ class LockMachine:
         for key, lock in moved.items():
             self._serve(context, key, lock)
         for waiter in dropped:
-            self._tell(context, waiter, {"ok": False, "reason": "stopping"})
+            self._tell(context, waiter, {"ok": False, "reason": "cancelled"})
         return {"ok": True, "dropped": len(dropped)}
 
     # Steps that commands share

@@ -505,7 +505,7 @@ class TestCancelling:
         assert answer["dropped"] == 1
         assert driver.holders() == ["a", "c"]
         assert driver.line() == ["d"]
-        assert driver.told()["b"]["reason"] == "stopping"
+        assert driver.told()["b"]["reason"] == "cancelled"
 
     def test_a_stopping_node_drops_all_of_its_waiters(self):
         driver = Driver()

@@ -34,7 +34,7 @@ class TwinLocks:
                 return self.cancel(command)
             case DropWaiters(node=node, boot_kept=kept):
                 dropped = [wait for wait in self.line if wait["node"] == node and wait["boot"] != kept]
-                return self.leave(dropped, "stopping", {"ok": True})
+                return self.leave(dropped, {"ok": True})
         raise AssertionError(command)
 
     def advance(self, now_ms: int) -> None:
@@ -119,17 +119,17 @@ class TwinLocks:
         self.serve(holds[0]["key"])
         return answer
 
-    def leave(self, waits: list[dict], reason: str, answer: dict) -> dict:
+    def leave(self, waits: list[dict], answer: dict) -> dict:
         self.line = [wait for wait in self.line if wait not in waits]
         for key in dict.fromkeys(wait["key"] for wait in waits):
             self.serve(key)
-        self.events += [(wait["id"], {"ok": False, "reason": reason}) for wait in waits]
+        self.events += [(wait["id"], {"ok": False, "reason": "cancelled"}) for wait in waits]
         return answer
 
     def cancel(self, command: CancelWait) -> dict:
         waits = [wait for wait in self.line if wait["id"] == command.waiter]
         if waits:
-            return self.leave(waits, "cancelled", {"ok": True, "cancelled": "waiting"})
+            return self.leave(waits, {"ok": True, "cancelled": "waiting"})
         for hold in self.on(command.key):
             if hold["owner"] == command.owner and hold["waiter"] == command.waiter:
                 return self.give_back([hold], {"ok": True, "cancelled": "granted"})
