@@ -56,7 +56,6 @@ class QueueCounters(msgspec.Struct):
     expired: int = 0
     #: Moved to the dead letters.
     dead_lettered: int = 0
-    purged: int = 0
 
 
 class Lane:
