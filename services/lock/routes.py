@@ -119,7 +119,7 @@ async def force_release(request: web.Request) -> web.Response:
     command = bodies.force_release_of(await read_body(request, bodies.ForceReleaseBody), here)
     result = await replicate(request, GROUP, command)
     logger.warning(
-        "lock taken by force",
+        "forced release",
         key=command.key,
         owner=command.owner,
         asked_from=request.remote,
