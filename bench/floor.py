@@ -3,6 +3,7 @@
     python -m bench.floor PORT
 """
 
+import asyncio
 import json
 import sys
 
@@ -23,7 +24,7 @@ async def serve(port: int) -> int:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     print("serving", flush=True)
-    sys.stdin.read()
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await runner.cleanup()
     return 0
 
