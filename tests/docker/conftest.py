@@ -10,6 +10,8 @@ import pytest
 from services.cluster.engine import NoEngine, detect_engine
 from services.cluster.home import Home
 from services.cluster.lifecycle import Request, Surroundings, down, up
+from services.cluster.nodes import start_nodes
+from services.cluster.waiting import wait_ready
 from tests.cluster.tools import Cluster, free_port_offset
 
 #: Keeps the containers and volumes of tests apart from those of a cluster that somebody uses.
@@ -49,10 +51,19 @@ def _running(folder: Path, base_image: str, topology: str) -> Iterator[Cluster]:
             down(surroundings, wipe=True)
 
 
+@pytest.fixture(scope="module")
+def shared_combined(tmp_path_factory: pytest.TempPathFactory, base_image: str) -> Iterator[Cluster]:
+    """Three containers with all three services each, started once: that takes a while."""
+    yield from _running(tmp_path_factory.mktemp("combined"), base_image, "combined")
+
+
 @pytest.fixture
-def combined(tmp_path: Path, base_image: str) -> Iterator[Cluster]:
-    """Three containers with all three services each."""
-    yield from _running(tmp_path / "home", base_image, "combined")
+def combined(shared_combined: Cluster) -> Cluster:
+    """The shared cluster with all of its nodes running, whatever the test before did to them."""
+    nodes = shared_combined.backend.topology.nodes
+    start_nodes(shared_combined.surroundings, [node.id for node in nodes])
+    wait_ready(shared_combined.backend, nodes)
+    return shared_combined
 
 
 @pytest.fixture
