@@ -58,9 +58,11 @@ def reset_deadline(raft: RaftCore) -> None:
         election.fast_attempts += 1
         election.deadline_ms = raft.now_ms + raft.random.randint(1, max(1, bound))
         return
-    election.deadline_ms = raft.now_ms + raft.random.randint(
-        config.election_timeout_min_ms, config.election_timeout_max_ms
-    )
+    election.deadline_ms = raft.now_ms + _random_timeout_ms(raft)
+
+
+def _random_timeout_ms(raft: RaftCore) -> int:
+    return raft.random.randint(raft.config.election_timeout_min_ms, raft.config.election_timeout_max_ms)
 
 
 def postpone_after_lost_pre_vote(raft: RaftCore) -> None:
@@ -86,7 +88,7 @@ def on_peer_lost(raft: RaftCore, peer: NodeId) -> None:
     if raft.state.role is Role.FOLLOWER and peer == raft.state.leader and not raft.election.leader_lost:
         raft.election.leader_lost = True
         raft.election.fast_attempts = 0
-        if raft.is_voter:
+        if raft.may_campaign:
             reset_deadline(raft)
 
 
@@ -112,7 +114,7 @@ def quorum_contact_ms(raft: RaftCore) -> int:
 
 def maybe_start(raft: RaftCore) -> bool:
     """The election timeout passed: start a pre-vote, or a vote where PreVote is off."""
-    if not raft.is_voter:
+    if not raft.may_campaign:
         reset_deadline(raft)
         return False
     if raft.config.pre_vote:
@@ -133,7 +135,9 @@ def _start_pre_vote(raft: RaftCore) -> None:
 def campaign(raft: RaftCore, *, transfer: bool) -> None:
     """Paper 5.2. The node's own vote counts once it is durable, and no request leaves before."""
     raft.state.become_candidate()
-    reset_deadline(raft)
+    # Not the short delay of a lost leader: a vote needs the disks of a quorum, and giving up a round that was
+    # about to be won costs more than waiting.
+    raft.election.deadline_ms = raft.now_ms + _random_timeout_ms(raft)
     raft.election.votes = {}
     _request_votes(raft, term=raft.state.term, pre_vote=False, transfer=transfer)
 
@@ -231,7 +235,7 @@ def _maybe_conclude(raft: RaftCore) -> bool:
 
 def on_timeout_now(raft: RaftCore, message: TimeoutNow) -> None:
     """The leader chose this node: campaign at once, without PreVote (thesis 3.10)."""
-    if raft.state.role is Role.FOLLOWER and message.sender == raft.state.leader and raft.is_voter:
+    if raft.state.role is Role.FOLLOWER and message.sender == raft.state.leader and raft.may_campaign:
         campaign(raft, transfer=True)
 
 

@@ -4,9 +4,9 @@
           |  entries kept in memory ...                                                 |
 
 Everything up to `compacted_index` is gone and stands in a snapshot. `applied <= commit <= last` always, and
-`durable <= last`. Committed entries never change. Durability is reported by completions that carry (index,
-term): one whose entry has been replaced meanwhile is stale and ignored (an ABA that etcd's
-`async_storage_writes_append_aba_race` scenario describes).
+`durable <= last`. Committed entries never change. A completed write makes durable only what no later write, under
+way or to come, replaces: an index and term can stand here again after they were replaced twice, while the disk
+still has to do both (etcd's `async_storage_writes_append_aba_race`).
 """
 
 from collections.abc import Sequence
@@ -136,10 +136,11 @@ class RaftLog:
         self.submitted_index = self.last_index
         return entries
 
-    def on_durable(self, index: Index, term: Term) -> bool:
-        """A write that ended with this entry is durable. False where the entry is no longer that one."""
-        if index <= self.durable_index or self.term_at(index) != term:
+    def on_durable(self, index: Index) -> bool:
+        """Entries up to `index` are on disk as they stand here. False where that is no news."""
+        if index <= self.durable_index:
             return False
+        assert index <= self.submitted_index, "only what the disk was given can be durable"
         self.durable_index = index
         return True
 

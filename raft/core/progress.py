@@ -131,6 +131,13 @@ class Progress:
         if self.state is ProgressState.SNAPSHOT:
             self.become_probe()
 
+    def on_snapshot_delivered(self) -> None:
+        """The peer has the data. Its reply may be lost, so the next heartbeat's answer probes behind it."""
+        if self.state is ProgressState.SNAPSHOT:
+            self.next_index = self.snapshot_index + 1
+            self._enter(ProgressState.PROBE)
+            self.probe_sent = True
+
     def resume_probe(self) -> None:
         """A heartbeat was answered: a probe that is still unanswered may have been lost."""
         self.probe_sent = False

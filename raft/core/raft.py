@@ -155,19 +155,13 @@ class RaftCore:
     def persisted(self, persist: Persist, now_ms: int) -> None:
         """This write, and with it every earlier one, is durable."""
         self._advance_clock(now_ms)
-        while self._outstanding:
-            done, _ = self._outstanding.popleft()
-            if done is persist:
-                break
-        if persist.hard_state is not None:
-            self.durable_hard_state = persist.hard_state
-        if persist.snapshot is not None:
-            self.log.on_durable(persist.snapshot.index, persist.snapshot.term)
-        if persist.entries:
-            last = persist.entries[-1]
-            self.log.on_durable(last.index, last.term)
-        if persist.hard_state is not None:
-            election.on_hard_state_durable(self)
+        written: Persist | None = None
+        while written is not persist:
+            written, _ = self._outstanding.popleft()
+            if written.hard_state is not None:
+                self.durable_hard_state = written.hard_state
+            self._on_log_durable(written)
+        election.on_hard_state_durable(self)
         replication.maybe_commit(self)
 
     def applied(self, index: Index) -> None:
@@ -224,6 +218,12 @@ class RaftCore:
     @property
     def is_voter(self) -> bool:
         return self.id in self.configuration.voters
+
+    @property
+    def may_campaign(self) -> bool:
+        """A server that its own latest configuration leaves out campaigns until it knows that committed (thesis
+        4.2.2): a longer log than the others' may be the only one that can win, and then commits the removal."""
+        return self.is_voter or self.id in self.configurations.at(self.log.commit_index).voters
 
     @property
     def oldest_persist_ms(self) -> int | None:
@@ -381,6 +381,21 @@ class RaftCore:
             self.become_follower(state.term, message.sender)
         election.on_leader_heard(self)
         return True
+
+    def _on_log_durable(self, written: Persist) -> None:
+        """Entries that a later write replaces do not count: their index and term may stand in the log again,
+        twice replaced, while the disk still has to do both."""
+        if not written.entries and written.snapshot is None:
+            return
+        index = written.entries[-1].index if written.entries else written.snapshot.index
+        if self.snapshot_to_persist is not None:
+            return
+        for later, _ in self._outstanding:
+            if later.snapshot is not None:
+                return
+            if later.entries:
+                index = min(index, later.entries[0].index - 1)
+        self.log.on_durable(min(index, self.log.submitted_index))
 
     def _take_persist(self) -> Persist | None:
         hard_state = self.state.hard_state

@@ -107,7 +107,10 @@ def _send_tail_probe(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
     on the way was lost."""
     index = progress.next_index - 1
     term = raft.log.term_at(index)
-    if term is not None:
+    if term is None:
+        # What was sent is compacted away meanwhile: only starting over can show what is missing.
+        progress.become_probe()
+    else:
         _send(raft, peer, progress, index, term, ())
 
 
@@ -212,7 +215,8 @@ def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None
     if progress.on_match(message.match_index):
         maybe_commit(raft)
         transfer.maybe_finish(raft, message.sender)
-    elif progress.match_index < raft.log.last_index and message.match_index == progress.match_index:
+    elif progress.match_index < raft.log.last_index and message.match_index <= progress.match_index:
+        # Less than what is known, too: where that is compacted away, heartbeats ask about index 0.
         _recover_from_loss(raft, message.sender, progress)
 
 

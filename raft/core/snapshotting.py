@@ -19,6 +19,12 @@ def meta_at(raft: RaftCore, index: Index, time_ms: int) -> SnapshotMeta:
     return SnapshotMeta(index, term, time_ms, raft.configurations.at(index))
 
 
+def may_take(raft: RaftCore, index: Index) -> bool:
+    """Whether a snapshot after `index` can be labelled. A server that joins knows no configuration until the
+    entry that added it: a snapshot from before would tell others that there are no voters."""
+    return bool(raft.configurations.at(index).voters)
+
+
 def on_taken(raft: RaftCore, snapshot: SnapshotMeta, retain_from: Index) -> None:
     """This node's own snapshot is durable: forget the log before `retain_from`."""
     if snapshot.index <= raft.log.snapshot.index:
@@ -63,7 +69,12 @@ def _reply(raft: RaftCore, message: InstallSnapshot, match_index: Index) -> None
 
 
 def on_sent(raft: RaftCore, peer: str, delivered: bool) -> None:
-    """Leader: the driver reports how sending a snapshot to `peer` ended. Delivered: its reply follows."""
+    """Leader: the driver reports how sending a snapshot to `peer` ended. Delivered: its reply follows, if it is
+    not lost; the leader waits for nothing that can be."""
     progress = raft.progress.get(peer)
-    if progress is not None and not delivered:
+    if progress is None:
+        return
+    if delivered:
+        progress.on_snapshot_delivered()
+    else:
         progress.on_snapshot_failed()
