@@ -1,0 +1,258 @@
+"""What goes wrong, and when: draws faults by the plan's weights, does them, and takes them back after a while."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.sim import reconfiguration
+from tests.sim.clients import BURST_MAX
+from tests.sim.node import BOUNDARIES, SimNode
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+
+class Nemesis:
+    """The source of all faults of one run."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.stopped = False
+        self._kinds = sorted(world.plan.faults)
+        self._weights = [world.plan.faults[kind] for kind in self._kinds]
+        self.replacements = reconfiguration.Reconfiguration(world)
+        if self._kinds:
+            self._schedule()
+
+    def stop(self) -> None:
+        """No new faults, and what can be healed is: links, disks, armed crashes."""
+        self.stopped = True
+        world = self.world
+        world.network.heal()
+        world.slow_disks.clear()
+        quick_us = world.plan.heartbeat_ms * 500
+        world.plan.disk_max_us = min(world.plan.disk_max_us, quick_us)
+        world.disk_min_us = min(world.disk_min_us, quick_us)
+        world.plan.snapshot_write_us = min(world.plan.snapshot_write_us, quick_us)
+        for node in world.nodes.values():
+            node.crash_armed = ""
+            node.disk.full = node.disk.hung = node.disk.fail_next_sync = False
+
+    def _schedule(self) -> None:
+        world = self.world
+        gap_us = int(world.random.expovariate(1.0) * world.plan.fault_gap_us) + 1
+        world.after(gap_us, self._strike)
+
+    def _strike(self) -> None:
+        if self.stopped:
+            return
+        world = self.world
+        kind = world.random.choices(self._kinds, self._weights)[0]
+        world.log("fault", kind)
+        getattr(self, "_" + kind)()
+        self._schedule()
+
+    def _length_us(self) -> int:
+        return int(self.world.random.expovariate(1.0) * self.world.plan.fault_length_us) + 1
+
+    def _later(self, call, *args) -> None:
+        self.world.after(self._length_us(), self._unless_stopped, call, args)
+
+    def _unless_stopped(self, call, args) -> None:
+        if not self.stopped:
+            call(*args)
+
+    def _some(self, *, up: bool = True) -> SimNode | None:
+        nodes = [node for node in self.world.nodes.values() if not node.dead and (node.up or not up)]
+        return self.world.random.choice(nodes) if nodes else None
+
+    def _leader(self) -> SimNode | None:
+        leaders = self.world.leaders()
+        return self.world.random.choice(leaders) if leaders else None
+
+    # Crashes
+
+    def _crash_node(self, node: SimNode | None) -> None:
+        if node is not None and node.up:
+            self.world.cover["fault: crash"] += 1
+            node.crash()
+
+    def restart(self, node: SimNode) -> None:
+        if node.core is None and not node.dead:
+            self.world.cover["node restarted"] += 1
+            node.start()
+
+    def _crash(self) -> None:
+        node = self._some()
+        self._crash_node(node)
+        if node is not None:
+            self._later(self.restart, node)
+
+    def _crash_leader(self) -> None:
+        node = self._leader()
+        self._crash_node(node)
+        if node is not None:
+            self._later(self.restart, node)
+
+    def _crash_all(self) -> None:
+        world = self.world
+        world.cover["fault: all nodes crashed at once"] += 1
+        for node in list(world.nodes.values()):
+            self._crash_node(node)
+            self._later(self.restart, node)
+
+    def _crash_at_boundary(self) -> None:
+        node = self._leader() if self.world.random.random() < 0.5 else self._some()
+        if node is not None:
+            node.crash_armed = self.world.random.choice(BOUNDARIES)
+            self._later(self.restart_if_down, node)
+
+    def restart_if_down(self, node: SimNode) -> None:
+        node.crash_armed = ""
+        self.restart(node)
+
+    # Pauses
+
+    def _pause_node(self, node: SimNode | None) -> None:
+        if node is None or not node.runs:
+            return
+        self.world.cover["fault: pause"] += 1
+        node.pause()
+        self._later(node.resume)
+
+    def _pause(self) -> None:
+        self._pause_node(self._some())
+
+    def _pause_leader(self) -> None:
+        self._pause_node(self._leader())
+
+    # The network
+
+    def _cut(self, links: list[tuple[str, str]]) -> None:
+        cuts = self.world.network.cuts
+        fresh = [link for link in links if link not in cuts]
+        cuts.update(fresh)
+        self._later(cuts.difference_update, fresh)
+        if self.world.random.random() < 0.3:
+            for sender, to in fresh:
+                self._tell_lost(sender, to)
+
+    def _tell_lost(self, sender: str, to: str) -> None:
+        node = self.world.nodes[to]
+        if node.runs:
+            self.world.cover["connection loss was told truly"] += 1
+            self.world.after(1_000, node.on_peer_lost, sender)
+
+    def _cut_node(self) -> None:
+        node = self._leader() if self.world.random.random() < 0.5 else self._some()
+        if node is None:
+            return
+        self.world.cover["fault: node cut off"] += 1
+        others = [id for id in self.world.nodes if id != node.id]
+        self._cut([(node.id, id) for id in others] + [(id, node.id) for id in others])
+
+    def _cut_one_way(self) -> None:
+        random, ids = self.world.random, list(self.world.nodes)
+        node = self._leader() if random.random() < 0.5 else self._some()
+        if node is None or len(ids) < 2:
+            return
+        self.world.cover["fault: one-way cut"] += 1
+        others = [id for id in ids if id != node.id]
+        others = random.sample(others, random.randint(1, len(others)))
+        outgoing = random.random() < 0.5
+        self._cut([(node.id, id) if outgoing else (id, node.id) for id in others])
+
+    def _cut_halves(self) -> None:
+        random, ids = self.world.random, list(self.world.nodes)
+        if len(ids) < 2:
+            return
+        self.world.cover["fault: cluster cut in two"] += 1
+        side = set(random.sample(ids, random.randint(1, len(ids) - 1)))
+        self._cut([(a, b) for a in ids for b in ids if (a in side) != (b in side)])
+
+    def _swizzle(self) -> None:
+        """Cut nodes off one after the other, and bring them back in another order."""
+        world = self.world
+        ids = list(world.nodes)
+        chosen = world.random.sample(ids, world.random.randint(1, len(ids)))
+        world.cover["fault: swizzle"] += 1
+        for position, id in enumerate(chosen):
+            links = [(id, other) for other in ids if other != id] + [(o, id) for o in ids if o != id]
+            delay_us = position * world.plan.fault_length_us // 4
+            world.after(delay_us, self._unless_stopped, self._cut, (links,))
+
+    def _peer_lost(self) -> None:
+        """A node hears wrongly that a connection broke."""
+        node = self._some()
+        if node is None or not node.runs:
+            return
+        leader = node.core.state.leader
+        anyone = self.world.random.choice(list(self.world.nodes))
+        peer = leader if leader and self.world.random.random() < 0.7 else anyone
+        if peer != node.id:
+            self.world.cover["fault: connection loss was told falsely"] += 1
+            node.on_peer_lost(peer)
+
+    # Disks
+
+    def _fsync_error(self) -> None:
+        node = self._some()
+        if node is not None:
+            node.disk.fail_next_sync = True
+            self._later(self.restart, node)
+
+    def _slow_disk(self) -> None:
+        node = self._leader() if self.world.random.random() < 0.5 else self._some()
+        if node is not None:
+            self.world.cover["fault: slow disk"] += 1
+            slow = self.world.slow_disks
+            slow[node.id] = self.world.plan.election_timeout_min_ms * self.world.random.choice((500, 2_000))
+            self._later(slow.pop, node.id, None)
+
+    def _disk_hang(self) -> None:
+        node = self._leader() if self.world.random.random() < 0.6 else self._some()
+        if node is not None:
+            self.world.cover["fault: disk hangs"] += 1
+            node.disk.hung = True
+            self._later(self._free_disk, node)
+
+    def _disk_full(self) -> None:
+        node = self._some()
+        if node is not None:
+            node.disk.full = True
+            self._later(self._free_disk, node)
+
+    def _free_disk(self, node: SimNode) -> None:
+        node.disk.full = node.disk.hung = False
+
+    def _bit_flip(self) -> None:
+        """What a node reads back is damaged: it must refuse, for good. Never on more than a minority."""
+        node = self._some()
+        if node is None or not reconfiguration.can_lose(self.world, node.id):
+            return
+        self.world.cover["fault: bit flip in what is read back"] += 1
+        node.crash()
+        node.disk.damaged = True
+        node.start()
+        if self.world.random.random() < 0.7:
+            self.replacements.replace(node)
+
+    # The cluster
+
+    def _membership(self) -> None:
+        self.replacements.random_change()
+
+    def _transfer(self) -> None:
+        node = self._leader()
+        if node is None:
+            return
+        others = [id for id in node.core.configuration.members if id != node.id]
+        if others and node.transfer(self.world.random.choice(others)):
+            self.world.cover["leadership transfer started"] += 1
+
+    def _burst(self) -> None:
+        """Many proposals at once: batches, flow control, the bound of the uncommitted tail."""
+        node = self._leader()
+        if node is not None and self.world.clients is not None:
+            self.world.cover["burst of proposals"] += 1
+            self.world.clients.burst(node, self.world.random.randint(5, BURST_MAX))
