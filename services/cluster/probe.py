@@ -99,18 +99,13 @@ def readiness(host: str, port: int) -> Readiness:
 
 
 def _reason(answer: Any) -> str:
-    """The sentence of a `/readyz` answer that says why not, whichever of its fields carries it."""
+    """Why a node is not ready: the reasons of its groups where it gives them, else its sentence."""
     if not isinstance(answer, dict):
         return ""
-    for name in ("detail", "reasons", "reason"):
-        value = answer.get(name)
-        if isinstance(value, dict):
-            return ", ".join(f"{group}: {why}" for group, why in value.items())
-        if isinstance(value, list):
-            return ", ".join(str(why) for why in value)
-        if value:
-            return str(value)
-    return ""
+    reasons = answer.get("reasons")
+    if isinstance(reasons, dict) and reasons:
+        return "; ".join(f"{group}: {why}" for group, why in reasons.items())
+    return str(answer.get("detail", ""))
 
 
 def is_live(host: str, port: int) -> bool:

@@ -47,7 +47,7 @@ class Answers(BaseHTTPRequestHandler):
                 "groups": {group: standing() for group in GROUPS},
             }
         elif self.path == "/readyz" and (FOLDER / "unready").exists():
-            status, answer = 503, {"ok": False, "reason": "not_ready", "detail": "lock knows no leader"}
+            status, answer = 503, {"ok": False, "reasons": {"lock": "no leader is known"}}
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))

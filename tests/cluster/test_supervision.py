@@ -160,7 +160,7 @@ def test_a_wait_for_nodes_that_never_get_ready_ends_with_their_reason(
     backend = up(surroundings, request_combined)
     make_file(surroundings, "node2", "unready")
 
-    with pytest.raises(ClusterError, match=r"Not ready after 0 s: node2 \(lock knows no leader\)"):
+    with pytest.raises(ClusterError, match=r"Not ready after 0 s: node2 \(lock: no leader is known\)"):
         wait_ready(backend, backend.topology.nodes, timeout_seconds=0.2)
 
 
