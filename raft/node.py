@@ -11,6 +11,7 @@ node can read its write there.
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -18,18 +19,25 @@ from typing import Any, Protocol
 from raft.applier import Applier
 from raft.core.config import CoreConfig
 from raft.core.errors import ProposalRefused
-from raft.core.messages import AppendEntriesReply, InstallSnapshotReply, ReadIndex, RequestVoteReply
+from raft.core.messages import (
+    AppendEntriesReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    ReadIndex,
+    RequestVoteReply,
+)
 from raft.core.raft import RaftCore
 from raft.core.ready import Persist, Ready
-from raft.core.types import NOBODY, Configuration, NodeId, Role
+from raft.core.types import NOBODY, Configuration, Entry, NodeId, Role, SnapshotMeta
 from raft.disk import DiskQueue
 from raft.errors import NoLeader, NoQuorum, Overloaded, RaftError, Stopping, StorageFailed
 from raft.forwarding import Forward, ForwardReply
 from raft.proposals import Proposals
 from raft.read_index import ReadIndexClient
+from raft.snapshotter import SnapshotSender, Snapshotter
 from raft.state_machine import StateMachine
 from raft.status import NodeConfig, NodeStatus
-from raft.storage import Recovered
+from raft.storage import Recovered, Storage
 from raft.transport.codec import PeerMessage
 
 #: Deadlines are looked at, and the process's own stalls noticed, at least this often.
@@ -40,7 +48,7 @@ _BARRIER = Persist(hard_state=None, entries=())
 _REPLIES = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
 
 
-class Transport(Protocol):
+class Transport(SnapshotSender, Protocol):
     """How a node reaches its peers."""
 
     def send(self, message: PeerMessage) -> bool:
@@ -61,6 +69,7 @@ class RaftNode:
         config: NodeConfig,
         *,
         machine: StateMachine,
+        storage: Storage,
         disk: DiskQueue,
         recovered: Recovered,
         transport: Transport,
@@ -74,7 +83,7 @@ class RaftNode:
         self.id: NodeId = config.core.id
         self.machine = machine
         self._clock_ms = clock_ms
-        self._disk = disk
+        self.disk = disk
         self._transport = transport
         self._on_fatal = on_fatal
         self._observe_propose_seconds = observe_propose_seconds
@@ -92,8 +101,12 @@ class RaftNode:
         self.applier = Applier(machine, clock_ms, start=self.core.log.snapshot)
         self.proposals = Proposals(self.core, transport.send)
         self.reads = ReadIndexClient(clock_ms)
+        self.snapshotter = Snapshotter(self, storage, transport)
+        #: Committed entries that wait while the machine is restored from a snapshot.
+        self._to_apply: deque[Entry] = deque()
+        self._awaiting_snapshot: SnapshotMeta | None = None
         self._messages: list[PeerMessage] = []
-        self._durable: list[tuple[Persist | None, tuple]] = []
+        self._durable: list[tuple[Persist, tuple]] = []
         self._lost_peers: list[NodeId] = []
         #: Requests that came by POST and whose reply goes back on it: (peer, sequence) -> future.
         self._rpcs: dict[tuple[NodeId, int], asyncio.Future] = {}
@@ -179,7 +192,10 @@ class RaftNode:
 
     @property
     def log_bytes(self) -> int:
-        return self._disk.log_bytes
+        return self.disk.log_bytes
+
+    def now_ms(self) -> int:
+        return self._clock_ms()
 
     def connected_peers(self) -> tuple[NodeId, ...]:
         peers = (peer for peer in self.core.configuration.members if peer != self.id)
@@ -214,7 +230,7 @@ class RaftNode:
 
     def start(self) -> None:
         """Begin to take part."""
-        self._disk.start()
+        self.disk.start()
         self._last_wake_ms = self._clock_ms()
         self._schedule()
 
@@ -228,7 +244,8 @@ class RaftNode:
         if self._timer is not None:
             self._timer.cancel()
         self._scheduled = True
-        await self._disk.close()
+        await self.snapshotter.stop()
+        await self.disk.close()
 
     def transfer_leadership(self, to: NodeId) -> bool:
         """Begin to hand leadership to `to`. False where that is not possible now."""
@@ -308,8 +325,10 @@ class RaftNode:
     def _feed_completions(self, now_ms: int) -> None:
         durable, self._durable = self._durable, []
         for persist, messages in durable:
-            if persist is not None:
+            if persist is not _BARRIER:
                 self.core.persisted(persist, now_ms)
+            if persist.snapshot is not None:
+                self.snapshotter.restore(persist.snapshot)
             for message in messages:
                 self._send(message)
 
@@ -337,26 +356,43 @@ class RaftNode:
         for message in ready.messages:
             self._send(message)
         if ready.persist is not None or ready.messages_after_persist:
-            done = partial(self._on_durable, ready.persist, ready.messages_after_persist)
-            self._disk.submit(ready.persist or _BARRIER, done)
-        if ready.committed:
-            self._apply(ready)
+            persist = ready.persist or _BARRIER
+            self.disk.submit(persist, partial(self._on_durable, persist, ready.messages_after_persist))
+            if persist.snapshot is not None:
+                # Until the file is the log's new beginning, what follows it cannot be applied.
+                self._awaiting_snapshot = persist.snapshot
+        self._to_apply.extend(ready.committed)
+        self._apply()
         for read_state in ready.read_states:
             self.reads.on_read_state(read_state)
         self.reads.serve(self.applier.applied_index)
         if self.core.log.applied_index < self.core.log.commit_index:
             self._schedule()
 
-    def _on_durable(self, persist: Persist | None, messages: tuple) -> None:
+    def _on_durable(self, persist: Persist, messages: tuple) -> None:
         self._durable.append((persist, messages))
         self._schedule()
 
-    def _apply(self, ready: Ready) -> None:
-        for entry in ready.committed:
+    def _apply(self) -> None:
+        """Apply what is committed, unless the machine is about to be replaced by a leader's snapshot."""
+        if not self._to_apply or self._awaiting_snapshot is not None:
+            return
+        for entry in self._to_apply:
             result = self.applier.apply(entry)
             if self.proposals.on_applied(entry.index, entry.term, result):
                 self._schedule()
+        self._to_apply.clear()
         self.core.applied(self.applier.applied_index)
+        self.snapshotter.maybe_take()
+
+    def on_restored(self, snapshot: SnapshotMeta) -> None:
+        """The machine was rebuilt from this snapshot: go on with the entries behind it."""
+        self._awaiting_snapshot = None
+        self.applier.restored(snapshot)
+        self.core.applied(snapshot.index)
+        while self._to_apply and self._to_apply[0].index <= snapshot.index:
+            self._to_apply.popleft()
+        self._schedule()
 
     def _send(self, message: PeerMessage) -> None:
         if self._rpcs and isinstance(message, _REPLIES):
@@ -364,12 +400,16 @@ class RaftNode:
             if future is not None and not future.done():
                 future.set_result(message)
                 return
-        if not self._transport.send(message) and isinstance(message, ReadIndex):
+        if isinstance(message, InstallSnapshot):
+            self.snapshotter.send(message)
+        elif not self._transport.send(message) and isinstance(message, ReadIndex):
             self.reads.ask_again()
 
     def _maybe_advance(self, now_ms: int) -> None:
         """Leader: when something is due and no traffic carries the time there, propose an advance."""
         if self.core.state.role is not Role.LEADER or self._advance_index > self.applier.applied_index:
+            return
+        if self._awaiting_snapshot is not None:
             return
         due_ms = self.machine.next_due_ms()
         if due_ms is None or self.core.cluster_time_ms(now_ms) < due_ms:

@@ -159,6 +159,10 @@ async def _open_node(
     storage, recovered = await loop.run_in_executor(
         None, lambda: open_storage(directory, segment_bytes=settings.wal_segment_bytes)
     )
+    machine = ReplicatedMachine(ROLES[group].machine)
+    loaded = storage.load_snapshot()
+    if loaded is not None:
+        await loop.run_in_executor(None, machine.restore, loaded[1])
     if recovered.cut_bytes:
         logger.warning("cut a torn last write", group=group, bytes=recovered.cut_bytes)
     disk = DiskQueue(
@@ -169,7 +173,8 @@ async def _open_node(
     )
     node = RaftNode(
         _node_config(settings, group),
-        machine=ReplicatedMachine(ROLES[group].machine()),
+        machine=machine,
+        storage=storage,
         disk=disk,
         recovered=recovered,
         transport=HttpTransport(group, links),

@@ -7,7 +7,7 @@ repeated `Idempotency-Key`, and frames snapshots. The table of answers is replic
 survives failovers, restarts and snapshots.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from functools import cache
 from typing import Any, ClassVar, Protocol
@@ -16,6 +16,8 @@ from common.wire import pack, unpack
 from raft.state_machine import ApplyContext
 from services.idempotency import IdempotencyTable
 
+#: Refusals that say "not now": they are no answer to keep.
+NOT_DONE = frozenset({"quota", "overloaded"})
 #: A snapshot's chunks are closed once they hold this many bytes.
 CHUNK_BYTES = 64 << 10
 
@@ -70,8 +72,10 @@ def values_by_name(command: Any) -> dict[str, Any]:
 class ReplicatedMachine:
     """Implements `raft.state_machine.StateMachine` around the machine of one service."""
 
-    def __init__(self, inner: ServiceMachine) -> None:
-        self.inner = inner
+    def __init__(self, make_inner: Callable[[], ServiceMachine]) -> None:
+        self._make_inner = make_inner
+        #: The service's machine. Another object after a snapshot was restored: look it up at each use.
+        self.inner = inner = make_inner()
         self.idempotency = IdempotencyTable()
         self._commands = {cls.OP: cls for cls in inner.COMMANDS}
         assert len(self._commands) == len(inner.COMMANDS), "two commands share an OP"
@@ -93,6 +97,9 @@ class ReplicatedMachine:
             return saved
         answer = self._apply(context, decoded)
         waiter = getattr(decoded, "waiter", None) if answer.get("waiting") else None
+        if answer.get("reason") in NOT_DONE or (answer.get("waiting") and not waiter):
+            # Nothing was done, and another try may fare better: the key is still unused.
+            return answer
         self.idempotency.keep(key, fingerprint, answer, waiter=waiter, time_ms=context.time_ms)
         return answer
 
@@ -108,10 +115,14 @@ class ReplicatedMachine:
         return self._encode(tables)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
+        """Build the restored machine beside the present one, which serves until it is whole. May run on another
+        thread, as long as nothing is applied meanwhile."""
         records = (record for chunk in chunks for record in unpack(chunk))
-        first = next(records)
-        self.idempotency.restore(next(records) for _ in range(first))
-        self.inner.restore(records)
+        count = next(records)
+        idempotency, inner = IdempotencyTable(), self._make_inner()
+        idempotency.restore(next(records) for _ in range(count))
+        inner.restore(records)
+        self.idempotency, self.inner = idempotency, inner
 
     def _apply(self, context: ApplyContext, command: Any) -> dict[str, Any]:
         answer = self.inner.apply(context, command)

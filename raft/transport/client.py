@@ -20,7 +20,15 @@ from common.logs import get_logger
 from common.wire import MESSAGE_BYTES_MAX, WireError
 from raft.core.messages import AppendEntries, AppendEntriesReply, RequestVote
 from raft.core.types import NodeId
-from raft.transport.codec import PeerMessage, decode, encode, encode_frame
+from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
+from raft.transport.codec import (
+    PeerMessage,
+    decode,
+    decode_chunk_reply,
+    encode,
+    encode_chunk,
+    encode_frame,
+)
 
 #: Bytes of entries and commands queued for the stream or being written, above which heartbeats go by POST.
 BACKLOG_BYTES_MAX = 256 << 10
@@ -33,6 +41,8 @@ FRAME_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 POSTS_MAX = 16
 POST_TIMEOUT_S = 1.0
 CONNECT_TIMEOUT_S = 1.0
+#: For one piece of a snapshot; the last one's answer waits for the follower's disk.
+CHUNK_TIMEOUT_S = 30.0
 #: Pause before the stream is opened again after a failure; doubles up to the upper bound.
 RECONNECT_MIN_S = 0.02
 RECONNECT_MAX_S = 0.5
@@ -171,6 +181,28 @@ class PeerLink:
             return
         self._observe_rpc(op, time.perf_counter() - started)
         self._receivers[group].receive(reply)
+
+    async def send_chunk(self, group: str, chunk: SnapshotChunk) -> SnapshotChunkReply:
+        """Send a piece of a snapshot and return the peer's answer.
+
+        Raises:
+            ConnectionError, TimeoutError: there was none, or none that could be read.
+        """
+        if self._session is None:
+            raise ConnectionError("not started")
+        url = f"{self._url}/raft/{group}/install_snapshot"
+        timeout = aiohttp.ClientTimeout(total=CHUNK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        started = time.perf_counter()
+        try:
+            async with self._session.post(url, data=encode_chunk(chunk), timeout=timeout) as response:
+                body = await response.read()
+                if response.status != 200:
+                    raise ConnectionError(f"{self.peer} answered {response.status}")
+                answer = decode_chunk_reply(body)
+        except (aiohttp.ClientError, OSError, WireError) as error:
+            raise ConnectionError(f"{self.peer}: {error!r}") from error
+        self._observe_rpc("install_snapshot", time.perf_counter() - started)
+        return answer
 
     # Stream
 

@@ -31,6 +31,7 @@ from raft.core.messages import (
 )
 from raft.core.types import Configuration, Entry, EntryKind, SnapshotMeta
 from raft.forwarding import Forward, ForwardReply
+from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
 
 PeerMessage = Message | Forward | ForwardReply
 
@@ -122,6 +123,50 @@ def encode(message: PeerMessage) -> bytes:
 def decode(data: bytes) -> PeerMessage:
     """The message in the body of a POST. Raises WireError."""
     return from_list(unpack(data))
+
+
+def encode_chunk(chunk: SnapshotChunk) -> bytes:
+    """A piece of a snapshot as the body of a POST."""
+    return pack(
+        [
+            to_list(chunk.message),
+            chunk.snapshot_id,
+            chunk.size,
+            chunk.offset,
+            chunk.data,
+            chunk.checksum,
+        ]
+    )
+
+
+def decode_chunk(data: bytes) -> SnapshotChunk:
+    """Raises WireError."""
+    try:
+        row, *rest = unpack(data)
+        chunk = SnapshotChunk(from_list(row), *rest)
+    except (TypeError, ValueError) as error:
+        raise WireError(f"not a piece of a snapshot: {error!r}") from error
+    expected = (InstallSnapshot, str, int, int, bytes, int)
+    for value, kind in zip((chunk.message, *rest), expected, strict=True):
+        if type(value) is not kind:
+            raise WireError(f"a piece of a snapshot holds {type(value).__name__} for {kind.__name__}")
+    return chunk
+
+
+def encode_chunk_reply(reply: SnapshotChunkReply) -> bytes:
+    return pack([reply.next_offset, None if reply.reply is None else to_list(reply.reply)])
+
+
+def decode_chunk_reply(data: bytes) -> SnapshotChunkReply:
+    """Raises WireError."""
+    try:
+        next_offset, row = unpack(data)
+    except (TypeError, ValueError) as error:
+        raise WireError(f"not an answer to a piece of a snapshot: {error!r}") from error
+    reply = None if row is None else from_list(row)
+    if type(next_offset) is not int or not isinstance(reply, InstallSnapshotReply | None):
+        raise WireError("not an answer to a piece of a snapshot")
+    return SnapshotChunkReply(next_offset, reply)
 
 
 def encode_frame(messages: Iterable[tuple[str, PeerMessage]]) -> bytes:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from raft.core.types import NodeId
+from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
 from raft.transport.client import PeerLink
 from raft.transport.codec import PeerMessage
 
@@ -21,3 +22,9 @@ class HttpTransport:
     def is_connected(self, peer: NodeId) -> bool:
         link = self._links.get(peer)
         return link is not None and link.connected
+
+    async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
+        link = self._links.get(chunk.message.to)
+        if link is None:
+            raise ConnectionError(f"{chunk.message.to} is no member")
+        return await link.send_chunk(self._group, chunk)

@@ -3,18 +3,27 @@
 import asyncio
 
 from raft.core.types import NodeId
-from raft.transport.client import Receiver
-from raft.transport.codec import PeerMessage, decode, encode
+from raft.node import RaftNode
+from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
+from raft.transport.codec import (
+    PeerMessage,
+    decode,
+    decode_chunk,
+    decode_chunk_reply,
+    encode,
+    encode_chunk,
+    encode_chunk_reply,
+)
 
 
 class MemoryNetwork:
     """Connects nodes of one group. Messages pass through the codec, as they would on the wire."""
 
     def __init__(self) -> None:
-        self._receivers: dict[NodeId, Receiver] = {}
+        self._receivers: dict[NodeId, RaftNode] = {}
         self._cut: set[tuple[NodeId, NodeId]] = set()
 
-    def attach(self, node: NodeId, receiver: Receiver) -> None:
+    def attach(self, node: NodeId, receiver: RaftNode) -> None:
         self._receivers[node] = receiver
 
     def detach(self, node: NodeId) -> None:
@@ -46,6 +55,16 @@ class MemoryNetwork:
             asyncio.get_running_loop().call_soon(receiver.receive, decode(encode(message)))
         return True
 
+    async def deliver_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
+        receiver = self._receivers.get(chunk.message.to)
+        if receiver is None or (chunk.message.sender, chunk.message.to) in self._cut:
+            raise ConnectionError("the peer cannot be reached")
+        reply = await receiver.snapshotter.receive(decode_chunk(encode_chunk(chunk)))
+        return decode_chunk_reply(encode_chunk_reply(reply))
+
+    def is_attached(self, node: NodeId) -> bool:
+        return node in self._receivers
+
 
 class MemoryTransport:
     """Implements `raft.node.Transport` for one node of a `MemoryNetwork`."""
@@ -57,5 +76,8 @@ class MemoryTransport:
     def send(self, message: PeerMessage) -> bool:
         return self._network.deliver(message)
 
+    async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
+        return await self._network.deliver_chunk(chunk)
+
     def is_connected(self, peer: NodeId) -> bool:
-        return peer in self._network._receivers
+        return self._network.is_attached(peer)

@@ -2,6 +2,7 @@
 
     POST /raft/{group}/request_vote      a RequestVote in, its reply out (msgpack)
     POST /raft/{group}/append_entries    an AppendEntries in, its reply out
+    POST /raft/{group}/install_snapshot  a piece of a snapshot in; out: where to go on, or the reply
     GET  /raft/stream                    WebSocket: frames of messages in, nothing out
 
 Every request carries the cluster secret; without it the answer is 401 and nothing else.
@@ -17,7 +18,7 @@ from common.wire import MESSAGE_BYTES_MAX, WireError
 from raft.core.messages import AppendEntries, RequestVote
 from raft.node import RaftNode
 from raft.transport.client import PeerLink
-from raft.transport.codec import decode, decode_frame, encode
+from raft.transport.codec import decode, decode_chunk, decode_frame, encode, encode_chunk_reply
 
 #: How long a caller's POST is held for the reply, which may wait for the disk.
 REPLY_TIMEOUT_S = 1.0
@@ -40,6 +41,7 @@ class PeerListener:
     def application(self) -> web.Application:
         app = web.Application(client_max_size=MESSAGE_BYTES_MAX)
         app.router.add_get("/raft/stream", self.stream)
+        app.router.add_post("/raft/{group}/install_snapshot", self.install_snapshot)
         app.router.add_post("/raft/{group}/{operation}", self.call)
         return app
 
@@ -61,6 +63,22 @@ class PeerListener:
         if reply is None:
             raise web.HTTPGatewayTimeout
         return web.Response(body=encode(reply), content_type=CONTENT_TYPE)
+
+    async def install_snapshot(self, request: web.Request) -> web.Response:
+        self._check_sender(request)
+        node = self._nodes.get(request.match_info["group"])
+        if node is None:
+            raise web.HTTPNotFound
+        try:
+            chunk = decode_chunk(await request.read())
+        except WireError as error:
+            self.refused += 1
+            raise web.HTTPBadRequest(text=str(error)) from error
+        if chunk.message.sender != request.headers.get("X-Mufakat-Node"):
+            self.refused += 1
+            raise web.HTTPBadRequest(text="not the sender's own")
+        answer = await node.snapshotter.receive(chunk)
+        return web.Response(body=encode_chunk_reply(answer), content_type=CONTENT_TYPE)
 
     async def stream(self, request: web.Request) -> web.WebSocketResponse:
         peer = self._check_sender(request)

@@ -65,10 +65,15 @@ class Group:
 
     def start(self, id: str, **config: Any) -> RaftNode:
         storage, recovered = open_memory_storage(self.files[id])
+        machine = ListMachine()
+        loaded = storage.load_snapshot()
+        if loaded is not None:
+            machine.restore(loaded[1])
         disk = DiskQueue(storage, on_fatal=lambda error: self.nodes[id].fail(error))
         node = RaftNode(
             NodeConfig(group="test", core=CoreConfig(id=id), voters=self.ids, **{**self._config, **config}),
-            machine=ListMachine(),
+            machine=machine,
+            storage=storage,
             disk=disk,
             recovered=recovered,
             transport=self.network.transport(id),

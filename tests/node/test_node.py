@@ -219,3 +219,39 @@ async def test_one_node_alone_commits_only_what_is_on_its_disk() -> None:
         await restarted.read_index()
 
         assert restarted.machine.commands == [b"x"]
+
+
+async def test_the_log_is_dropped_behind_a_snapshot_and_a_restart_begins_there() -> None:
+    """A snapshot is taken by entry count while writes go on; recovery starts from it."""
+    async with Group(snapshot_entries=50, snapshot_retain_entries=10) as group:
+        leader = await group.leader()
+
+        for number in range(200):
+            await leader.propose(b"%d" % number)
+        await eventually(lambda: leader.core.log.snapshot.index >= 100, 3)
+        await group.crash(leader.id)
+        restarted = group.start(leader.id)
+        await restarted.read_index()
+
+        assert restarted.core.log.first_index > 50
+        assert [b"%d" % number for number in range(200)] == restarted.machine.commands
+
+
+async def test_a_follower_that_was_away_too_long_is_sent_a_snapshot_while_writes_go_on() -> None:
+    """Its entries are compacted away; it gets the state instead, then what came since (paper 7)."""
+    async with Group(snapshot_entries=50, snapshot_retain_entries=10) as group:
+        follower = await group.follower()
+        await group.crash(follower.id)
+        leader = await group.leader()
+        for number in range(200):
+            await leader.propose(b"%d" % number)
+        await eventually(lambda: leader.core.log.first_index > 50, 3)
+
+        returned = group.start(follower.id)
+        for number in range(200, 250):
+            await leader.propose(b"%d" % number)
+        await eventually(lambda: len(returned.machine.commands) == 250, 5)
+
+        assert returned.snapshotter.installed >= 1
+        assert leader.machine.commands == returned.machine.commands
+        assert not group.fatal

@@ -1,0 +1,297 @@
+"""Snapshots of one replica: taken, sent to a follower, received and put into effect (paper 7, thesis 5).
+
+    take       the machine's copy is made in one go and encoded in slices on the event loop, so that heartbeats
+               pass between them; a thread writes the file; then the log behind it is dropped
+    send       the newest file goes to the follower in chunks, each with its CRC, from where it left off
+    receive    chunks go to a file beside; the last one hands the message to the core like any other
+    restore    once the log is reset to it, the machine is rebuilt on a thread while the node goes on answering
+               heartbeats; committed entries wait until that is done
+
+One of each at a time. What fails is given up and begins again at the next occasion.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+from zlib import crc32
+
+from common.logs import get_logger
+from raft.core import snapshotting
+from raft.core.messages import InstallSnapshot, InstallSnapshotReply
+from raft.core.types import Index, NodeId, SnapshotMeta
+from raft.disk import DiskClosed
+from raft.storage import CorruptSnapshot, RejectedChunk, Storage, StorageError
+
+if TYPE_CHECKING:
+    from raft.node import RaftNode
+
+#: Bytes of a snapshot file in one message.
+CHUNK_BYTES = 256 << 10
+#: How long the event loop encodes before it lets others run.
+SLICE_SECONDS = 0.004
+#: Chunks encoded and not written yet.
+ENCODED_MAX = 16
+#: What the writing thread is told when the copy is encoded to its end, and when it was given up on the way.
+_END = object()
+_ABANDONED = object()
+#: Tries to send one snapshot before it is reported as failed; each goes on where the last ended.
+SEND_TRIES_MAX = 3
+#: After a snapshot that could not be taken, the next try waits for this many further entries.
+RETRY_ENTRIES = 1_000
+
+logger = get_logger("raft.snapshots")
+
+
+class SnapshotAbandoned(StorageError):
+    """The snapshot being taken was given up; the log is as before."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """A piece of a snapshot file on its way. `message` is what the core will be told once all of it is there."""
+
+    message: InstallSnapshot
+    snapshot_id: str
+    #: Size of the whole file in bytes.
+    size: int
+    offset: int
+    data: bytes
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunkReply:
+    """Where to go on; or, once the whole is durable or was not needed, the core's reply."""
+
+    next_offset: int
+    reply: InstallSnapshotReply | None = None
+
+
+class SnapshotSender(Protocol):
+    """How chunks reach a peer."""
+
+    async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
+        """Raises ConnectionError or TimeoutError where no answer came."""
+
+
+class Snapshotter:
+    """What `RaftNode` delegates to; all methods run on its event loop."""
+
+    def __init__(self, node: RaftNode, storage: Storage, sender: SnapshotSender | None) -> None:
+        self._node = node
+        self._storage = storage
+        self._sender = sender
+        self._taking = False
+        self._not_before: Index = 0
+        self._sending: set[NodeId] = set()
+        #: The leader's snapshot that the machine is being rebuilt from; None while it is whole.
+        self.restoring: SnapshotMeta | None = None
+        self._tasks: set[asyncio.Task] = set()
+        #: Counted for the status page.
+        self.taken = self.sent = self.installed = 0
+
+    async def stop(self) -> None:
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # Taking
+
+    def maybe_take(self) -> bool:
+        """Begin a snapshot where the log behind the last one has grown beyond its bounds."""
+        node = self._node
+        index = node.applier.applied_index
+        if self._taking or self.restoring is not None or index < self._not_before:
+            return False
+        entries = index - node.core.log.snapshot.index
+        sizes = self._storage.statistics()
+        if entries < node.config.snapshot_entries and sizes.bytes_since_snapshot < node.config.snapshot_bytes:
+            return False
+        if not entries or node.core.log.term_at(index) is None:
+            return False
+        self._taking = True
+        meta = snapshotting.meta_at(node.core, index, node.applier.applied_time_ms)
+        self._start(self._take(meta, node.machine.snapshot()), "take a snapshot")
+        return True
+
+    async def _take(self, meta: SnapshotMeta, chunks: Iterator[bytes]) -> None:
+        node = self._node
+        encoded: queue.Queue = queue.Queue(ENCODED_MAX)
+        retain_from = max(1, meta.index + 1 - node.config.snapshot_retain_entries)
+        writing = asyncio.ensure_future(
+            node.disk.save_snapshot(meta, _drain(encoded), compact_index=retain_from - 1)
+        )
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        last = _ABANDONED
+        try:
+            await _encode(chunks, encoded, writing)
+            last = _END
+            _put_last(encoded, last)
+            await writing
+        except StorageError as error:
+            logger.warning("no snapshot was taken", group=node.group, error=str(error))
+            self._not_before = meta.index + RETRY_ENTRIES
+            return
+        finally:
+            self._taking = False
+            if last is _ABANDONED:
+                _put_last(encoded, last)
+        node.core.snapshot_taken(meta, retain_from)
+        self.taken += 1
+        logger.info("snapshot taken", group=node.group, index=meta.index)
+
+    # Sending
+
+    def send(self, message: InstallSnapshot) -> None:
+        """Stream the newest snapshot to the follower that the core names; the core is told how that ended."""
+        if message.to in self._sending or self._sender is None:
+            self._node.core.snapshot_sent(message.to, delivered=False, now_ms=self._node.now_ms())
+            return
+        self._sending.add(message.to)
+        self._start(self._send(message), f"send a snapshot to {message.to}")
+
+    async def _send(self, message: InstallSnapshot) -> None:
+        reply = None
+        try:
+            for _ in range(SEND_TRIES_MAX):
+                reply = await self._send_once(message)
+                if reply is not None:
+                    break
+        finally:
+            self._sending.discard(message.to)
+        node = self._node
+        node.core.snapshot_sent(message.to, delivered=reply is not None, now_ms=node.now_ms())
+        if reply is not None:
+            self.sent += 1
+            node.receive(reply)
+
+    async def _send_once(self, message: InstallSnapshot) -> InstallSnapshotReply | None:
+        assert self._sender is not None
+        node = self._node
+        try:
+            reader = await node.disk.run_aside(self._storage.open_snapshot)
+        except CorruptSnapshot as error:
+            node.fail(error)
+            return None
+        if reader is None:
+            return None
+        message = replace(message, snapshot=reader.meta)
+        try:
+            offset = 0
+            data = b""
+            while True:
+                chunk = SnapshotChunk(message, reader.id, reader.size, offset, data, crc32(data))
+                answer = await self._sender.send_chunk(chunk)
+                if answer.reply is not None:
+                    return answer.reply
+                offset = answer.next_offset
+                data = await node.disk.run_aside(lambda: reader.read(offset, CHUNK_BYTES))  # noqa: B023
+        except (ConnectionError, TimeoutError) as error:
+            logger.info("snapshot transfer broke", group=node.group, peer=message.to, error=repr(error))
+            return None
+        finally:
+            reader.close()
+
+    # Receiving
+
+    async def receive(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
+        """A piece of a leader's snapshot arrived. An empty piece asks where to begin."""
+        node = self._node
+        if not snapshotting.would_install(node.core, chunk.message):
+            return SnapshotChunkReply(0, await self._tell_core(chunk.message))
+        try:
+            if chunk.data:
+                offset = await node.disk.run_aside(
+                    lambda: self._storage.receive_snapshot(
+                        chunk.snapshot_id, chunk.offset, chunk.data, chunk.checksum
+                    )
+                )
+            else:
+                offset = await node.disk.run_aside(lambda: self._storage.received_bytes(chunk.snapshot_id))
+            if offset < chunk.size:
+                return SnapshotChunkReply(offset)
+            meta = await node.disk.run_aside(lambda: self._storage.finish_snapshot(chunk.snapshot_id))
+        except RejectedChunk as rejected:
+            return SnapshotChunkReply(rejected.expected_offset)
+        return SnapshotChunkReply(chunk.size, await self._tell_core(replace(chunk.message, snapshot=meta)))
+
+    async def _tell_core(self, message: InstallSnapshot) -> InstallSnapshotReply | None:
+        reply = await self._node.call(message, self._node.config.request_timeout_ms / 1000)
+        return reply if isinstance(reply, InstallSnapshotReply) else None
+
+    # Restoring
+
+    def restore(self, snapshot: SnapshotMeta) -> None:
+        """The log now begins at `snapshot`: rebuild the machine from its file. Entries wait until that is done."""
+        again = self.restoring is not None
+        self.restoring = snapshot
+        self._node.proposals.on_snapshot_installed(snapshot.index)
+        if not again:
+            self._start(self._restore(), "restore a snapshot")
+
+    async def _restore(self) -> None:
+        node = self._node
+        wanted = None
+        while wanted != self.restoring:
+            wanted = self.restoring
+            await node.disk.run_aside(self._load)
+        assert wanted is not None
+        self.restoring = None
+        self.installed += 1
+        logger.info("snapshot installed", group=node.group, index=wanted.index)
+        node.on_restored(wanted)
+
+    def _load(self) -> None:
+        loaded = self._storage.load_snapshot()
+        assert loaded is not None, "the log was reset to it"
+        self._node.machine.restore(loaded[1])
+
+    def _start(self, work, name: str) -> None:
+        task = asyncio.create_task(work, name=f"{self._node.group}: {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._on_done)
+
+    def _on_done(self, task: asyncio.Task) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        # A disk queue that failed has told the node already.
+        if error is not None and not isinstance(error, DiskClosed):
+            self._node.fail(error)
+
+
+async def _encode(chunks: Iterator[bytes], encoded: queue.Queue, writing: asyncio.Future) -> None:
+    """Drain `chunks` into the writer's queue, a slice at a time."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + SLICE_SECONDS
+    for chunk in chunks:
+        while encoded.full() and not writing.done():  # noqa: ASYNC110 - the other end is a thread
+            await asyncio.sleep(SLICE_SECONDS)
+        if writing.done():
+            return
+        encoded.put_nowait(chunk)
+        if loop.time() >= until:
+            await asyncio.sleep(0)
+            until = loop.time() + SLICE_SECONDS
+
+
+def _put_last(encoded: queue.Queue, last: object) -> None:
+    """The writer's last item. Given up, whatever waits before it no longer matters."""
+    while True:
+        try:
+            encoded.put_nowait(last)
+            return
+        except queue.Full:
+            encoded.get_nowait()
+
+
+def _drain(encoded: queue.Queue) -> Iterator[bytes]:
+    """The chunks, on the writing thread. A copy that was given up must not end like a whole one."""
+    while (item := encoded.get()) is not _END:
+        if item is _ABANDONED:
+            raise SnapshotAbandoned("the snapshot was given up")
+        yield item
