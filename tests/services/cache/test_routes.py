@@ -38,7 +38,7 @@ class Replica:
 
     def __init__(self, node_id: str, log: SharedLog) -> None:
         self.id = node_id
-        self.machine = ReplicatedMachine(CacheMachine())
+        self.machine = ReplicatedMachine(CacheMachine)
         self.log = log
         self.subscribers: list[tuple[str, Callable[[Any], None]]] = []
         self.read_rounds = 0

@@ -24,7 +24,7 @@ class Replica:
     """As much of `raft.node.RaftNode` as the routes use."""
 
     def __init__(self, cluster: "LockCluster") -> None:
-        self.machine = ReplicatedMachine(LockMachine())
+        self.machine = ReplicatedMachine(LockMachine)
         self._cluster = cluster
         self._listeners: list[tuple[str, Callable[[Any], None]]] = []
         #: Rounds that linearizable reads cost.

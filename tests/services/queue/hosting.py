@@ -25,7 +25,7 @@ class LoneNode:
     """Applies each proposal in a later turn of the loop, as a group of one would."""
 
     def __init__(self) -> None:
-        self.machine = ReplicatedMachine(QueueMachine())
+        self.machine = ReplicatedMachine(QueueMachine)
         self.time_ms = 1_000_000
         self.index = 0
         #: How many proposals were ever made.
