@@ -31,6 +31,7 @@ class Progress:
         "applied_index",
         "commit_sent",
         "inflight_bytes",
+        "loss_check_due_ms",
         "match_index",
         "next_index",
         "probe_sent",
@@ -55,6 +56,8 @@ class Progress:
         self.acked_sent_ms = now_ms
         #: As the peer last reported.
         self.applied_index: Index = 0
+        #: From when on an answer that brings no news leads to the question whether something was lost.
+        self.loss_check_due_ms = now_ms
         self.inflight_bytes = 0
         self._inflight: deque[tuple[int, Index, int]] = deque()
         self._send_times: deque[tuple[int, int]] = deque(maxlen=SEND_TIMES_MAX)
@@ -137,6 +140,14 @@ class Progress:
             self.next_index = self.snapshot_index + 1
             self._enter(ProgressState.PROBE)
             self.probe_sent = True
+
+    def take_loss_check(self, now_ms: int, pause_ms: int) -> bool:
+        """Whether to ask now if something was lost, at most once in `pause_ms`: under load the answer brings no
+        news either, and would lead to the next question in a chain that never ends."""
+        if now_ms < self.loss_check_due_ms:
+            return False
+        self.loss_check_due_ms = now_ms + pause_ms
+        return True
 
     def resume_probe(self) -> None:
         """A heartbeat was answered: a probe that is still unanswered may have been lost."""

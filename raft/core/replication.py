@@ -222,7 +222,10 @@ def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None
 
 def _recover_from_loss(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
     """A heartbeat was answered while entries are outstanding: ask whether they arrived, since a lost message
-    makes no sound otherwise (etcd does the same on every heartbeat answer)."""
+    makes no sound otherwise (etcd does the same on every heartbeat answer). Half a heartbeat's pause lets every
+    heartbeat's answer ask, however much the answers jitter."""
+    if not progress.take_loss_check(raft.now_ms, raft.config.heartbeat_ms // 2):
+        return
     if progress.state is ProgressState.PROBE:
         progress.resume_probe()
     elif progress.state is ProgressState.REPLICATE and progress.next_index > progress.match_index + 1:
