@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,13 +266,17 @@ def test_a_process_id_that_was_used_again_is_not_taken_for_the_node(
     assert backend.processes()["node1"].state == "dead"
 
 
-def test_a_start_mark_differs_between_processes_and_stays_with_one() -> None:
-    """What tells two processes with the same id apart."""
-    mine, parents = start_mark(os.getpid()), start_mark(os.getppid())
+def test_a_start_mark_is_that_of_a_living_process_and_stays() -> None:
+    """With the process id it says which process is meant; one that has ended has none, reaped or not."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    mark = start_mark(child.pid)
 
-    assert mine == start_mark(os.getpid())
-    assert mine and parents and mine != parents
-    assert start_mark(2**22 + 1) is None
+    assert mark
+    assert start_mark(child.pid) == mark
+    child.kill()
+    wait_until(lambda: start_mark(child.pid) is None, timeout_seconds=5, what="a zombie has no start mark")
+    child.communicate()
+    assert start_mark(child.pid) is None
 
 
 def test_the_secret_and_the_home_are_for_their_owner_alone(
