@@ -7,7 +7,8 @@
     4       4     length    of the whole record, mark to checksum
     8       4     durable   every byte of this file before this offset was durable when the record was written
     12      n     body      by type, below
-    12+n    4     checksum  CRC-32 of all before it, seeded with the file's seed: a record of another file fails
+    12+n    4     checksum  CRC-32 of all before it, begun from the file's seed plus the record's offset, so that a
+                            record of another file or another place fails
 
     type          body
     SEGMENT       u64 sequence, u64 length of the segment before, u64 index and u64 term of the log's last entry
@@ -24,7 +25,8 @@ Integers are little-endian and unsigned. Every file starts with 16 bytes of head
 
     0       8     magic     "MUFAKWAL" or "MUFAKSNP"
     8       4     version   of the format: 1
-    12      4     seed      of the checksums in this file
+    12      4     seed      of the checksums in this file: in a log by chance, so that no data can forge a record;
+                            in a snapshot the CRC-32 of its SNAPSHOT body, so that equal ones are equal files
 
 `durable` is what tells a torn tail from damage. A batch is written in one go and synced before the next begins, so
 a record whose `durable` lies beyond a damaged place proves that the place was once intact: a power loss cannot
@@ -92,8 +94,9 @@ _END = struct.Struct("<QQI")
 RECORD_BYTES_MIN = _HEADER.size + _CHECKSUM.size
 _ENTRY_OVERHEAD = _ENTRY_RECORD.size + _CHECKSUM.size
 
+_32_BITS = 0xFFFFFFFF
 #: A record's length and every offset in a file must fit in 32 bits.
-FILE_BYTES_MAX = 2**32 - 1
+FILE_BYTES_MAX = _32_BITS
 #: Longest node id in a configuration, bytes.
 NODE_ID_BYTES_MAX = 255
 
@@ -121,40 +124,44 @@ def decode_file_header(raw: bytes, magic: bytes, path: str) -> int | None:
     return seed
 
 
-def encode_record(type: RecordType, body: bytes, *, durable: int, seed: int) -> bytes:
-    """One record of any type; entries have a faster way in `encode_entries`."""
+def encode_record(type: RecordType, body: bytes, *, offset: int, durable: int, seed: int) -> bytes:
+    """One record of any type, for this offset in its file; entries have a faster way in `encode_entries`."""
     record = _HEADER.pack(MARK, type, 0, RECORD_BYTES_MIN + len(body), durable) + body
-    return record + _CHECKSUM.pack(crc32(record, seed))
+    return record + _CHECKSUM.pack(crc32(record, seed + offset & _32_BITS))
 
 
-def encode_entries(entries: tuple[Entry, ...], *, durable: int, seed: int, into: list[bytes]) -> int:
-    """Append the records of `entries` to the list of byte strings `into`; returns how many bytes they are."""
+def encode_entries(
+    entries: tuple[Entry, ...], *, offset: int, durable: int, seed: int, into: list[bytes]
+) -> int:
+    """Append the records of `entries`, for this offset on, to the byte strings `into`; returns the offset after
+    them."""
     pack, pack_checksum, append = _ENTRY_RECORD.pack, _CHECKSUM.pack, into.append
-    total = 0
     for entry in entries:
         data = entry.data
         length = _ENTRY_OVERHEAD + len(data)
         head = pack(MARK, _ENTRY_TYPE, entry.kind, length, durable, entry.index, entry.term, entry.time_ms)
         append(head)
         append(data)
-        append(pack_checksum(crc32(data, crc32(head, seed))))
-        total += length
-    return total
+        append(pack_checksum(crc32(data, crc32(head, seed + offset & _32_BITS))))
+        offset += length
+    return offset
 
 
-def read_record(raw: bytes, offset: int, seed: int) -> Record | None:
-    """The record at `offset`, or None where there is no intact one."""
-    if offset + RECORD_BYTES_MIN > len(raw):
-        return None  # shorter than the shortest record
-    mark, type, kind, length, durable = _HEADER.unpack_from(raw, offset)
-    end = offset + length
+def read_record(raw: bytes, at: int, seed: int, *, base: int = 0) -> Record | None:
+    """The record at `raw[at]`, or None where there is no intact one. `raw` begins at offset `base` of the file;
+    the record's offsets are those in the file."""
+    if at + RECORD_BYTES_MIN > len(raw):
+        return None
+    mark, type, kind, length, durable = _HEADER.unpack_from(raw, at)
+    end = at + length
     if mark != MARK or length < RECORD_BYTES_MIN or end > len(raw):
         return None
     checksum_at = end - _CHECKSUM.size
-    covered = raw[offset:checksum_at]
-    if crc32(covered, seed) != _CHECKSUM.unpack_from(raw, checksum_at)[0]:
+    covered = raw[at:checksum_at]
+    offset = base + at
+    if crc32(covered, seed + offset & _32_BITS) != _CHECKSUM.unpack_from(raw, checksum_at)[0]:
         return None
-    return Record(offset, end, type, kind, durable, covered[_HEADER.size :])
+    return Record(offset, offset + length, type, kind, durable, covered[_HEADER.size :])
 
 
 def record_length(raw: bytes, offset: int) -> int:

@@ -80,6 +80,8 @@ class LogContents:
     #: Contiguous, from `base_index + 1`; may reach back behind the snapshot.
     entries: list[Entry] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
+    #: Of the checksums in the last segment.
+    seed: int = 0
     #: The last batch: where it starts in the last segment, and its bytes. They were read, which after a failed
     #: fsync does not mean that they are on the disk.
     tail_offset: int = 0
@@ -212,7 +214,7 @@ def _read_segment(contents: LogContents, raw: bytes, path: Path, sequence: int, 
             position, durable = at.end, at.durable
     except MalformedBody as error:
         raise CorruptLog(str(path), at.offset, str(error)) from None
-    contents.segments[-1].size = position
+    contents.segments[-1].size, contents.seed = position, seed
     if last:
         blank_from = len(raw.rstrip(b"\0"))
         if blank_from > position:

@@ -160,8 +160,8 @@ def _expect(record: Record, type: RecordType) -> None:
 
 
 def _file_records(file: File, path: Path, seed: int) -> Iterator[Record]:
-    """The records of a file, read in blocks; offsets are those in the file. Ends only by an error: what comes
-    after the END record is the caller's business."""
+    """The records of a file, read in blocks. Ends only by an error: what comes after the END record is the
+    caller's business."""
     position, start, block = FILE_HEADER_BYTES, 0, b""
     size = file.size()
     while True:
@@ -171,11 +171,11 @@ def _file_records(file: File, path: Path, seed: int) -> Iterator[Record]:
         length = record_length(block, at)
         if length > len(block) - at and position + length <= size:
             start, block, at = position, file.read(position, max(length, BLOCK_BYTES)), 0
-        record = read_record(block, at, seed) if length else None
+        record = read_record(block, at, seed, base=start) if length else None
         if record is None:
             raise CorruptSnapshot(str(path), position, "a record is damaged or missing")
-        yield record._replace(offset=position, end=position + length)
-        position += length
+        yield record
+        position = record.end
 
 
 class Snapshots:
@@ -293,14 +293,14 @@ class Snapshots:
         expected = self.received_bytes(snapshot_id)  # checks the id, too
         if crc32(data) != checksum:
             raise RejectedChunk("damaged on the way", expected_offset=expected)
-        if offset == 0 and (expected == 0 or snapshot_id != self._part_id):
-            self._begin(snapshot_id)
-        elif offset != expected:
+        if offset != expected:
             raise RejectedChunk(f"offset {offset} where {expected} comes next", expected_offset=expected)
         if offset + len(data) > _size_of(snapshot_id):
             raise RejectedChunk("longer than its id says", expected_offset=offset)
-        assert self._part is not None
         try:
+            if offset == 0:
+                self._begin(snapshot_id)
+            assert self._part is not None
             self._part.write(offset, data)
         except OSError as error:
             if error.errno in DISK_FULL_ERRNOS:
@@ -388,24 +388,38 @@ def _intact_bytes(file: File, path: Path) -> int:
 
 
 def _write_snapshot(file: File, meta: SnapshotMeta, chunks: Iterable[bytes]) -> None:
+    """Everything that a snapshot file holds; the caller syncs the end of it."""
     body = encode_meta(meta)
-    seed = crc32(body)
-    pending = [
-        encode_file_header(SNAPSHOT_MAGIC, seed=seed),
-        encode_record(RecordType.SNAPSHOT, body, durable=0, seed=seed),
-    ]
-    pending_bytes = sum(map(len, pending))
-    position = synced = number = size = checksum = 0
+    writer = _Writer(file, seed=crc32(body))
+    writer.add(RecordType.SNAPSHOT, body)
+    number = size = checksum = 0
     for chunk in chunks:
-        pending.append(encode_record(RecordType.CHUNK, encode_chunk(number, chunk), durable=0, seed=seed))
-        pending_bytes += len(pending[-1])
+        writer.add(RecordType.CHUNK, encode_chunk(number, chunk))
         number, size, checksum = number + 1, size + len(chunk), crc32(chunk, checksum)
-        if pending_bytes >= BLOCK_BYTES:
-            file.write(position, b"".join(pending))
-            position, pending, pending_bytes = position + pending_bytes, [], 0
-            if position - synced >= SYNC_BYTES:
-                file.sync()
-                synced = position
-    end = encode_end(SnapshotEnd(number, size, checksum))
-    pending.append(encode_record(RecordType.END, end, durable=0, seed=seed))
-    file.write(position, b"".join(pending))
+    writer.add(RecordType.END, encode_end(SnapshotEnd(number, size, checksum)))
+    writer.flush()
+
+
+class _Writer:
+    """Gathers records into blocks, and syncs now and then."""
+
+    def __init__(self, file: File, *, seed: int) -> None:
+        self._file = file
+        self._seed = seed
+        self._pending = [encode_file_header(SNAPSHOT_MAGIC, seed=seed)]
+        #: Offsets in the file: of what is pending, of the next record, and of what is not synced.
+        self._start, self._end, self._synced = 0, FILE_HEADER_BYTES, 0
+
+    def add(self, type: RecordType, body: bytes) -> None:
+        record = encode_record(type, body, offset=self._end, durable=0, seed=self._seed)
+        self._pending.append(record)
+        self._end += len(record)
+        if self._end - self._start >= BLOCK_BYTES:
+            self.flush()
+        if self._start - self._synced >= SYNC_BYTES:
+            self._file.sync()
+            self._synced = self._start
+
+    def flush(self) -> None:
+        self._file.write(self._start, b"".join(self._pending))
+        self._start, self._pending = self._end, []

@@ -10,6 +10,7 @@ Rules of the file:
 The format is drawn in `record.py`; what recovery cuts and what it refuses is in `recovery.py`.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,8 @@ class Wal:
         #: Oldest first; the last one is being written.
         self._segments: list[Segment] = []
         self._file: File | None = None
+        #: Of the checksums in the last segment.
+        self._seed = 0
         #: Size of the last segment's file; from `_end` on it reads as zeroes.
         self._allocated = 0
         #: Where the next record goes in the last segment.
@@ -130,7 +133,7 @@ class Wal:
         """
         self._check_usable()
         assert meta.index <= self._last_index, f"snapshot at {meta.index}, log ends at {self._last_index}"
-        self._append(self._record(RecordType.SNAPSHOT, encode_meta(meta)))
+        self._append(self._record(RecordType.SNAPSHOT, encode_meta(meta), self._end))
         self._sync()
         self._snapshot = meta
         self._entry_bytes = 0
@@ -153,7 +156,7 @@ class Wal:
         Not durable itself; without it nothing is lost. Cheap: for when the disk is idle."""
         self._check_usable()
         if not self._sealed:
-            self._append(self._record(RecordType.SEAL, b""))
+            self._append(self._record(RecordType.SEAL, b"", self._end))
             self._sealed = True
 
     def close(self, *, seal: bool = True) -> None:
@@ -183,15 +186,21 @@ class Wal:
     # -- writing -------------------------------------------------------------------------------------------------
 
     def _encode(self, batch: Sequence[Persist]) -> bytes:
-        durable, seed = self._durable, self._seed
         parts: list[bytes] = []
+        offset, seed = self._end, self._seed
         for persist in batch:
             if persist.hard_state is not None:
-                parts.append(self._record(RecordType.HARD_STATE, encode_hard_state(persist.hard_state)))
+                parts.append(
+                    self._record(RecordType.HARD_STATE, encode_hard_state(persist.hard_state), offset)
+                )
+                offset += len(parts[-1])
             if persist.snapshot is not None:
-                parts.append(self._record(RecordType.RESET, encode_meta(persist.snapshot)))
+                parts.append(self._record(RecordType.RESET, encode_meta(persist.snapshot), offset))
+                offset += len(parts[-1])
             if persist.entries:
-                encode_entries(persist.entries, durable=durable, seed=seed, into=parts)
+                offset = encode_entries(
+                    persist.entries, offset=offset, durable=self._durable, seed=seed, into=parts
+                )
         return b"".join(parts)
 
     def _check_batch(self, batch: Sequence[Persist]) -> None:
@@ -225,8 +234,8 @@ class Wal:
             self._last_index, self._last_term = last.index, last.term
             self._segments[-1].index_max = last.index
 
-    def _record(self, type: RecordType, body: bytes) -> bytes:
-        return encode_record(type, body, durable=self._durable, seed=self._seed)
+    def _record(self, type: RecordType, body: bytes, offset: int) -> bytes:
+        return encode_record(type, body, offset=offset, durable=self._durable, seed=self._seed)
 
     def _append(self, data: bytes) -> None:
         """Write at the end; not yet durable."""
@@ -294,12 +303,13 @@ class Wal:
                 self._failed = True
                 raise
             self._durable = self._end
-        start = self._encode_start(sequence, previous.size if previous is not None else 0)
+        seed = int.from_bytes(os.urandom(4), "little")
+        start = self._encode_start(sequence, previous.size if previous is not None else 0, seed)
         path = self._directory / segment_name(sequence)
         file = self._create(path, start)
         if self._file is not None:
             self._file.close()
-        self._file = file
+        self._file, self._seed = file, seed
         self._segments.append(Segment(sequence, path, len(start)))
         self._end = self._durable = self._start_bytes = len(start)
         self._allocated = max(len(start), file.size())
@@ -329,20 +339,19 @@ class Wal:
             raise
         return file
 
-    def _encode_start(self, sequence: int, previous_bytes: int) -> bytes:
+    def _encode_start(self, sequence: int, previous_bytes: int, seed: int) -> bytes:
         """All that the log needs to know from the segments before."""
-        seed = sequence & 0xFFFFFFFF
         start = SegmentStart(sequence, previous_bytes, self._last_index, self._last_term)
-        parts = [
-            encode_file_header(LOG_MAGIC, seed=seed),
-            encode_record(RecordType.SEGMENT, encode_segment_start(start), durable=0, seed=seed),
-            encode_record(RecordType.HARD_STATE, encode_hard_state(self._hard_state), durable=0, seed=seed),
+        records = [
+            (RecordType.SEGMENT, encode_segment_start(start)),
+            (RecordType.HARD_STATE, encode_hard_state(self._hard_state)),
         ]
         if self._snapshot is not None:
-            parts.append(
-                encode_record(RecordType.SNAPSHOT, encode_meta(self._snapshot), durable=0, seed=seed)
-            )
-        return b"".join(parts)
+            records.append((RecordType.SNAPSHOT, encode_meta(self._snapshot)))
+        encoded = encode_file_header(LOG_MAGIC, seed=seed)
+        for type, body in records:
+            encoded += encode_record(type, body, offset=len(encoded), durable=0, seed=seed)
+        return encoded
 
     def _continue(self, contents: LogContents) -> None:
         """Go on in the last segment: cut what is torn, and make what was read durable.
@@ -352,6 +361,7 @@ class Wal:
         """
         last = contents.segments[-1]
         self._file = file = self._files.open(last.path)
+        self._seed = contents.seed
         if contents.cut_bytes:
             file.truncate(last.size)
         file.write(contents.tail_offset, contents.tail)
@@ -368,10 +378,6 @@ class Wal:
             self._failed = True
             raise
         del self._segments[0]
-
-    @property
-    def _seed(self) -> int:
-        return self._segments[-1].sequence & 0xFFFFFFFF
 
     def _check_usable(self) -> None:
         assert self._file is not None, "the log is closed"

@@ -76,6 +76,9 @@ class Oracle:
         self._insist(lambda: self.storage.mark_snapshot(meta))
         self._settle(self.allowed[-1])
 
+    def seal(self) -> None:
+        self._insist(self.storage.seal)
+
     def compact(self, index: int) -> None:
         self.storage.compact(index)
 

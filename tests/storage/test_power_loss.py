@@ -147,9 +147,9 @@ def forget_to_carry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments that do not repeat the hard state."""
     encode = Wal._encode_start
 
-    def patched(self: Wal, sequence: int, previous_bytes: int) -> bytes:
+    def patched(self: Wal, sequence: int, previous_bytes: int, seed: int) -> bytes:
         hard_state, self._hard_state = self._hard_state, HardState()
-        start = encode(self, sequence, previous_bytes)
+        start = encode(self, sequence, previous_bytes, seed)
         self._hard_state = hard_state
         return start
 

@@ -68,11 +68,11 @@ def leaders_snapshot(oracle: Oracle) -> None:
 def seal(oracle: Oracle) -> None:
     """Seals are not synced: the batch after one must not claim that they are."""
     oracle.write(write_of(1, 2, size=400))
-    oracle.storage.seal()
+    oracle.seal()
     oracle.write(write_of(3, 4, size=400))
-    oracle.storage.seal()
+    oracle.seal()
     oracle.write(write_of(5, 9, size=400))
-    oracle.storage.seal()
+    oracle.seal()
     oracle.write(write_of(10, 10, size=400))
 
 
@@ -81,7 +81,7 @@ def seal_at_a_sectors_end(oracle: Oracle) -> None:
     end = oracle.storage.log_bytes
     oracle.write(write_of(1, 1, size=1024 - end - 40 - 16))
     assert oracle.storage.log_bytes == 1024 - 16
-    oracle.storage.seal()
+    oracle.seal()
     oracle.write(write_of(2, 3, size=700))
 
 
@@ -131,7 +131,7 @@ def _write(oracle: Oracle, chance: random.Random) -> None:
 
 
 def _seal(oracle: Oracle, chance: random.Random) -> None:
-    oracle.storage.seal()
+    oracle.seal()
 
 
 def _snapshot(oracle: Oracle, chance: random.Random) -> None:
