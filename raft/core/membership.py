@@ -32,6 +32,14 @@ def decode_configuration(data: bytes) -> Configuration:
     )
 
 
+def is_readable(data: bytes) -> bool:
+    """Whether the bytes are a configuration with which a group can decide anything."""
+    try:
+        return bool(decode_configuration(data).voters)
+    except ValueError:
+        return False
+
+
 class ConfigurationHistory:
     """The configurations in the log, newest last, behind the one that the snapshot or the start gave."""
 

@@ -105,7 +105,7 @@ class RaftCore:
     def receive(self, message: Message, now_ms: int) -> None:
         """A peer's message arrived. Never raises for what a peer sent."""
         self._advance_clock(now_ms)
-        if message.to != self.id:
+        if message.to != self.id or message.sender == self.id:
             self.rejected_messages += 1
             return
         if not self._settle_term(message):

@@ -126,6 +126,9 @@ def _send_snapshot(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
 
 def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
     """Receiver's rules of AppendEntries (Figure 2). The term was checked and the sender is the leader."""
+    if not _is_well_formed(message):
+        raft.rejected_messages += 1
+        return
     log = raft.log
     previous, entries = message.prev_log_index, message.entries
     verified = previous + len(entries)
@@ -151,6 +154,22 @@ def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
     # Not min(leader_commit, last_index): entries behind `verified` may be a dead leader's (Figure 2, step 5).
     log.commit_to(min(message.leader_commit, max(verified, log.commit_index)))
     _reply(raft, message, success=True, match_index=verified)
+
+
+def _is_well_formed(message: AppendEntries) -> bool:
+    """Whether the entries follow the previous one without a gap, in terms that a leader's log can hold, and every
+    configuration can be read: checked before any of it is taken."""
+    index, term = message.prev_log_index, message.prev_log_term
+    if index < 0:
+        return False
+    for entry in message.entries:
+        index += 1
+        if entry.index != index or entry.term < term:
+            return False
+        term = entry.term
+        if entry.kind is EntryKind.CONFIGURATION and not membership.is_readable(entry.data):
+            return False
+    return term <= message.term
 
 
 def _refuse(raft: RaftCore, message: AppendEntries) -> None:
@@ -235,7 +254,10 @@ def _recover_from_loss(raft: RaftCore, peer: NodeId, progress: Progress) -> None
 def on_install_snapshot_reply(raft: RaftCore, peer: NodeId, sequence: int, match_index: int) -> None:
     """Leader: the follower holds a snapshot up to `match_index` durably."""
     progress = raft.progress.get(peer)
-    if progress is None or match_index > raft.log.last_index:
+    if progress is None:
+        return
+    if match_index > raft.log.last_index:
+        raft.rejected_messages += 1
         return
     progress.on_answer(sequence)
     reads.on_answer(raft)

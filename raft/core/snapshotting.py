@@ -41,6 +41,10 @@ def would_install(raft: RaftCore, message: InstallSnapshot) -> bool:
 def on_install_snapshot(raft: RaftCore, message: InstallSnapshot) -> None:
     """Receiver's rules (paper Figure 13). The term was checked and the sender is the leader."""
     snapshot, log = message.snapshot, raft.log
+    if not snapshot.configuration.voters:
+        # Whoever installed it could never take part in an election again, and would hand it on.
+        raft.rejected_messages += 1
+        return
     if snapshot.index <= log.commit_index:
         # Never install something older (NuRaft#407); what is committed here is as good as the snapshot.
         _reply(raft, message, log.commit_index)

@@ -333,5 +333,3 @@ def heartbeat(leader: Replica) -> list[AppendEntries]:
     leader.sent()
     leader.pass_ms(max(0, leader.core.next_deadline_ms() - leader.now_ms))
     return leader.sent(AppendEntries)
-
-
