@@ -138,7 +138,7 @@ class DockerBackend:
 
     def processes(self) -> dict[str, NodeProcess]:
         containers = self._containers()
-        return {node.id: _container_process(containers.get(node.id)) for node in self.topology.nodes}
+        return {node.id: container_process(containers.get(node.id)) for node in self.topology.nodes}
 
     def start(self, node: Node) -> None:
         call_docker("start", self._container_id(node))
@@ -146,7 +146,7 @@ class DockerBackend:
     def stop(self, node: Node) -> bool:
         container_id = self._container_id(node)
         call_docker("stop", "--time", str(int(STOP_GRACE_SECONDS)), container_id)
-        return _container_process(self._containers().get(node.id)).state == "stopped"
+        return container_process(self._containers().get(node.id)).state == "stopped"
 
     def kill(self, node: Node) -> None:
         call_docker("kill", self._container_id(node))
@@ -162,7 +162,8 @@ class DockerBackend:
         )
 
 
-def _container_process(container: dict[str, Any] | None) -> NodeProcess:
+def container_process(container: dict[str, Any] | None) -> NodeProcess:
+    """How a node's process stands, from what `docker inspect` says of its container; None where it has none."""
     if container is None:
         return NodeProcess(None, "stopped")
     state = container["State"]

@@ -8,11 +8,14 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from services.cluster.engine import NoEngine
+from services.cluster.backend import NodeProcess
+from services.cluster.containers import DockerBackend, ImageNotBuilt, container_process
+from services.cluster.engine import Engine, NoEngine
 from services.cluster.errors import ClusterError, InTheWay, NoCluster, UsageError
 from services.cluster.home import Record
 from services.cluster.lifecycle import Request, Surroundings, choose_mode, down, summary, up
@@ -369,3 +372,56 @@ def test_local_mode_is_chosen_where_no_engine_answers(
 
     assert chosen == "local"
     assert "Mode: local, because this is a test." in capsys.readouterr().out
+
+
+@pytest.fixture
+def image_cannot_be_built(surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    """An engine answers, but the base image is out of reach."""
+
+    def prepare(self: DockerBackend) -> None:
+        raise ImageNotBuilt("The image could not be built.")
+
+    monkeypatch.setattr(DockerBackend, "prepare", prepare)
+    return replace(surroundings, detect=lambda: Engine("20.10", ("docker-compose",)))
+
+
+def test_an_image_that_cannot_be_built_leads_to_local_mode(
+    image_cannot_be_built: Surroundings, request_combined: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first command of the README works on a machine with an engine and no way to the image."""
+    up(image_cannot_be_built, replace(request_combined, mode=None))
+
+    assert image_cannot_be_built.home.record() == Record("local", "combined", request_combined.port_offset)
+    assert "Mode: local after all" in capsys.readouterr().out
+
+
+def test_docker_mode_that_was_asked_for_is_not_exchanged(
+    image_cannot_be_built: Surroundings, request_combined: Request
+) -> None:
+    """Who says docker means it."""
+    with pytest.raises(ImageNotBuilt):
+        up(image_cannot_be_built, replace(request_combined, mode="docker"))
+
+    assert image_cannot_be_built.home.record() is None
+
+
+@pytest.mark.parametrize(
+    ("running", "status", "exit_code", "expected"),
+    [
+        (True, "running", 0, "running"),
+        (False, "created", 0, "stopped"),
+        (False, "exited", 0, "stopped"),
+        (False, "exited", 143, "stopped"),
+        (False, "exited", 137, "dead"),
+        (False, "exited", 1, "dead"),
+    ],
+)
+def test_a_containers_state_tells_stopped_from_dead(
+    running: bool, status: str, exit_code: int, expected: str
+) -> None:
+    """137 is SIGKILL, from whomever; 143 and 0 are what a request to stop leaves behind."""
+    state = {"Running": running, "Status": status, "ExitCode": exit_code, "Pid": 4711 if running else 0}
+
+    process = container_process({"State": state})
+
+    assert process == NodeProcess(4711 if running else None, expected)
