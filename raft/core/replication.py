@@ -263,6 +263,8 @@ def on_install_snapshot_reply(raft: RaftCore, peer: NodeId, sequence: int, match
     reads.on_answer(raft)
     if progress.on_match(match_index):
         maybe_commit(raft)
+        # A snapshot may reach to the end of the log: no append follows that could tell the successor.
+        transfer.maybe_finish(raft, peer)
 
 
 def maybe_commit(raft: RaftCore) -> bool:
