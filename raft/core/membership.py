@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from raft.core import reads
 from raft.core.errors import ConfigurationRefused, NotLeading
 from raft.core.progress import Progress
 from raft.core.types import NOBODY, Configuration, Entry, EntryKind, Index, NodeId, Role
@@ -131,6 +132,8 @@ def on_entries_appended(raft: RaftCore, entries: Sequence[Entry]) -> None:
         if peer != raft.id and peer not in raft.progress:
             raft.progress[peer] = Progress(next_index=raft.log.last_index + 1, now_ms=raft.now_ms)
     raft.progress = {peer: raft.progress[peer] for peer in members if peer != raft.id}
+    # Those who have answered may be a quorum now; where nobody else is left, no answer will come to notice it.
+    reads.on_answer(raft)
 
 
 def on_committed(raft: RaftCore) -> None:
