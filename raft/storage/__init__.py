@@ -10,7 +10,7 @@ from raft.storage.errors import (
     StorageError,
     UnknownFormat,
 )
-from raft.storage.snapshots import SnapshotReader
+from raft.storage.snapshot_file import SnapshotReader
 from raft.storage.storage import Recovered, Storage, StorageStatistics, open_storage
 
 __all__ = [

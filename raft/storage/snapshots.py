@@ -1,8 +1,7 @@
-"""Snapshot files: written in chunks, complete or absent, the last two kept.
+"""Which snapshot files there are: complete or absent, the last two kept, a leader's gathered beside them.
 
-A file is the header, a SNAPSHOT record that says what it stands for, numbered CHUNK records, and END. It is
-written under a temporary name, synced, renamed, and the directory synced: a name ending in `.snapshot` is whole
-unless the disk damaged it later. A snapshot counts only once the log names it; files that no log names are
+A file is written under a temporary name, synced, renamed, and the directory synced: a name ending in `.snapshot` is
+whole unless the disk damaged it later. A snapshot counts only once the log names it; files that no log names are
 removed when the directory is opened.
 
 A leader's snapshot travels as the bytes of its file. What has come stays on disk under the snapshot's id, so that a
@@ -12,32 +11,19 @@ broken transfer goes on where it stopped, after a restart too, and chunks of two
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from raft.core.types import Index, SnapshotMeta
+from raft.core.types import Index, SnapshotMeta, Term
 from raft.storage.errors import CorruptSnapshot, DiskFull, RejectedChunk
 from raft.storage.files import DISK_FULL_ERRNOS, File, Files
-from raft.storage.record import (
-    FILE_HEADER_BYTES,
-    RECORD_BYTES_MIN,
-    SNAPSHOT_MAGIC,
-    MalformedBody,
-    Record,
-    RecordType,
-    SnapshotEnd,
-    decode_chunk,
-    decode_end,
-    decode_file_header,
-    decode_meta,
-    encode_chunk,
-    encode_end,
-    encode_file_header,
-    encode_meta,
-    encode_record,
-    read_record,
-    record_length,
+from raft.storage.segment import TEMPORARY_SUFFIX
+from raft.storage.snapshot_file import (
+    SnapshotReader,
+    inspect,
+    intact_bytes,
+    read_snapshot,
+    write_snapshot,
 )
 
 SNAPSHOT_SUFFIX = ".snapshot"
@@ -45,14 +31,9 @@ SNAPSHOT_SUFFIX = ".snapshot"
 PART_SUFFIX = ".part"
 #: A snapshot that an older one had to stand in for; kept to be looked at, never read.
 DAMAGED_SUFFIX = ".damaged"
-TEMPORARY_SUFFIX = ".tmp"
 
 #: How many snapshots stay on disk: the newest, and one that may stand in for it.
 SNAPSHOTS_KEPT = 2
-#: Records are gathered into writes of about this size, and read in pieces of it.
-BLOCK_BYTES = 256 * 1024
-#: After this many bytes a snapshot being written is synced, so that its last sync does not hold up the log's.
-SYNC_BYTES = 8 * 1024 * 1024
 
 _NAME = re.compile(r"(\d{20})-(\d{20})\.snapshot")
 _ID = re.compile(r"[0-9a-f]{1,16}-[0-9a-f]{1,16}-[0-9a-f]{1,16}-[0-9a-f]{8}")
@@ -62,120 +43,9 @@ def snapshot_name(meta: SnapshotMeta) -> str:
     return f"{meta.index:020d}-{meta.term:020d}{SNAPSHOT_SUFFIX}"
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotInfo:
-    """What a snapshot file holds, after all of it was checked."""
-
-    path: Path
-    meta: SnapshotMeta
-    end: SnapshotEnd
-    #: Size of the file, bytes.
-    size: int
-
-    @property
-    def id(self) -> str:
-        """Names these very bytes: place in the log, size and checksum of the content."""
-        return f"{self.meta.index:x}-{self.meta.term:x}-{self.size:x}-{self.end.checksum:08x}"
-
-
-class SnapshotReader:
-    """An open snapshot file, for sending it. Stays readable after the file was removed."""
-
-    def __init__(self, file: File, info: SnapshotInfo) -> None:
-        self._file = file
-        self.id = info.id
-        self.meta = info.meta
-        #: Bytes of the file.
-        self.size = info.size
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset`; empty at the end."""
-        return self._file.read(offset, size)
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def read_chunks(file: File, path: Path) -> Iterator[SnapshotMeta | bytes | SnapshotEnd]:
-    """Read and check a snapshot file in order: its meta first, then each chunk, then its end.
-
-    Raises:
-        CorruptSnapshot: something does not read back as it was written.
-        UnknownFormat: a newer version wrote it.
-    """
-    seed = decode_file_header(file.read(0, FILE_HEADER_BYTES), SNAPSHOT_MAGIC, str(path))
-    if seed is None:
-        raise CorruptSnapshot(str(path), 0, "not a snapshot file")
-    number = size = checksum = 0
-    meta = None
-    record = None
-    try:
-        for record in _file_records(file, path, seed):
-            if meta is None:
-                _expect(record, RecordType.SNAPSHOT)
-                meta = decode_meta(record.body)
-                yield meta
-            elif record.type == RecordType.END:
-                end = decode_end(record.body)
-                if end != (number, size, checksum) or record.end != file.size():
-                    raise MalformedBody("the end does not fit what comes before or after it")
-                yield end
-                return
-            else:
-                _expect(record, RecordType.CHUNK)
-                found, data = decode_chunk(record.body)
-                if found != number:
-                    raise MalformedBody(f"chunk {found} where {number} should be")
-                number, size, checksum = number + 1, size + len(data), crc32(data, checksum)
-                yield data
-    except MalformedBody as error:
-        raise CorruptSnapshot(str(path), record.offset if record else 0, str(error)) from None
-
-
-def inspect(files: Files, path: Path) -> SnapshotInfo:
-    """Check a whole snapshot file and say what it holds.
-
-    Raises:
-        CorruptSnapshot: it is damaged.
-        UnknownFormat: a newer version wrote it.
-        OSError: it is not there, or cannot be read.
-    """
-    file = files.open_readonly(path)
-    try:
-        meta = end = None
-        for part in read_chunks(file, path):
-            if isinstance(part, SnapshotMeta):
-                meta = part
-            elif isinstance(part, SnapshotEnd):
-                end = part
-        assert meta is not None and end is not None
-        return SnapshotInfo(path, meta, end, file.size())
-    finally:
-        file.close()
-
-
-def _expect(record: Record, type: RecordType) -> None:
-    if record.type != type:
-        raise MalformedBody(f"a record of type {record.type} where a {type.name} should be")
-
-
-def _file_records(file: File, path: Path, seed: int) -> Iterator[Record]:
-    """The records of a file, read in blocks. Ends only by an error: what comes after the END record is the
-    caller's business."""
-    position, start, block = FILE_HEADER_BYTES, 0, b""
-    size = file.size()
-    while True:
-        at = position - start
-        if at + RECORD_BYTES_MIN > len(block):
-            start, block, at = position, file.read(position, BLOCK_BYTES), 0
-        length = record_length(block, at)
-        if length > len(block) - at and position + length <= size:
-            start, block, at = position, file.read(position, max(length, BLOCK_BYTES)), 0
-        record = read_record(block, at, seed, base=start) if length else None
-        if record is None:
-            raise CorruptSnapshot(str(path), position, "a record is damaged or missing")
-        yield record
-        position = record.end
+def _size_of(snapshot_id: str) -> int:
+    """Bytes of the file that an id names."""
+    return int(snapshot_id.split("-")[2], 16)
 
 
 class Snapshots:
@@ -190,7 +60,7 @@ class Snapshots:
         self._part: File | None = None
         self._part_bytes = 0
 
-    def metas(self) -> list[tuple[Index, int]]:
+    def metas(self) -> list[tuple[Index, Term]]:
         """Index and term of every complete snapshot, rising."""
         matches = map(_NAME.fullmatch, self._files.names(self._directory))
         return sorted((int(match[1]), int(match[2])) for match in matches if match)
@@ -210,7 +80,7 @@ class Snapshots:
         file = None
         try:
             file = self._files.create(temporary)
-            _write_snapshot(file, meta, chunks)
+            write_snapshot(file, meta, chunks)
             file.sync()
         except BaseException as error:
             if file is not None:
@@ -226,11 +96,11 @@ class Snapshots:
         self._publish(temporary, path)
 
     def load(self, meta: SnapshotMeta) -> Iterator[bytes]:
-        """The chunks of a snapshot. Raises as `read_chunks`, possibly after some chunks."""
+        """The chunks of a snapshot. Raises as `read_snapshot`, possibly after some chunks."""
         path = self.path(meta)
         file = self._files.open_readonly(path)
         try:
-            for part in read_chunks(file, path):
+            for part in read_snapshot(file, path):
                 if isinstance(part, bytes):
                     yield part
         finally:
@@ -361,7 +231,7 @@ class Snapshots:
         """Go on with a transfer from before a restart: with the part of it that reads back."""
         self.close()
         self._part, self._part_id = self._files.open(path), snapshot_id
-        self._part_bytes = _intact_bytes(self._part, path)
+        self._part_bytes = intact_bytes(self._part, path)
         self._part.truncate(self._part_bytes)
 
     def _drop_part(self) -> None:
@@ -369,57 +239,3 @@ class Snapshots:
         self.close()
         if part_id:
             self._files.remove(self._part_path(part_id))
-
-
-def _size_of(snapshot_id: str) -> int:
-    return int(snapshot_id.split("-")[2], 16)
-
-
-def _intact_bytes(file: File, path: Path) -> int:
-    """Length of the prefix of a snapshot file whose records are intact."""
-    seed = decode_file_header(file.read(0, FILE_HEADER_BYTES), SNAPSHOT_MAGIC, str(path))
-    if seed is None:
-        return 0
-    position = FILE_HEADER_BYTES
-    with contextlib.suppress(CorruptSnapshot):
-        for record in _file_records(file, path, seed):
-            position = record.end
-    return position
-
-
-def _write_snapshot(file: File, meta: SnapshotMeta, chunks: Iterable[bytes]) -> None:
-    """Everything that a snapshot file holds; the caller syncs the end of it."""
-    body = encode_meta(meta)
-    writer = _Writer(file, seed=crc32(body))
-    writer.add(RecordType.SNAPSHOT, body)
-    number = size = checksum = 0
-    for chunk in chunks:
-        writer.add(RecordType.CHUNK, encode_chunk(number, chunk))
-        number, size, checksum = number + 1, size + len(chunk), crc32(chunk, checksum)
-    writer.add(RecordType.END, encode_end(SnapshotEnd(number, size, checksum)))
-    writer.flush()
-
-
-class _Writer:
-    """Gathers records into blocks, and syncs now and then."""
-
-    def __init__(self, file: File, *, seed: int) -> None:
-        self._file = file
-        self._seed = seed
-        self._pending = [encode_file_header(SNAPSHOT_MAGIC, seed=seed)]
-        #: Offsets in the file: of what is pending, of the next record, and of what is not synced.
-        self._start, self._end, self._synced = 0, FILE_HEADER_BYTES, 0
-
-    def add(self, type: RecordType, body: bytes) -> None:
-        record = encode_record(type, body, offset=self._end, durable=0, seed=self._seed)
-        self._pending.append(record)
-        self._end += len(record)
-        if self._end - self._start >= BLOCK_BYTES:
-            self.flush()
-        if self._start - self._synced >= SYNC_BYTES:
-            self._file.sync()
-            self._synced = self._start
-
-    def flush(self) -> None:
-        self._file.write(self._start, b"".join(self._pending))
-        self._start, self._pending = self._end, []

@@ -13,7 +13,8 @@ from raft.core.types import Entry, HardState, Index, SnapshotMeta
 from raft.storage.errors import CorruptLog, CorruptSnapshot
 from raft.storage.files import Files, Lock, RealFiles
 from raft.storage.recovery import LogContents, read_log, segment_sequences
-from raft.storage.snapshots import SNAPSHOT_SUFFIX, SnapshotReader, Snapshots, inspect
+from raft.storage.snapshot_file import SnapshotReader, inspect
+from raft.storage.snapshots import SNAPSHOT_SUFFIX, Snapshots
 from raft.storage.wal import Wal
 
 LOCK_NAME = "LOCK"
@@ -79,7 +80,7 @@ def _recover(files: Files, directory: Path, segment_bytes: int, lock: Lock) -> t
         raise CorruptLog(str(directory), 0, "there are snapshots but no log")
     contents = read_log(files, directory)
     meta, damaged = _choose_snapshot(files, directory, contents)
-    wal = Wal.open(files, directory, contents, segment_bytes=segment_bytes)
+    wal = Wal(files, directory, contents, segment_bytes=segment_bytes)
     snapshots = Snapshots(files, directory)
     try:
         snapshots.remove_unnamed(contents.snapshot)

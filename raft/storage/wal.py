@@ -11,14 +11,15 @@ The format is drawn in `record.py`; what recovery cuts and what it refuses is in
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from raft.core.ready import Persist
 from raft.core.types import HardState, Index, SnapshotMeta, Term
 from raft.storage.errors import DiskFull
-from raft.storage.files import DISK_FULL_ERRNOS, File, Files
+from raft.storage.files import Files
 from raft.storage.record import (
     FILE_BYTES_MAX,
     LOG_MAGIC,
@@ -32,11 +33,9 @@ from raft.storage.record import (
     encode_segment_start,
 )
 from raft.storage.recovery import LogContents, Segment, clamp_index_max, segment_name
+from raft.storage.segment import SegmentWriter
 
-#: Space is reserved in pieces of this size ahead of the writing position: a sync inside it writes no metadata.
-PREALLOCATE_BYTES = 4 * 1024 * 1024
-#: Ends the name of a file that is not complete; recovery removes it.
-TEMPORARY_SUFFIX = ".tmp"
+SEGMENT_BYTES_MIN = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,35 +52,7 @@ class WalStatistics:
 class Wal:
     """The log of one data directory. Not thread-safe: one thread at a time calls it."""
 
-    def __init__(self, files: Files, directory: Path, segment_bytes: int) -> None:
-        """Use `Wal.open`."""
-        assert 4096 <= segment_bytes <= FILE_BYTES_MAX // 2, f"segments of {segment_bytes} bytes"
-        self._files = files
-        self._directory = directory
-        self._segment_bytes = segment_bytes
-        #: Oldest first; the last one is being written.
-        self._segments: list[Segment] = []
-        self._file: File | None = None
-        #: Of the checksums in the last segment.
-        self._seed = 0
-        #: Size of the last segment's file; from `_end` on it reads as zeroes.
-        self._allocated = 0
-        #: Where the next record goes in the last segment.
-        self._end = 0
-        #: Everything in the last segment before this offset is known to be durable.
-        self._durable = 0
-        #: Bytes of the last segment that every new one begins with; it is not worth rotating before there is more.
-        self._start_bytes = 0
-        self._sealed = True
-        self._failed = False
-        self._entry_bytes = 0
-        self._hard_state = HardState()
-        self._snapshot: SnapshotMeta | None = None
-        self._last_index: Index = 0
-        self._last_term: Term = 0
-
-    @classmethod
-    def open(cls, files: Files, directory: Path, contents: LogContents, *, segment_bytes: int) -> "Wal":
+    def __init__(self, files: Files, directory: Path, contents: LogContents, *, segment_bytes: int) -> None:
         """Go on with a log that `read_log` gave, or start one where there is none. Afterwards what was read is
         durable, and a torn end is cut.
 
@@ -89,18 +60,31 @@ class Wal:
             DiskFull: no room for the first segment.
             OSError: the disk does not do as asked.
         """
-        wal = cls(files, directory, segment_bytes)
+        assert SEGMENT_BYTES_MIN <= segment_bytes <= FILE_BYTES_MAX // 2, f"segments of {segment_bytes} bytes"
+        self._files = files
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        #: Oldest first; the last one is being written.
+        self._segments: list[Segment] = contents.segments
+        #: Of the last segment; None when the log is closed.
+        self._writer: SegmentWriter | None = None
+        #: What the last segment began with; it is not worth rotating before there is more.
+        self._start_bytes = 0
+        #: The last record is a seal, or a segment's start, which needs none.
+        self._sealed = False
+        #: An error was met: nothing may be written any more.
+        self._failed = False
+        self._entry_bytes = contents.entry_bytes
+        self._hard_state: HardState = contents.hard_state
+        self._snapshot: SnapshotMeta | None = contents.snapshot
+        self._last_index: Index = contents.last_index
+        self._last_term: Term = contents.last_term
         # A name may have been read that is not durable yet: nothing may build on it before this.
         files.sync_directory(directory)
-        wal._hard_state, wal._snapshot = contents.hard_state, contents.snapshot
-        wal._last_index, wal._last_term = contents.last_index, contents.last_term
-        wal._entry_bytes = contents.entry_bytes
-        wal._segments = contents.segments
         if contents.segments:
-            wal._continue(contents)
+            self._continue(contents)
         else:
-            wal._start_segment()
-        return wal
+            self._start_segment()
 
     def write(self, batch: Sequence[Persist]) -> int:
         """Append all of it and return when it is durable: how many bytes that took. Where there is nothing to
@@ -110,16 +94,17 @@ class Wal:
             DiskFull: nothing of it was written; the same batch may be tried again.
             OSError: the log must not be used any more.
         """
-        self._check_usable()
+        writer = self._usable()
         self._check_batch(batch)
-        data = self._encode(batch)
+        data = self._encode(batch, writer)
         if not data:
             return 0
-        if self._end + len(data) > self._segment_bytes and self._end > self._start_bytes:
-            self._start_segment()
-            data = self._encode(batch)
-        self._append(data)
-        self._sync()
+        with self._spoilt_by_error():
+            if writer.end + len(data) > self._segment_bytes and writer.end > self._start_bytes:
+                writer = self._start_segment()
+                data = self._encode(batch, writer)
+            self._append(writer, data)
+            writer.sync()
         self._entry_bytes += len(data)
         for persist in batch:
             self._note(persist)
@@ -131,10 +116,11 @@ class Wal:
 
         Raises: as `write`.
         """
-        self._check_usable()
+        writer = self._usable()
         assert meta.index <= self._last_index, f"snapshot at {meta.index}, log ends at {self._last_index}"
-        self._append(self._record(RecordType.SNAPSHOT, encode_meta(meta), self._end))
-        self._sync()
+        with self._spoilt_by_error():
+            self._append(writer, writer.record(RecordType.SNAPSHOT, encode_meta(meta)))
+            writer.sync()
         self._snapshot = meta
         self._entry_bytes = 0
 
@@ -144,35 +130,42 @@ class Wal:
         Raises:
             OSError: the log must not be used any more.
         """
-        self._check_usable()
+        self._usable()
         covered = self._snapshot.index if self._snapshot is not None else 0
         assert index <= covered, f"compact to {index} with a snapshot at {covered}"
         while len(self._segments) > 1 and self._segments[0].index_max <= index:
             # The oldest first, and each durably: after a power loss the rest must be without a gap.
-            self._drop_oldest()
+            with self._spoilt_by_error():
+                self._files.remove(self._segments[0].path)
+                self._files.sync_directory(self._directory)
+            del self._segments[0]
 
     def seal(self) -> None:
         """Write down that everything before is durable, so that damage to the last batch is recognised as such.
-        Not durable itself; without it nothing is lost. Cheap: for when the disk is idle."""
-        self._check_usable()
+        Not durable itself; without it nothing is lost. Cheap: for when the disk is idle.
+
+        Raises: as `write`.
+        """
+        writer = self._usable()
         if not self._sealed:
-            self._append(self._record(RecordType.SEAL, b"", self._end))
+            with self._spoilt_by_error():
+                self._append(writer, writer.record(RecordType.SEAL, b""))
             self._sealed = True
 
     def close(self, *, seal: bool = True) -> None:
         """Seal the log if it is sound and that is wanted, and close it."""
-        if self._file is None:
+        writer = self._writer
+        if writer is None:
             return
         try:
             if seal and not self._failed:
                 self.seal()
-                self._sync()
+                writer.sync()
         except DiskFull:
             pass  # the seal is a courtesy
         finally:
-            self._failed = True
-            self._file.close()
-            self._file = None
+            self._writer = None
+            writer.close()
 
     def statistics(self) -> WalStatistics:
         log_bytes = sum(segment.size for segment in self._segments)
@@ -183,23 +176,23 @@ class Wal:
         """The newest snapshot that the log names."""
         return self._snapshot
 
-    # -- writing -------------------------------------------------------------------------------------------------
+    # -- batches -------------------------------------------------------------------------------------------------
 
-    def _encode(self, batch: Sequence[Persist]) -> bytes:
+    def _encode(self, batch: Sequence[Persist], writer: SegmentWriter) -> bytes:
         parts: list[bytes] = []
-        offset, seed = self._end, self._seed
+        offset = writer.end
         for persist in batch:
             if persist.hard_state is not None:
                 parts.append(
-                    self._record(RecordType.HARD_STATE, encode_hard_state(persist.hard_state), offset)
+                    writer.record(RecordType.HARD_STATE, encode_hard_state(persist.hard_state), offset)
                 )
                 offset += len(parts[-1])
             if persist.snapshot is not None:
-                parts.append(self._record(RecordType.RESET, encode_meta(persist.snapshot), offset))
+                parts.append(writer.record(RecordType.RESET, encode_meta(persist.snapshot), offset))
                 offset += len(parts[-1])
             if persist.entries:
                 offset = encode_entries(
-                    persist.entries, offset=offset, durable=self._durable, seed=seed, into=parts
+                    persist.entries, offset=offset, durable=writer.durable, seed=writer.seed, into=parts
                 )
         return b"".join(parts)
 
@@ -234,110 +227,30 @@ class Wal:
             self._last_index, self._last_term = last.index, last.term
             self._segments[-1].index_max = last.index
 
-    def _record(self, type: RecordType, body: bytes, offset: int) -> bytes:
-        return encode_record(type, body, offset=offset, durable=self._durable, seed=self._seed)
-
-    def _append(self, data: bytes) -> None:
-        """Write at the end; not yet durable."""
-        assert self._file is not None
-        end = self._end + len(data)
-        assert end <= FILE_BYTES_MAX, f"a batch of {len(data)} bytes"
-        if end > self._allocated:
-            self._reserve(end)
-        try:
-            self._file.write(self._end, data)
-        except OSError as error:
-            self._failed = True
-            if error.errno not in DISK_FULL_ERRNOS:
-                raise
-            # Part of it may have been written. Were it to stay, a shorter batch written over it would leave
-            # intact records behind its own end.
-            self._file.truncate(self._end)
-            self._allocated = self._end
-            self._failed = False
-            raise DiskFull(str(error)) from error
-        self._end = end
-        self._segments[-1].size = end
+    def _append(self, writer: SegmentWriter, data: bytes) -> None:
+        writer.append(data)
+        self._segments[-1].size = writer.end
         self._sealed = False
-
-    def _sync(self) -> None:
-        assert self._file is not None
-        try:
-            self._file.sync()
-        except OSError:
-            # What the disk holds is unknown from here on, and a second try may "succeed" (Rebello et al., ATC'20).
-            self._failed = True
-            raise
-        self._durable = self._end
-
-    def _reserve(self, end: int) -> None:
-        """Have space up to `end`, and some more where there is room."""
-        assert self._file is not None
-        ahead = min(PREALLOCATE_BYTES, self._segment_bytes)
-        for size in (end - end % ahead + ahead, end):
-            try:
-                self._file.preallocate(size)
-            except OSError as error:
-                if error.errno not in DISK_FULL_ERRNOS:
-                    self._failed = True
-                    raise
-                if size == end:
-                    raise DiskFull(str(error)) from error
-            else:
-                self._allocated = max(self._allocated, size)
-                return
 
     # -- segments ------------------------------------------------------------------------------------------------
 
-    def _start_segment(self) -> None:
+    def _start_segment(self) -> SegmentWriter:
         """Create the next segment and write there from now on. On `DiskFull` the current one stays in use."""
         previous = self._segments[-1] if self._segments else None
         sequence = previous.sequence + 1 if previous is not None else 1
-        if self._file is not None:
-            # Give back what was reserved and not used, and make sure that a seal is durable.
-            try:
-                self._file.truncate(self._end)
-                self._allocated = self._end
-                self._file.sync()
-            except OSError:
-                self._failed = True
-                raise
-            self._durable = self._end
+        if self._writer is not None:
+            self._writer.trim()  # and with it a seal is durable: the next segment counts it
         seed = int.from_bytes(os.urandom(4), "little")
         start = self._encode_start(sequence, previous.size if previous is not None else 0, seed)
         path = self._directory / segment_name(sequence)
-        file = self._create(path, start)
-        if self._file is not None:
-            self._file.close()
-        self._file, self._seed = file, seed
+        writer = SegmentWriter.create(self._files, path, start, seed=seed, ahead_bytes=self._segment_bytes)
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = writer
         self._segments.append(Segment(sequence, path, len(start)))
-        self._end = self._durable = self._start_bytes = len(start)
-        self._allocated = max(len(start), file.size())
+        self._start_bytes = len(start)
         self._sealed = True
-
-    def _create(self, path: Path, start: bytes) -> File:
-        """A segment under its name with its first records durable, or nothing."""
-        temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-        file = None
-        try:
-            try:
-                file = self._files.create(temporary)
-                file.preallocate(len(start))
-                file.write(0, start)
-            except OSError as error:
-                if error.errno not in DISK_FULL_ERRNOS:
-                    raise
-                if file is not None:
-                    file.close()
-                    self._files.remove(temporary)
-                raise DiskFull(str(error)) from error
-            file.sync()
-            self._files.rename(temporary, path)
-            self._files.sync_directory(self._directory)
-        except OSError:
-            self._failed = True
-            raise
-        return file
+        return writer
 
     def _encode_start(self, sequence: int, previous_bytes: int, seed: int) -> bytes:
         """All that the log needs to know from the segments before."""
@@ -357,29 +270,29 @@ class Wal:
         """Go on in the last segment: cut what is torn, and make what was read durable.
 
         After a failed sync the kernel may hold pages that read well and are marked clean, but are not on the
-        disk (known as "fsyncgate"). Only the last batch can be such: it is written again.
+        disk (Rebello et al., ATC'20). Only the last batch can be such: it is written again.
         """
         last = contents.segments[-1]
-        self._file = file = self._files.open(last.path)
-        self._seed = contents.seed
+        file = self._files.open(last.path)
         if contents.cut_bytes:
             file.truncate(last.size)
         file.write(contents.tail_offset, contents.tail)
         file.sync()
-        self._allocated = file.size()
-        self._end = self._durable = last.size
-        self._sealed = False
+        self._writer = SegmentWriter(file, seed=contents.seed, end=last.size, ahead_bytes=self._segment_bytes)
 
-    def _drop_oldest(self) -> None:
+    # -- errors --------------------------------------------------------------------------------------------------
+
+    def _usable(self) -> SegmentWriter:
+        assert self._writer is not None, "the log is closed"
+        if self._failed:
+            raise OSError("the log failed before; nothing may be written after that")
+        return self._writer
+
+    @contextmanager
+    def _spoilt_by_error(self) -> Iterator[None]:
+        """After an `OSError` nobody knows what the disk holds; after `DiskFull` it holds what it held."""
         try:
-            self._files.remove(self._segments[0].path)
-            self._files.sync_directory(self._directory)
+            yield
         except OSError:
             self._failed = True
             raise
-        del self._segments[0]
-
-    def _check_usable(self) -> None:
-        assert self._file is not None, "the log is closed"
-        if self._failed:
-            raise OSError("the log failed before; nothing may be written after that")

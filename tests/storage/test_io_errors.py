@@ -6,8 +6,10 @@ import pytest
 
 from raft.core.ready import Persist
 from raft.core.types import HardState
-from raft.storage import Storage, open_storage, snapshots
+from raft.storage import Storage, open_storage, snapshot_file
 from raft.storage.memory import MEMORY_DIRECTORY
+from raft.storage.recovery import LogContents
+from raft.storage.segment import SegmentWriter
 from raft.storage.wal import Wal
 from tests.storage.builders import SEGMENT_BYTES, indexes, meta, write_of
 from tests.storage.oracle import Oracle, check_recovered
@@ -45,8 +47,8 @@ def opened(files: PowerLossFiles) -> tuple[Storage, object]:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that even small snapshots take several writes, with a sync between them."""
-    monkeypatch.setattr(snapshots, "BLOCK_BYTES", 1024)
-    monkeypatch.setattr(snapshots, "SYNC_BYTES", 1500)
+    monkeypatch.setattr(snapshot_file, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(snapshot_file, "SYNC_BYTES", 1500)
 
 
 @pytest.mark.parametrize("work", EVERY_WORK, ids=lambda work: work.__name__)
@@ -85,10 +87,10 @@ def test_without_writing_the_tail_again_a_restart_trusts_what_is_not_there(
 ) -> None:
     """Proof that the test above bites: known bug 55."""
 
-    def trusting(self: Wal, contents) -> None:
+    def trusting(self: Wal, contents: LogContents) -> None:
         last = contents.segments[-1]
-        self._file = self._files.open(last.path)
-        self._end = self._durable = self._allocated = last.size
+        file = self._files.open(last.path)
+        self._writer = SegmentWriter(file, seed=contents.seed, end=last.size, ahead_bytes=SEGMENT_BYTES)
 
     monkeypatch.setattr(Wal, "_continue", trusting)
 

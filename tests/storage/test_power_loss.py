@@ -13,9 +13,10 @@ import pytest
 
 from raft.core.ready import Persist
 from raft.core.types import HardState
-from raft.storage import CorruptStorage, Recovered, Storage, open_storage, snapshots
+from raft.storage import CorruptStorage, Recovered, Storage, open_storage, snapshot_file
 from raft.storage.memory import MEMORY_DIRECTORY
 from raft.storage.record import FILE_HEADER_BYTES
+from raft.storage.segment import SegmentWriter
 from raft.storage.wal import Wal
 from tests.storage.builders import SEGMENT_BYTES, write_of
 from tests.storage.oracle import Oracle, State, check_recovered
@@ -60,8 +61,8 @@ class Counts:
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that even small snapshots take several writes, with a sync between them."""
-    monkeypatch.setattr(snapshots, "BLOCK_BYTES", 1024)
-    monkeypatch.setattr(snapshots, "SYNC_BYTES", 1500)
+    monkeypatch.setattr(snapshot_file, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(snapshot_file, "SYNC_BYTES", 1500)
 
 
 @pytest.mark.parametrize("work", [*EVERY_WORK, *map(anything, SEEDS)], ids=lambda work: work.__name__)
@@ -122,13 +123,13 @@ def leave_tail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def claim_unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch after a seal that says that the seal is durable."""
-    append_ = Wal._append
+    append_ = SegmentWriter.append
 
-    def patched(self: Wal, data: bytes) -> None:
+    def patched(self: SegmentWriter, data: bytes) -> None:
         append_(self, data)
-        self._durable = self._end
+        self.durable = self.end
 
-    monkeypatch.setattr(Wal, "_append", patched)
+    monkeypatch.setattr(SegmentWriter, "append", patched)
 
 
 def name_snapshot_first(monkeypatch: pytest.MonkeyPatch) -> None:
