@@ -15,6 +15,7 @@ from raft.core import election, membership, messages, reads, replication, snapsh
 from raft.core.config import CoreConfig
 from raft.core.election import Election
 from raft.core.errors import NotLeading, TooMuchUncommitted, TransferInProgress
+from raft.core.leases import Leases, Release
 from raft.core.log import RaftLog
 from raft.core.membership import ConfigurationHistory
 from raft.core.messages import Message
@@ -78,6 +79,7 @@ class RaftCore:
         self.election = Election()
         self.transfer = Transfer()
         self.reads = ReadRounds()
+        self.leases = Leases()
         #: Leader: one per other member. Rebuilt in sorted order, so that every walk has one order.
         self.progress: dict[NodeId, Progress] = {}
         self.heartbeat_deadline_ms = 0
@@ -168,6 +170,20 @@ class RaftCore:
         """The driver has applied everything up to `index`."""
         assert self.applied_index <= index <= self.log.applied_index
         self.applied_index = index
+        if self.leases.wanted and self.state.role is Role.FOLLOWER and self.state.leader:
+            self.send(messages.Applied(self.id, self.state.leader, self.state.term, 0, index))
+
+    def publish_release(self, release: Release, wants: frozenset[NodeId]) -> None:
+        """Leader's driver: answers to entries up to `release[0]` may be given, but for those in `release[1]`, which
+        wait for the nodes in `wants` to apply them."""
+        self.leases.publish(release, wants)
+
+    def take_committed(self) -> tuple[Entry, ...]:
+        """The next committed entries to apply; for a driver that applies before it lets the messages of `take_ready`
+        go, so that they carry what the apply released."""
+        return self.log.take_committed(
+            entries_max=self.config.committed_entries_max, bytes_max=self.config.committed_bytes_max
+        )
 
     def snapshot_taken(self, snapshot: SnapshotMeta, retain_from: Index) -> None:
         """This node's own snapshot is durable; entries before `retain_from` may be forgotten."""
@@ -194,6 +210,7 @@ class RaftCore:
             self.become_follower(self.state.term, NOBODY)
         else:
             election.reset_deadline(self)
+        self.leases.on_stalled()
 
     # What the driver asks
 
@@ -260,9 +277,7 @@ class RaftCore:
             messages=tuple(self._messages),
             persist=persist,
             messages_after_persist=tuple(self._messages_after_persist),
-            committed=self.log.take_committed(
-                entries_max=self.config.committed_entries_max, bytes_max=self.config.committed_bytes_max
-            ),
+            committed=self.take_committed(),
             read_states=tuple(self.read_states),
         )
         self._messages = []
@@ -280,7 +295,8 @@ class RaftCore:
         """Queue a message for the moment at which it may leave.
 
         Nothing of a new term or vote leaves before both are durable, vote requests included; a success reply
-        leaves once the entries that it vouches for are. Pre-votes bind nobody and leave at once.
+        leaves once the entries that it vouches for are. Pre-votes and grants of them bind nobody and leave at
+        once; a refusal makes the asker adopt the term that it names.
         """
         if self._must_wait_for_disk(message):
             self._messages_after_persist.append(message)
@@ -288,7 +304,9 @@ class RaftCore:
             self._messages.append(message)
 
     def _must_wait_for_disk(self, message: Message) -> bool:
-        if isinstance(message, messages.RequestVote | messages.RequestVoteReply) and message.pre_vote:
+        if isinstance(message, messages.RequestVote) and message.pre_vote:
+            return False
+        if isinstance(message, messages.RequestVoteReply) and message.pre_vote and message.granted:
             return False
         if self.state.hard_state != self.durable_hard_state:
             return True
@@ -301,6 +319,8 @@ class RaftCore:
     def become_follower(self, term: Term, leader: NodeId) -> None:
         """Follow `leader`, or nobody yet, in `term`. Whatever a leader or candidate had under way ends."""
         was = self.state.role
+        if term > self.state.term or was is Role.LEADER:
+            self.leases.on_new_term()
         self.state.become_follower(term, leader)
         if was is Role.FOLLOWER:
             # A vote request of a higher term must not postpone this node's own election (hashicorp 30f065a).
@@ -419,6 +439,7 @@ _HANDLERS: dict[type, Callable[[RaftCore, Message], None]] = {
     messages.RequestVoteReply: election.on_request_vote_reply,
     messages.AppendEntries: replication.on_append_entries,
     messages.AppendEntriesReply: replication.on_append_entries_reply,
+    messages.Applied: replication.on_applied,
     messages.InstallSnapshot: snapshotting.on_install_snapshot,
     messages.InstallSnapshotReply: _on_install_snapshot_reply,
     messages.ReadIndex: reads.on_read_index,
