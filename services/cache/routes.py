@@ -243,7 +243,13 @@ def _from_memory(machine: CacheMachine, coherence: Coherence, key: str) -> dict[
     held = coherence.may_serve(key)
     if held is not None:
         state = held.directory.state_of(coherence.node_id)
-        return {"hit": True, "val": Raw(held.value), "state": state, "version": held.version, "source": "local"}
+        return {
+            "hit": True,
+            "val": Raw(held.value),
+            "state": state,
+            "version": held.version,
+            "source": "local",
+        }
     if not machine.has(key):
         return {"hit": False, "val": None, "state": "I"}
     return None
