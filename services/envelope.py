@@ -117,7 +117,7 @@ class ReplicatedMachine:
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Build the restored machine beside the present one, which serves until it is whole. May run on another
         thread, as long as nothing is applied meanwhile."""
-        records = (record for chunk in chunks for record in unpack(chunk))
+        records = (unpack(record) for chunk in chunks for record in unpack(chunk))
         count = next(records)
         idempotency, inner = IdempotencyTable(), self._make_inner()
         idempotency.restore(next(records) for _ in range(count))
@@ -140,20 +140,18 @@ class ReplicatedMachine:
 
     @staticmethod
     def _encode(tables: tuple[tuple[int, Iterator[list]], Iterator[list]]) -> Iterator[bytes]:
+        """Chunks of about `CHUNK_BYTES`, each a list of packed records: one at a time, so that the bytes are
+        counted and not guessed, and no step of the iterator takes long."""
         (count, saved), inner = tables
-        chunk: list[Any] = [count]
+        chunk = [pack(count)]
         size = 0
         for table in (saved, inner):
             for record in table:
-                chunk.append(record)
-                size += _weight(record)
+                packed = pack(record)
+                chunk.append(packed)
+                size += len(packed)
                 if size >= CHUNK_BYTES:
                     yield pack(chunk)
                     chunk, size = [], 0
         if chunk:
             yield pack(chunk)
-
-
-def _weight(record: list) -> int:
-    """Roughly the bytes of a record; good enough to close chunks by."""
-    return 16 + sum(len(field) if isinstance(field, bytes | str) else 8 for field in record)
