@@ -33,6 +33,16 @@ def decode_configuration(data: bytes) -> Configuration:
     )
 
 
+def _survives_encoding(configuration: Configuration) -> bool:
+    """Whether every server reads from the log what the leader uses at once."""
+    try:
+        same = decode_configuration(encode_configuration(configuration)) == configuration
+    except ValueError:
+        return False
+    members = configuration.members
+    return same and len(set(members)) == len(members)
+
+
 def is_readable(data: bytes) -> bool:
     """Whether the bytes are a configuration with which a group can decide anything."""
     try:
@@ -119,6 +129,10 @@ def propose(raft: RaftCore, configuration: Configuration) -> Index:
     current = raft.configuration
     if len(set(current.voters) ^ set(configuration.voters)) > 1 or not configuration.voters:
         raise ConfigurationRefused("one voter can be added or removed at a time")
+    if len(set(current.members) ^ set(configuration.members)) > 1:
+        raise ConfigurationRefused("one server can be added or removed at a time")
+    if not _survives_encoding(configuration):
+        raise ConfigurationRefused("ids must be sorted, each once, in ASCII without commas and semicolons")
     raft.append_own(EntryKind.CONFIGURATION, (encode_configuration(configuration),))
     return raft.log.last_index
 
