@@ -127,10 +127,6 @@ class LogContents:
         """Begin a segment. Raises `MalformedBody` where it does not continue the one before."""
         if not self.segments:
             self.base_index, self.base_term = start.last_index, start.last_term
-        elif start.previous_bytes != self.segments[-1].size:
-            raise MalformedBody(
-                f"the segment before has {self.segments[-1].size} bytes, not {start.previous_bytes}"
-            )
         elif (start.last_index, start.last_term) != (self.last_index, self.last_term):
             raise MalformedBody(f"continues a log that ended at {start.last_index}, not at {self.last_index}")
         self.segments.append(Segment(start.sequence, path, 0))
@@ -206,6 +202,7 @@ def _read_segment(contents: LogContents, raw: bytes, path: Path, sequence: int, 
         start = decode_segment_start(first.body)
         if start.sequence != sequence:
             raise MalformedBody(f"says that it is segment {start.sequence}")
+        _check_whole(contents, start)
         contents.start_segment(start, path)
         for at in read_records(raw, first.end, seed):
             if not durable <= at.durable <= at.offset:
@@ -221,6 +218,17 @@ def _read_segment(contents: LogContents, raw: bytes, path: Path, sequence: int, 
             check_torn(raw, position, seed, str(path))
             contents.cut_bytes = blank_from - position
         contents.tail_offset, contents.tail = durable, raw[durable:position]
+
+
+def _check_whole(contents: LogContents, start: SegmentStart) -> None:
+    """The segment before must read back to the end that this one saw: only the last may be torn."""
+    if contents.segments and contents.segments[-1].size != start.previous_bytes:
+        previous = contents.segments[-1]
+        raise CorruptLog(
+            str(previous.path),
+            previous.size,
+            f"a record is damaged; {start.previous_bytes} bytes were intact",
+        )
 
 
 def _check_covered(contents: LogContents, directory: Path) -> None:

@@ -12,9 +12,9 @@ from raft.core.ready import Persist
 from raft.core.types import Entry, HardState, Index, SnapshotMeta
 from raft.storage.errors import CorruptLog, CorruptSnapshot
 from raft.storage.files import Files, Lock, RealFiles
-from raft.storage.recovery import LogContents, read_log, segment_sequences
+from raft.storage.recovery import LogContents, read_log
 from raft.storage.snapshot_file import SnapshotReader, inspect
-from raft.storage.snapshots import SNAPSHOT_SUFFIX, Snapshots
+from raft.storage.snapshots import Snapshots
 from raft.storage.wal import Wal
 
 LOCK_NAME = "LOCK"
@@ -74,12 +74,9 @@ def open_storage(
 
 
 def _recover(files: Files, directory: Path, segment_bytes: int, lock: Lock) -> tuple["Storage", Recovered]:
-    names = files.names(directory)
-    fresh = not segment_sequences(names)
-    if fresh and any(name.endswith(SNAPSHOT_SUFFIX) for name in names):
-        raise CorruptLog(str(directory), 0, "there are snapshots but no log")
     contents = read_log(files, directory)
-    meta, damaged = _choose_snapshot(files, directory, contents)
+    fresh = not contents.segments
+    meta, damaged = choose_snapshot(files, directory, contents)
     wal = Wal(files, directory, contents, segment_bytes=segment_bytes)
     snapshots = Snapshots(files, directory)
     try:
@@ -96,13 +93,21 @@ def _recover(files: Files, directory: Path, segment_bytes: int, lock: Lock) -> t
     return Storage(wal, snapshots, lock), recovered
 
 
-def _choose_snapshot(files: Files, directory: Path, contents: LogContents) -> tuple[SnapshotMeta | None, str]:
-    """The newest snapshot that the log names, or an older one that the log reaches back to; with the name of the
-    damaged one in that case."""
+def choose_snapshot(files: Files, directory: Path, contents: LogContents) -> tuple[SnapshotMeta | None, str]:
+    """The snapshot to start from: the newest that the log names, or an older one that the log reaches back to;
+    with the name of the damaged one in that case.
+
+    Raises:
+        CorruptLog: there are snapshots, but the log that names them is gone.
+        CorruptSnapshot: no snapshot that is whole fits the log.
+        UnknownFormat: a newer version wrote one.
+    """
+    snapshots = Snapshots(files, directory)
     newest = contents.snapshot
     if newest is None:
+        if not contents.segments and snapshots.metas():
+            raise CorruptLog(str(directory), 0, "there are snapshots but no log")
         return None, ""
-    snapshots = Snapshots(files, directory)
     damage: CorruptSnapshot | None = None
     for index, term in reversed(snapshots.metas()):
         if (index, term) > (newest.index, newest.term) or index < contents.base_index:

@@ -196,8 +196,10 @@ def test_an_earlier_segment_must_be_whole() -> None:
         for content in (whole[:cut], whole[:cut] + bytes(len(whole) - cut), whole[:cut] + whole[cut + 1 :]):
             files.contents[FIRST] = bytearray(content)
 
-            with pytest.raises(CorruptLog):
+            with pytest.raises(CorruptLog) as caught:
                 open_memory_storage(files, segment_bytes=SEGMENT_BYTES)
+
+            assert (caught.value.path, caught.value.offset <= cut) == (str(FIRST), True)
 
 
 def test_a_record_of_another_segment_or_place_is_not_taken_for_one_of_this() -> None:
