@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from raft.applier import Applier
+from raft.core import leases
 from raft.core.config import CoreConfig
 from raft.core.errors import ProposalRefused
 from raft.core.messages import (
@@ -39,6 +40,7 @@ from raft.state_machine import StateMachine
 from raft.status import NodeConfig, NodeStatus
 from raft.storage import Recovered, Storage
 from raft.transport.codec import PeerMessage
+from raft.withheld import Withheld
 
 #: Deadlines are looked at, and the process's own stalls noticed, at least this often.
 WAKE_MS = 50
@@ -111,6 +113,10 @@ class RaftNode:
         #: Requests that came by POST and whose reply goes back on it: (peer, sequence) -> future.
         self._rpcs: dict[tuple[NodeId, int], asyncio.Future] = {}
         self._advance_index = 0
+        #: The service's account of answers that wait; None where the group has no leases.
+        self.withheld: Withheld | None = None
+        #: First index of the leadership that `withheld` was last reset for.
+        self._led_from = 0
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
@@ -166,6 +172,11 @@ class RaftNode:
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
         """Hear every event body of `topic` right after its entry was applied here; returns the way out."""
         return self.applier.subscribe(topic, callback)
+
+    def may_serve_locally(self) -> bool:
+        """Whether this node's read lease is valid at this moment. Ask after the value was picked up, and answer
+        with no await in between."""
+        return leases.is_valid(self.core, self._clock_ms())
 
     def cluster_time_ms(self) -> int:
         """This node's estimate of the group's clock, for answers such as remaining times; never for apply."""
@@ -308,7 +319,9 @@ class RaftNode:
                 self._on_leader_changed(leader)
             self.proposals.feed(now_ms)
             self.reads.ask(self.core, now_ms)
+            self._apply_committed()
             self._carry_out(self.core.take_ready())
+            self.proposals.settle_released()
             self._maybe_advance(now_ms)
             self._expire(now_ms)
             self._arm_timer(now_ms)
@@ -352,6 +365,20 @@ class RaftNode:
             self.proposals.on_leader_lost(before)
         self.reads.ask_again()
 
+    def _apply_committed(self) -> None:
+        """Apply before the messages leave, so that they carry what the apply released."""
+        if not self.core.is_installing:
+            self._to_apply.extend(self.core.take_committed())
+            self._apply()
+        if self.withheld is None or self.core.state.role is not Role.LEADER:
+            return
+        if self._led_from != self.core.term_start_index:
+            self._led_from = self.core.term_start_index
+            self.withheld.reset()
+        held, wants = self.withheld.waiting(lambda node, index: leases.is_done(self.core, node, index))
+        if leases.is_open(self.core):
+            self.core.publish_release((self.applier.applied_index, held), wants)
+
     def _carry_out(self, ready: Ready) -> None:
         for message in ready.messages:
             self._send(message)
@@ -387,7 +414,9 @@ class RaftNode:
 
     def on_restored(self, snapshot: SnapshotMeta) -> None:
         """The machine was rebuilt from this snapshot: go on with the entries behind it."""
-        self._awaiting_snapshot = None
+        if self._awaiting_snapshot == snapshot:
+            # Else a newer one has come meanwhile, and this was only a step on the way.
+            self._awaiting_snapshot = None
         self.applier.restored(snapshot)
         self.core.applied(snapshot.index)
         while self._to_apply and self._to_apply[0].index <= snapshot.index:

@@ -35,6 +35,8 @@ class Proposals:
         self._forwarded: dict[int, tuple[NodeId, list[Proposal]]] = {}
         self._last_batch = 0
         self._placed = Waiters()
+        #: Applied here, but not released by the leader yet (groups with leases): index -> (proposals, result).
+        self._withheld: dict[Index, tuple[list[Proposal], Any]] = {}
 
     def __len__(self) -> int:
         return len(self._arrived) + len(self._placed) + len(self._forwarded)
@@ -87,10 +89,18 @@ class Proposals:
         """An entry was applied here: answer whoever it is of. True where proposals look for a place again,
         because another leader's entry stands at theirs."""
         ours, lost = self._placed.take(index, term)
-        for proposal in ours:
-            proposal.settle(result)
+        if ours and self._core.config.lease_ms and not self._core.leases.is_released(index):
+            self._withheld[index] = (ours, result)
+        else:
+            _settle(ours, result)
         self._arrived.extend(lost)
         return bool(lost)
+
+    def settle_released(self) -> None:
+        """Give the answers that the leader has released meanwhile."""
+        if self._withheld:
+            for index in [index for index in self._withheld if self._core.leases.is_released(index)]:
+                _settle(*self._withheld.pop(index))
 
     def on_snapshot_installed(self, index: Index) -> None:
         """A leader's snapshot stands for everything up to `index`: what became of these is not known here."""
@@ -110,6 +120,9 @@ class Proposals:
     def fail_all(self, error: RaftError) -> None:
         """The node stops: `error` for what has no place, unknown for the rest."""
         unknown = OutcomeUnknown("this node stopped before the outcome was known")
+        for proposals, _ in self._withheld.values():
+            _fail(proposals, unknown)
+        self._withheld.clear()
         _fail(self._placed.take_all(), unknown)
         for _, proposals in self._forwarded.values():
             _fail(proposals, unknown)
@@ -144,6 +157,11 @@ class Proposals:
             self._arrived.extend(batch)
         else:
             _fail(batch, Overloaded("too much waits to be replicated; slow down"))
+
+
+def _settle(proposals: list[Proposal], result: Any) -> None:
+    for proposal in proposals:
+        proposal.settle(result)
 
 
 def _fail(proposals: list[Proposal], error: RaftError) -> None:

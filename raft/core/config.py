@@ -18,6 +18,10 @@ class CoreConfig:
     election_timeout_max_ms: int = 800
     #: Upper bound of the random delay before the pre-vote of a follower whose connection from the leader broke.
     fast_election_delay_max_ms: int = 40
+    #: Length of read leases; 0: the group has none. The same on all nodes of a group.
+    lease_ms: int = 0
+    #: How much faster one node's clock may run than another's, per cent.
+    lease_drift_percent: int = 5
     pre_vote: bool = True
     check_quorum: bool = True
 

@@ -63,6 +63,11 @@ class ConfigurationHistory:
         return self._history[-1][1]
 
     @property
+    def has_changes(self) -> bool:
+        """Whether the log in memory holds a change of the configuration."""
+        return len(self._history) > 1
+
+    @property
     def latest_index(self) -> Index:
         return self._history[-1][0]
 

@@ -53,6 +53,10 @@ class AppendEntries:
     #: The lease that this message grants: `(sequence of a reply of the follower's, duration in ms)`;
     #: `(0, 0)` grants none. The cache's coherence protocol counts it from the follower's own send time.
     lease: tuple[int, int] = (0, 0)
+    #: `(index, held)`: the answers to entries up to `index` may be given, but for those of the held indexes.
+    release: tuple[Index, tuple[Index, ...]] = (0, ())
+    #: The leader waits for this follower to apply something: it should say so with `Applied` at once.
+    wants_applied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,17 @@ class AppendEntriesReply:
     hint_term: Term = 0
     #: Highest index that the follower has applied; the leader's coherence bookkeeping reads it.
     applied_index: Index = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A follower tells the leader how far it has applied, where the leader waits for it."""
+
+    sender: NodeId
+    to: NodeId
+    term: Term
+    sequence: int
+    applied_index: Index
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +149,7 @@ Message = (
     | RequestVoteReply
     | AppendEntries
     | AppendEntriesReply
+    | Applied
     | InstallSnapshot
     | InstallSnapshotReply
     | ReadIndex

@@ -35,6 +35,7 @@ class Progress:
         "match_index",
         "next_index",
         "probe_sent",
+        "release_sent",
         "snapshot_index",
         "state",
     )
@@ -51,6 +52,8 @@ class Progress:
         self.snapshot_index: Index = 0
         #: Highest commit index that this peer was sent.
         self.commit_sent: Index = 0
+        #: Newest of the leader's releases that it was sent (`raft.core.leases`).
+        self.release_sent = 0
         #: Newest sequence that it answered in this leadership, and when that was *sent*, by the leader's clock.
         self.acked_sequence = 0
         self.acked_sent_ms = now_ms

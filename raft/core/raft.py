@@ -233,6 +233,11 @@ class RaftCore:
         return self.configurations.latest
 
     @property
+    def is_installing(self) -> bool:
+        """A leader's snapshot has replaced the log and the next `Ready` brings it: nothing may be applied before."""
+        return self.snapshot_to_persist is not None
+
+    @property
     def is_voter(self) -> bool:
         return self.id in self.configuration.voters
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raft.core import election, membership, reads, transfer
-from raft.core.messages import AppendEntries, AppendEntriesReply, InstallSnapshot
+from raft.core import election, leases, membership, reads, transfer
+from raft.core.messages import AppendEntries, AppendEntriesReply, Applied, InstallSnapshot
 from raft.core.progress import Progress, ProgressState
 from raft.core.quorum import quorum_value
 from raft.core.types import EntryKind, NodeId, Role
@@ -30,6 +30,7 @@ def become_leader(raft: RaftCore) -> None:
     raft.uncommitted_bytes = raft.log_bytes_after(raft.log.commit_index)
     raft.term_start_index = raft.log.last_index + 1
     raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
+    raft.leases.on_elected(raft.now_ms, leases.longest_ms(raft))
     raft.append_own(EntryKind.NOOP, (b"",))
 
 
@@ -50,9 +51,9 @@ def flush(raft: RaftCore) -> None:
     for peer, progress in raft.progress.items():
         while maybe_send_entries(raft, peer, progress):
             pass
-        if progress.state is ProgressState.REPLICATE and progress.commit_sent < min(
+        if (progress.state is ProgressState.REPLICATE and progress.commit_sent < min(
             raft.log.commit_index, progress.match_index
-        ):
+        )) or (progress.state is ProgressState.REPLICATE and progress.release_sent < raft.leases.release_number):
             _send_tail_probe(raft, peer, progress)
 
 
@@ -86,6 +87,7 @@ def _send(raft: RaftCore, peer: NodeId, progress: Progress, index: int, term: in
     progress.on_sent(sequence, raft.now_ms)
     if entries or (progress.state is ProgressState.PROBE and index == progress.next_index - 1):
         progress.on_entries_sent(sequence, index + len(entries), sum(len(entry.data) for entry in entries))
+    progress.release_sent = raft.leases.release_number
     commit = raft.log.commit_index
     progress.commit_sent = max(progress.commit_sent, min(commit, index + len(entries)))
     raft.send(
@@ -98,6 +100,9 @@ def _send(raft: RaftCore, peer: NodeId, progress: Progress, index: int, term: in
             prev_log_term=term,
             leader_commit=commit,
             entries=entries,
+            lease=raft.leases.take_grant(peer),
+            release=raft.leases.release,
+            wants_applied=raft.leases.wants_applied(peer),
         )
     )
 
@@ -129,6 +134,7 @@ def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
     if not _is_well_formed(message):
         raft.rejected_messages += 1
         return
+    raft.leases.on_append_entries(message)
     log = raft.log
     previous, entries = message.prev_log_index, message.entries
     verified = previous + len(entries)
@@ -199,6 +205,7 @@ def _reply(
     hint_index: int = 0,
     hint_term: int = 0,
 ) -> None:
+    raft.leases.on_reply(message.sequence, raft.now_ms)
     raft.send(
         AppendEntriesReply(
             sender=raft.id,
@@ -222,6 +229,7 @@ def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None
         return
     progress.on_answer(message.sequence)
     progress.applied_index = max(progress.applied_index, message.applied_index)
+    leases.on_answer(raft, message.sender, message.sequence)
     reads.on_answer(raft)
     if not message.success:
         meet_index, _ = raft.log.conflict_hint(message.hint_index, message.hint_term)
@@ -237,6 +245,13 @@ def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None
     elif progress.match_index < raft.log.last_index and message.match_index <= progress.match_index:
         # Less than what is known, too: where that is compacted away, heartbeats ask about index 0.
         _recover_from_loss(raft, message.sender, progress)
+
+
+def on_applied(raft: RaftCore, message: Applied) -> None:
+    """Leader: a follower says how far it has applied."""
+    progress = raft.progress.get(message.sender)
+    if progress is not None:
+        progress.applied_index = max(progress.applied_index, message.applied_index)
 
 
 def _recover_from_loss(raft: RaftCore, peer: NodeId, progress: Progress) -> None:

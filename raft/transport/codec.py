@@ -5,7 +5,8 @@
     2     RequestVoteReply        7     ReadIndex
     3     AppendEntries           8     ReadIndexReply
     4     AppendEntriesReply      9     TimeoutNow
-    5     InstallSnapshot         10    Forward            11  ForwardReply
+    5     InstallSnapshot         10    Forward
+    11    ForwardReply            12    Applied
 
 An entry is `[term, time_ms, kind, data]`; its index follows from `prev_log_index`. Whatever does not fit is a
 `WireError`: nothing from the network is trusted to have the right shape.
@@ -20,6 +21,7 @@ from common.wire import WireError, pack, unpack
 from raft.core.messages import (
     AppendEntries,
     AppendEntriesReply,
+    Applied,
     InstallSnapshot,
     InstallSnapshotReply,
     Message,
@@ -47,6 +49,7 @@ _CLASSES: dict[int, type] = {
     9: TimeoutNow,
     10: Forward,
     11: ForwardReply,
+    12: Applied,
 }
 _KINDS: dict[type, int] = {cls: kind for kind, cls in _CLASSES.items()}
 _GETTERS: dict[type, Callable[[Any], tuple]] = {
@@ -58,6 +61,8 @@ _TYPES: dict[type, tuple[type, ...]] = {
 }
 _ENTRY_KINDS = {int(kind): kind for kind in EntryKind}
 _ENTRIES_AT = [field.name for field in fields(AppendEntries)].index("entries") + 1
+_LEASE_AT = [field.name for field in fields(AppendEntries)].index("lease") + 1
+_RELEASE_AT = [field.name for field in fields(AppendEntries)].index("release") + 1
 _SNAPSHOT_AT = [field.name for field in fields(InstallSnapshot)].index("snapshot") + 1
 _PREVIOUS_AT = [field.name for field in fields(AppendEntries)].index("prev_log_index") + 1
 
@@ -85,7 +90,9 @@ def from_list(row: Any) -> PeerMessage:
                 Entry(previous + offset, term, time_ms, _ENTRY_KINDS[kind], data)
                 for offset, (term, time_ms, kind, data) in enumerate(row[_ENTRIES_AT], 1)
             )
-            row[-1] = tuple(row[-1])
+            row[_LEASE_AT] = tuple(row[_LEASE_AT])
+            index, held = row[_RELEASE_AT]
+            row[_RELEASE_AT] = (index, tuple(held))
         elif cls is InstallSnapshot:
             row[_SNAPSHOT_AT] = snapshot_from_list(row[_SNAPSHOT_AT])
         elif cls is Forward:

@@ -1,0 +1,202 @@
+"""Read leases of the nodes of a group, and the release of answers that wait for them.
+
+Leases let a node answer from its own memory without a message (Chubby's leased caches; docs/coherence.md has the
+argument). Only groups with `lease_ms` > 0 use them. The rules, on clocks that may drift:
+
+    Q       the send time of the leader's newest round that a quorum has acknowledged
+    leader  its own lease runs until Q + L; no lease that it gives outlives that
+    grant   a follower sent its reply k at s, by its clock; the leader received it at R. The follower may serve
+            until R + d(1 + drift) as far as the leader is concerned, d = min(L, Q + L - R). The next message to
+            it says (k, d), and it serves until s + d: since s lies before R, it stops first
+    anew    a node whose lease ran out while an answer was waiting for it gets one again only once it has applied
+            the newest entry that was answered without it; from a new leader, once it has applied its no-op
+    before  a new leader knows no earlier grants: every node may hold one until L(1 + drift) after the election
+
+The leader's driver says which entries' answers are still held (`publish`); that rides on AppendEntries, and a
+node may answer for an entry that it has applied once `is_released` says so.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from raft.core import election
+from raft.core.messages import AppendEntries
+from raft.core.types import NOBODY, Index, NodeId, Role
+
+if TYPE_CHECKING:
+    from raft.core.raft import RaftCore
+
+#: Own replies whose send time a follower remembers; a grant for an older one is not taken.
+REPLIES_MAX = 256
+#: Held entries that one message names; with more, everything from the first on counts as held.
+HELD_MAX = 1024
+
+#: `(released up to this index, but for these)`.
+Release = tuple[Index, tuple[Index, ...]]
+NOTHING_RELEASED: Release = (0, ())
+
+
+class Leases:
+    """Both sides: what this node was granted, and what it has granted as leader."""
+
+    def __init__(self) -> None:
+        #: Follower: until when it may serve, by its own clock.
+        self.valid_until_ms = 0
+        #: Follower: sequence of a reply -> when it was first sent. One leader's sequences only.
+        self._replied_ms: OrderedDict[int, int] = OrderedDict()
+        #: What the leader of the present term has released.
+        self.release: Release = NOTHING_RELEASED
+        self._held: frozenset[Index] = frozenset()
+        #: Follower: the leader waits to hear how far this node has applied.
+        self.wanted = False
+        #: Leader: counts its releases, so that each peer is sent the newest.
+        self.release_number = 0
+        #: Leader: nodes whose progress it waits for.
+        self._wants: frozenset[NodeId] = frozenset()
+        #: Leader: until when each node may serve, by the leader's clock, as far as it granted.
+        self._may_serve_until_ms: dict[NodeId, int] = {}
+        #: Leader: until when any node may serve by a grant of an earlier leader.
+        self._earlier_until_ms = 0
+        #: Leader: `(sequence, duration)` for the next message to each node.
+        self._grants: dict[NodeId, tuple[int, int]] = {}
+        #: Leader: what each node must have applied before it is given a lease.
+        self._barriers: dict[NodeId, Index] = {}
+
+    def is_released(self, index: Index) -> bool:
+        """Whether the leader of this term has released the answer to the entry at `index`."""
+        return index <= self.release[0] and index not in self._held
+
+    def on_new_term(self) -> None:
+        """Another leader, or none: replies of the old term date nothing, and releases are to come anew. A lease
+        that was granted runs on: the new leader waits it out."""
+        self._replied_ms.clear()
+        self._set_release(NOTHING_RELEASED)
+        self.wanted = False
+
+    def on_stalled(self) -> None:
+        self.valid_until_ms = 0
+
+    # Follower
+
+    def on_reply(self, sequence: int, now_ms: int) -> None:
+        """A reply is sent. The first of several to one request counts: the leader may have received that one."""
+        if sequence not in self._replied_ms:
+            self._replied_ms[sequence] = now_ms
+            if len(self._replied_ms) > REPLIES_MAX:
+                self._replied_ms.popitem(last=False)
+
+    def on_append_entries(self, message: AppendEntries) -> None:
+        """Take the grant and the release that a leader's message brings."""
+        sequence, duration_ms = message.lease
+        replied_ms = self._replied_ms.get(sequence)
+        if replied_ms is not None:
+            self.valid_until_ms = max(self.valid_until_ms, replied_ms + duration_ms)
+        if message.release[0] >= self.release[0]:
+            self._set_release(message.release)
+        self.wanted = message.wants_applied
+
+    # Leader
+
+    def on_elected(self, now_ms: int, longest_ms: int) -> None:
+        self.on_new_term()
+        self._may_serve_until_ms.clear()
+        self._grants.clear()
+        self._barriers.clear()
+        self._wants = frozenset()
+        self._earlier_until_ms = now_ms + longest_ms
+
+    def may_serve_until_ms(self, node: NodeId) -> int:
+        """When the leader may count on it that `node` serves nothing that it has not applied anew."""
+        return max(self._earlier_until_ms, self._may_serve_until_ms.get(node, 0))
+
+    def publish(self, release: Release, wants: frozenset[NodeId]) -> None:
+        """Leader: which answers are released, and whose progress is waited for."""
+        held = release[1]
+        if len(held) > HELD_MAX:
+            release = (min(held) - 1, ())
+        self._wants = wants
+        if release != self.release:
+            self._set_release(release)
+            self.release_number += 1
+
+    def take_grant(self, node: NodeId) -> tuple[int, int]:
+        return self._grants.pop(node, (0, 0))
+
+    def wants_applied(self, node: NodeId) -> bool:
+        return node in self._wants
+
+    def note_grant(self, node: NodeId, sequence: int, duration_ms: int, until_ms: int) -> None:
+        self._grants[node] = (sequence, duration_ms)
+        self._may_serve_until_ms[node] = max(self._may_serve_until_ms.get(node, 0), until_ms)
+
+    def barrier(self, node: NodeId) -> Index:
+        return self._barriers.get(node, 0)
+
+    def raise_barrier(self, node: NodeId, index: Index) -> None:
+        self._barriers[node] = max(self._barriers.get(node, 0), index)
+
+    def _set_release(self, release: Release) -> None:
+        self.release = release
+        self._held = frozenset(release[1])
+
+
+def longest_ms(raft: RaftCore) -> int:
+    """The longest that any lease may run by this node's clock: L(1 + drift), and the tick that clocks are read in."""
+    lease_ms = raft.config.lease_ms
+    return lease_ms + lease_ms * raft.config.lease_drift_percent // 100 + 2
+
+
+def on_answer(raft: RaftCore, node: NodeId, sequence: int) -> None:
+    """Leader: `node` answered this sequence; grant it what may be granted."""
+    lease_ms = raft.config.lease_ms
+    progress = raft.progress[node]
+    if not lease_ms or progress.applied_index < max(raft.term_start_index, raft.leases.barrier(node)):
+        return
+    # The clock is read in whole milliseconds, so the reply may have come up to one later than it says.
+    received_ms = raft.now_ms + 1
+    duration_ms = min(lease_ms, election.quorum_contact_ms(raft) + lease_ms - received_ms)
+    if duration_ms > 0:
+        drift_ms = duration_ms * raft.config.lease_drift_percent // 100 + 1
+        raft.leases.note_grant(node, sequence, duration_ms, received_ms + duration_ms + drift_ms)
+
+
+def is_valid(raft: RaftCore, now_ms: int) -> bool:
+    """Whether this node may serve lines that it holds, at `now_ms` by its clock: read after the value was."""
+    if not raft.config.lease_ms:
+        return False
+    if now_ms < raft.leases.valid_until_ms:
+        return True
+    return (
+        raft.state.role is Role.LEADER
+        and raft.applied_index >= raft.term_start_index
+        and now_ms < election.quorum_contact_ms(raft) + raft.config.lease_ms
+    )
+
+
+def is_open(raft: RaftCore) -> bool:
+    """Leader: whether answers may be given at all: every lease of an earlier leader has ended, or every node has
+    applied this leader's no-op and so all that earlier ones answered."""
+    if raft.applied_index < raft.term_start_index:
+        return False
+    if raft.configurations.has_changes:
+        # A node that was removed lately may hold a lease and is not asked any more: wait it out.
+        return raft.now_ms >= raft.leases.may_serve_until_ms(NOBODY)
+    return raft.now_ms >= raft.leases.may_serve_until_ms(NOBODY) or all(
+        progress.applied_index >= raft.term_start_index for progress in raft.progress.values()
+    )
+
+
+def is_done(raft: RaftCore, node: NodeId, index: Index) -> bool:
+    """Leader: whether `node` can no longer serve what the entry at `index` replaced: it has applied the entry, or
+    its lease has run out. In the second case it gets no lease before it has applied the entry."""
+    if node == raft.id:
+        return raft.applied_index >= index
+    progress = raft.progress.get(node)
+    if progress is not None and progress.applied_index >= index:
+        return True
+    if raft.now_ms < raft.leases.may_serve_until_ms(node):
+        return False
+    raft.leases.raise_barrier(node, index)
+    return True
