@@ -16,6 +16,7 @@ import asyncio
 import queue
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
@@ -94,6 +95,11 @@ class Snapshotter:
         #: Counted for the status page.
         self.taken = self.sent = self.installed = 0
 
+    @property
+    def taking(self) -> bool:
+        """Whether a snapshot is being taken."""
+        return self._taking
+
     async def stop(self) -> None:
         tasks = tuple(self._tasks)
         for task in tasks:
@@ -127,11 +133,9 @@ class Snapshotter:
             node.disk.save_snapshot(meta, _drain(encoded), compact_index=retain_from - 1)
         )
         writing.add_done_callback(lambda done: done.cancelled() or done.exception())
-        last = _ABANDONED
+        whole = False
         try:
-            await _encode(chunks, encoded, writing)
-            last = _END
-            _put_last(encoded, last)
+            whole = await _encode(chunks, encoded, writing)
             await writing
         except StorageError as error:
             logger.warning("no snapshot was taken", group=node.group, error=str(error))
@@ -139,8 +143,8 @@ class Snapshotter:
             return
         finally:
             self._taking = False
-            if last is _ABANDONED:
-                _put_last(encoded, last)
+            if not whole:
+                _abandon(encoded)
         node.core.snapshot_taken(meta, retain_from)
         self.taken += 1
         logger.info("snapshot taken", group=node.group, index=meta.index)
@@ -264,26 +268,27 @@ class Snapshotter:
             self._node.fail(error)
 
 
-async def _encode(chunks: Iterator[bytes], encoded: queue.Queue, writing: asyncio.Future) -> None:
-    """Drain `chunks` into the writer's queue, a slice at a time."""
+async def _encode(chunks: Iterator[bytes], encoded: queue.Queue, writing: asyncio.Future) -> bool:
+    """Drain `chunks` into the writer's queue, a slice at a time. False where the writer gave up first."""
     loop = asyncio.get_running_loop()
     until = loop.time() + SLICE_SECONDS
-    for chunk in chunks:
+    for chunk in chain(chunks, (_END,)):
         while encoded.full() and not writing.done():  # noqa: ASYNC110 - the other end is a thread
             await asyncio.sleep(SLICE_SECONDS)
         if writing.done():
-            return
+            return False
         encoded.put_nowait(chunk)
         if loop.time() >= until:
             await asyncio.sleep(0)
             until = loop.time() + SLICE_SECONDS
+    return True
 
 
-def _put_last(encoded: queue.Queue, last: object) -> None:
-    """The writer's last item. Given up, whatever waits before it no longer matters."""
+def _abandon(encoded: queue.Queue) -> None:
+    """Let the writer end without a snapshot: whatever waits to be written no longer matters."""
     while True:
         try:
-            encoded.put_nowait(last)
+            encoded.put_nowait(_ABANDONED)
             return
         except queue.Full:
             encoded.get_nowait()
