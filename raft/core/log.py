@@ -87,7 +87,9 @@ class RaftLog:
         return picked
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Put `entries` behind the log; whatever stood at or after the first one's index is replaced."""
+        """Put `entries`, if any, behind the log; whatever stood at or after the first one's index is replaced."""
+        if not entries:
+            return
         first = entries[0].index
         assert self.commit_index < first <= self.last_index + 1, "committed entries never change (paper 5.4)"
         if first <= self.last_index:
