@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
@@ -291,7 +292,8 @@ def _abandon(encoded: queue.Queue) -> None:
             encoded.put_nowait(_ABANDONED)
             return
         except queue.Full:
-            encoded.get_nowait()
+            with suppress(queue.Empty):
+                encoded.get_nowait()
 
 
 def _drain(encoded: queue.Queue) -> Iterator[bytes]:
