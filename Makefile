@@ -13,7 +13,7 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs kill-leader dev test lint bench-smoke clean
+.PHONY: help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -43,6 +43,12 @@ test: $(DEV)  ## run the tests
 
 lint: $(DEV)  ## check the style
 	$(BIN)/ruff check .
+
+sim: $(DEV)  ## run the deterministic simulator: SEEDS=n SEED=first
+	@$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),300) $(if $(SEED),--seed $(SEED))
+
+sim-selftest: $(DEV)  ## plant known bugs and count the seeds until each is caught
+	@$(BIN)/python -m tests.sim --selftest
 
 bench-smoke: $(DEV)  ## a short measurement beside a bare aiohttp handler
 	$(BIN)/python -m bench.smoke

@@ -108,7 +108,7 @@ class Clients:
         """Propose many commands at once on behalf of nobody."""
         commands = [self.workload.draw_write()[3] for _ in range(count)]
         try:
-            node.core.propose(commands, node.now_ms())
+            node.propose(commands)
         except ProposalRefused as refusal:
             self.world.cover[_REFUSALS.get(type(refusal), "proposal refused")] += 1
             return
@@ -195,7 +195,7 @@ class Clients:
         if not leader.runs or node.life != life:
             return
         try:
-            index = leader.propose(operation.command)
+            index = leader.propose([operation.command])
         except ProposalRefused as refusal:
             world.cover[_REFUSALS.get(type(refusal), "proposal refused")] += 1
             world.after(world.plan.heartbeat_ms * 1000, self._retry, operation, attempt)

@@ -181,6 +181,51 @@ class Nemesis:
             delay_us = position * world.plan.fault_length_us // 4
             world.after(delay_us, self._unless_stopped, self._cut, (links,))
 
+    def _rivals(self) -> None:
+        """One follower with a slow disk stays with each leader while that is cut off from the rest: it collects
+        what rival leaders left behind."""
+        victim = self._some()
+        if victim is not None and len(self.world.nodes) > 2:
+            self.world.cover["fault: rival leaders"] += 1
+            if self.world.random.random() < 0.7:
+                victim.disk.hung = True
+                self._later(self._free_disk, victim)
+            self._rivals_round(victim, self.world.random.randint(2, 6), [])
+
+    def _rivals_round(self, victim: SimNode, rounds: int, cut: list[tuple[str, str]]) -> None:
+        world = self.world
+        world.network.cuts.difference_update(cut)
+        leaders = [node for node in world.leaders() if node is not victim]
+        if rounds == 0 or not leaders:
+            return
+        leader = max(leaders, key=lambda node: node.core.state.term)
+        pair, ids = {leader.id, victim.id}, list(world.nodes)
+        cut = [(a, b) for a in ids for b in ids if (a in pair) != (b in pair)]
+        cut = [link for link in cut if link not in world.network.cuts]
+        world.network.cuts.update(cut)
+        if world.clients is not None:
+            world.clients.burst(leader, world.random.randint(1, 4))
+        delay_us = world.plan.election_timeout_max_ms * world.random.choice((500, 1_500, 2_500))
+        world.after(delay_us, self._unless_stopped, self._rivals_round, (victim, rounds - 1, cut))
+
+    def _left_behind(self) -> None:
+        """A follower is cut off while the others write much: it needs a snapshot when it returns."""
+        leader = self._leader()
+        others = [node for node in self.world.nodes.values() if node.up and not node.leads]
+        if leader is None or not others:
+            return
+        self.world.cover["fault: follower left behind"] += 1
+        node, ids = self.world.random.choice(others), list(self.world.nodes)
+        self._cut([(a, b) for a in ids for b in ids if (a == node.id) != (b == node.id)])
+        for wave in range(4):
+            delay_us = wave * self.world.plan.fault_length_us // 5
+            self.world.after(delay_us, self._unless_stopped, self._wave, ())
+
+    def _wave(self) -> None:
+        leader = self._leader()
+        if leader is not None and self.world.clients is not None:
+            self.world.clients.burst(leader, self.world.random.randint(5, 20))
+
     def _peer_lost(self) -> None:
         """A node hears wrongly that a connection broke."""
         node = self._some()

@@ -453,9 +453,13 @@ class SimNode:
             self.core.peer_lost(peer, self.now_ms())
             self._finish_step(self.core)
 
-    def propose(self, command: bytes) -> Index:
-        """Leader: append a command; its index. Raises as `RaftCore.propose`."""
-        index = self.core.propose((command,), self.now_ms())
+    def propose(self, commands: list[bytes]) -> Index:
+        """Leader: append commands; the first one's index. Raises as `RaftCore.propose`."""
+        core = self.core
+        before, size = core.uncommitted_bytes, sum(map(len, commands))
+        index = core.propose(commands, self.now_ms())
+        if before and before + size > core.config.uncommitted_bytes_max:
+            self.world.fail(f"{self.id} took {size} bytes with {before} uncommitted (known bug 35)")
         return index
 
     def read(self, context: int) -> None:

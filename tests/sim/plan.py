@@ -21,10 +21,12 @@ FAULT_WEIGHTS = {
     "disk_hang": 2,
     "disk_full": 2,
     "bit_flip": 2,
-    "membership": 4,
+    "membership": 8,
     "transfer": 4,
     "peer_lost": 3,
     "burst": 3,
+    "left_behind": 5,
+    "rivals": 4,
 }
 MACHINES = ("small", "lock", "queue", "cache")
 
@@ -102,7 +104,7 @@ def draw_plan(seed: int, events: int, machine: str = "") -> Plan:
         election_timeout_min_ms=timeout_min_ms,
         election_timeout_max_ms=timeout_min_ms * 2,
         pre_vote=random.random() < 0.85,
-        check_quorum=random.random() < 0.9,
+        check_quorum=random.random() < 0.8,
         delay_min_us=random.choice((50, 500)),
         delay_max_us=random.choice((600, 3_000, heartbeat_ms * 700)),
         slow_max_us=timeout_min_ms * random.choice((1_000, 4_000)),
@@ -113,7 +115,7 @@ def draw_plan(seed: int, events: int, machine: str = "") -> Plan:
         disk_min_us=random.choice((0, 50, disk_max_us // 2)),
         disk_max_us=disk_max_us,
         clock_spread_permille=random.choice((0, 0, 10, 100)),
-        snapshot_every=random.choice((0, 4, 7, 15, 40)),
+        snapshot_every=random.choice((0, 4, 4, 7, 7, 15, 40)),
         retain=random.choice((0, 0, 3, 20)),
         snapshot_write_us=random.choice((100, 5_000, 60_000)),
         batching_us=random.choice((0, 0, 0, 300, 2_000)),

@@ -60,10 +60,15 @@ class Reconfiguration:
         if leader is None:
             return
         current = leader.core.configuration
-        if random.random() < 0.5 and len(current.members) < MEMBERS_MAX:
+        if random.random() < 0.1 and len(current.voters) > 3:
+            # Never allowed: two voters less in one change.
+            two_less = Configuration(current.voters[:-2], current.learners)
+            if has_living_quorum(self.world, two_less):
+                self._propose(leader, two_less)
+        elif random.random() < 0.5 and len(current.members) < MEMBERS_MAX:
             self.add_server()
         else:
-            candidates = [leader.id] if random.random() < 0.3 else list(current.members)
+            candidates = [leader.id] if random.random() < 0.45 else list(current.members)
             self._remove(leader, random.choice(candidates))
 
     def add_server(self) -> None:
