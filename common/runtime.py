@@ -7,6 +7,7 @@ without its run loop or its disk thread is worse than a node that is gone.
 import asyncio
 import gc
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from time import perf_counter
 from typing import Any
@@ -16,11 +17,16 @@ from common.logs import get_logger
 #: How often the lateness of the event loop is measured, in seconds.
 LAG_INTERVAL_SECONDS = 0.1
 
+#: How long a thread may keep the interpreter while another waits for it. Python's own 5 ms would hold up the loop
+#: at every system call of it while a snapshot is restored on a thread.
+SWITCH_INTERVAL_SECONDS = 0.001
+
 log = get_logger("common.runtime")
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
     """Run `main` to its end and return its exit status; on uvloop where there is one (not on Windows)."""
+    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(main)
 

@@ -19,7 +19,7 @@ from services.idempotency import IdempotencyTable
 #: Refusals that say "not now": they are no answer to keep.
 NOT_DONE = frozenset({"quota", "overloaded"})
 #: A snapshot's chunks are closed once they hold this many bytes.
-CHUNK_BYTES = 64 << 10
+CHUNK_BYTES = 32 << 10
 
 
 class Command(Protocol):
