@@ -190,9 +190,19 @@ class DiskQueue:
             self._settle(future, None, DiskClosed("the disk queue was closed"))
 
     @property
+    def storage(self) -> Storage:
+        """For reading it, and for what `run_aside` is given to do; writing is the queue's own."""
+        return self._storage
+
+    @property
     def log_bytes(self) -> int:
         """Bytes of all records in the log."""
         return self._storage.log_bytes
+
+    @property
+    def bytes_since_snapshot(self) -> int:
+        """Bytes written to the log since the newest snapshot: when they are many, another one is due."""
+        return self._storage.bytes_since_snapshot
 
     def statistics(self) -> DiskStatistics:
         since = self._busy_since

@@ -145,6 +145,10 @@ class Storage:
             DiskFull: nothing of it was written; the same batch may be tried again.
             OSError: the storage must not be used any more.
         """
+        for persist in batch:
+            if persist.snapshot is not None:
+                place = (persist.snapshot.index, persist.snapshot.term)
+                assert place in self._snapshots.metas(), f"snapshot {place} was never received"
         written = self._wal.write(batch)
         for persist in batch:
             if persist.snapshot is not None:
@@ -218,6 +222,11 @@ class Storage:
     def log_bytes(self) -> int:
         """Bytes of all records in the log."""
         return self._wal.statistics().log_bytes
+
+    @property
+    def bytes_since_snapshot(self) -> int:
+        """Bytes written to the log since the newest snapshot: when they are many, another one is due."""
+        return self._wal.statistics().entry_bytes
 
     def statistics(self) -> StorageStatistics:
         sizes, meta = self._wal.statistics(), self._wal.snapshot

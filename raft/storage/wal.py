@@ -204,6 +204,8 @@ class Wal:
                 assert persist.hard_state.term >= term, f"term {persist.hard_state.term} after {term}"
                 term = persist.hard_state.term
             if persist.snapshot is not None:
+                covered = self._snapshot.index if self._snapshot is not None else 0
+                assert persist.snapshot.index > covered, f"snapshot {persist.snapshot.index} after {covered}"
                 last_index = persist.snapshot.index
             if persist.entries:
                 first, last = persist.entries[0].index, persist.entries[-1].index
