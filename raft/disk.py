@@ -330,11 +330,11 @@ class DiskQueue:
     def _on_written(self, batch: list[_Write], written: int, seconds: float) -> None:
         if self._failure_reported:
             return
-        if written:
-            self._batches += 1
-            self._written_bytes += written
-            self._on_batch(seconds)
         try:
+            if written:
+                self._batches += 1
+                self._written_bytes += written
+                self._on_batch(seconds)
             for item in batch:
                 self._waiting -= 1
                 item.on_durable()

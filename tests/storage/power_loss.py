@@ -15,6 +15,7 @@ and is not on the disk.
 import errno
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ PIECES_EXHAUSTIVE_MAX = 7
 RANDOM_COMBINATIONS = 20
 #: A torn sector is tried at every so many bytes.
 TORN_STEP = 67
+
+#: What the tests went through in this run, by kind; tests/storage/conftest.py tells it at the end.
+CHECKED: Counter[str] = Counter()
 
 #: What a disk holds: content by name.
 Image = dict[str, bytes]

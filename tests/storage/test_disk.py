@@ -5,6 +5,7 @@ import errno
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -14,6 +15,7 @@ from raft.disk import DiskClosed, DiskQueue
 from raft.storage import DiskFull, Storage
 from tests.helpers import eventually
 from tests.storage.builders import indexes, meta, recover, reopen, write_of
+from tests.storage.work import snapshot_file
 
 EMPTY = Persist(None, ())
 
@@ -323,3 +325,33 @@ async def test_with_a_real_directory_all_that_was_called_back_is_there(tmp_path:
 
     assert (HardState(2, "node1"), meta(90)) == (recovered.hard_state, recovered.snapshot)
     assert list(range(91, 101)) == indexes(recovered)
+
+
+async def test_snapshots_and_a_leaders_snapshot_beside_a_stream_of_writes(tmp_path: Path) -> None:
+    """Both threads at work on one real directory: whatever interleaving, what was called back is there."""
+    storage, _ = reopen(tmp_path)
+    listener = Listener()
+    queue = queue_for(storage, listener, seal_after_seconds=0.0001)
+    content, snapshot_id = snapshot_file(meta(500, 9))
+    snapshots: list[asyncio.Task[None]] = []
+    for number in range(1, 301):
+        queue.submit(write_of(number, number, size=300), lambda number=number: listener.durable(number))
+        if number % 20 == 0:
+            await asyncio.sleep(0)
+        if number % 60 == 0:
+            await listener.until(f"len(done) == {number}")
+            snapshots.append(asyncio.ensure_future(queue.save_snapshot(meta(number), [b"x" * 5000] * 5)))
+    await asyncio.gather(*snapshots)
+    await queue.run_aside(lambda: queue.storage.receive_snapshot(snapshot_id, 0, content, crc32(content)))
+    received = await queue.run_aside(lambda: queue.storage.finish_snapshot(snapshot_id))
+    queue.submit(Persist(HardState(9), (), received), lambda: listener.durable(301))
+    queue.submit(write_of(501, 520, term=9), lambda: listener.durable(302))
+    await listener.until("len(done) == 302")
+    await queue.close()
+
+    recovered = recover(tmp_path)
+
+    assert (recovered.hard_state, recovered.snapshot) == (HardState(9), meta(500, 9))
+    assert indexes(recovered) == list(range(501, 521))
+    assert listener.done == list(range(1, 303))
+    assert listener.fatal == []

@@ -20,7 +20,7 @@ from raft.storage.segment import SegmentWriter
 from raft.storage.wal import Wal
 from tests.storage.builders import SEGMENT_BYTES, write_of
 from tests.storage.oracle import Oracle, State, check_recovered
-from tests.storage.power_loss import Image, Moment, PowerLossFiles
+from tests.storage.power_loss import CHECKED, Image, Moment, PowerLossFiles
 from tests.storage.work import (
     EVERY_WORK,
     Work,
@@ -71,6 +71,9 @@ def test_every_power_loss_recovers_to_what_was_acknowledged(work: Work) -> None:
     counts = enumerate_losses(work)
 
     print(f"{work.__name__}: {counts}")
+    CHECKED["crash points"] += counts.crash_points
+    CHECKED["states"] += counts.states
+    CHECKED["states of a second loss while recovering"] += counts.second_states
     assert counts.states > counts.crash_points / 2
     assert counts.second_states > 0
 
