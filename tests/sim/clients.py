@@ -67,6 +67,7 @@ class Clients:
         self.world = world
         self.workload = workload
         self.history: list[dict[str, Any]] = []
+        self._open: dict[int, Operation] = {}
         self.probe_results: list[dict[str, Any]] = []
         self.acknowledged = 0
         #: Highest log index behind any answer so far.
@@ -92,6 +93,7 @@ class Clients:
             return
         drawn = self.workload.draw(world.random, process)
         operation = Operation(process, *drawn, call=world.events, floor=self.answered_index)
+        self._open[process] = operation
         self._attempt(operation)
 
     def probe(self) -> list[Operation]:
@@ -148,18 +150,8 @@ class Clients:
             self.probe_results.append({"op": operation.op, "ok": ok})
             return
         world.log("end", operation.process, operation.op, operation.key, ok, result)
-        self.history.append(
-            {
-                "process": operation.process,
-                "op": operation.op,
-                "key": operation.key,
-                "value": operation.value,
-                "call": operation.call,
-                "return": world.events,
-                "ok": ok,
-                "result": result,
-            }
-        )
+        del self._open[operation.process]
+        self._note(operation, ok, result)
         if self.stopped:
             return
         process = operation.process
@@ -169,6 +161,27 @@ class Clients:
             self._processes += 1
             process = self._processes
         world.after(world.random.randint(1, world.plan.think_us), self._begin, process)
+
+    def whole_history(self) -> list[dict[str, Any]]:
+        """What ended, and what is still under way as of unknown outcome."""
+        for operation in self._open.values():
+            self._note(operation, None, None)
+        self._open.clear()
+        return self.history
+
+    def _note(self, operation: Operation, ok: bool | None, result: Any) -> None:
+        self.history.append(
+            {
+                "process": operation.process,
+                "op": operation.op,
+                "key": operation.key,
+                "value": operation.value,
+                "call": operation.call,
+                "return": self.world.events,
+                "ok": ok,
+                "result": result,
+            }
+        )
 
     # At a node
 

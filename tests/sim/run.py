@@ -179,7 +179,7 @@ class Run:
                 world.fail(f"nodes that applied {index} hold {len(found)} different states")
         if self.clients.answered_index > world.truth.commit_index:
             world.fail("durability: something was acknowledged and is not committed")
-        check_histories(world, self.plan, self.clients.history)
+        check_histories(world, self.clients.whole_history())
 
 
 def run_seed(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Protocol
 
+from tests.sim import service_workloads
 from tests.sim.machine import SimMachine, encode
 from tests.sim.plan import Plan
 
@@ -66,4 +67,10 @@ class SmallWorkload:
 
 def machine_and_workload(plan: Plan) -> tuple[Callable[[], Any], Workload]:
     """What a plan's nodes run and its clients do."""
+    if plan.machine == "lock":
+        return service_workloads.lock_machine, service_workloads.LockWorkload(plan)
+    if plan.machine == "queue":
+        return service_workloads.queue_machine, service_workloads.QueueWorkload(plan)
+    if plan.machine == "cache":
+        return service_workloads.cache_machine, service_workloads.CacheWorkload(plan)
     return SimMachine, SmallWorkload(plan)
