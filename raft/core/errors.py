@@ -6,6 +6,7 @@
         ├── TransferInProgress
         ├── TooMuchUncommitted
         └── ConfigurationRefused
+            └── ConfigurationBusy
 
 Trouble with a *peer's* message never raises: it is rejected and counted in `CoreStatus.rejected_messages`.
 """
@@ -33,3 +34,7 @@ class TooMuchUncommitted(ProposalRefused):
 
 class ConfigurationRefused(ProposalRefused):
     """The membership change is not allowed now, or not at all; the text says which."""
+
+
+class ConfigurationBusy(ConfigurationRefused):
+    """The membership change is possible but not at this moment; asking again shortly is right."""

@@ -8,29 +8,52 @@ learners and are promoted when they have caught up (4.2.1).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from raft.core import reads
-from raft.core.errors import ConfigurationRefused, NotLeading
+from raft.core.errors import ConfigurationBusy, ConfigurationRefused, NotLeading
 from raft.core.progress import Progress
 from raft.core.types import NOBODY, Configuration, Entry, EntryKind, Index, NodeId, Role
 
 if TYPE_CHECKING:
     from raft.core.raft import RaftCore
 
+Pairs = tuple[tuple[NodeId, str], ...]
+
 
 def encode_configuration(configuration: Configuration) -> bytes:
-    """`voter,voter;learner` in ASCII; node ids hold neither commas nor semicolons."""
-    return (",".join(configuration.voters) + ";" + ",".join(configuration.learners)).encode("ascii")
+    """`voter,voter;learner` in ASCII, and where any is known `;id=address,...;id=incarnation,...` behind it."""
+    parts = [",".join(configuration.voters), ",".join(configuration.learners)]
+    if configuration.addresses or configuration.incarnations:
+        parts += [_encode_pairs(configuration.addresses), _encode_pairs(configuration.incarnations)]
+    return ";".join(parts).encode("ascii")
 
 
 def decode_configuration(data: bytes) -> Configuration:
     """Raises ValueError where the bytes are no configuration."""
-    voters, learners = data.decode("ascii").split(";")
+    parts = data.decode("ascii").split(";")
+    if len(parts) not in (2, 4):
+        raise ValueError(f"a configuration has 2 or 4 parts, not {len(parts)}")
+    voters, learners, addresses, incarnations = (*parts, "", "")[:4]
     return Configuration(
         tuple(sorted(voter for voter in voters.split(",") if voter)),
         tuple(sorted(learner for learner in learners.split(",") if learner)),
+        _decode_pairs(addresses),
+        _decode_pairs(incarnations),
     )
+
+
+def _encode_pairs(pairs: Pairs) -> str:
+    return ",".join(f"{id}={value}" for id, value in pairs)
+
+
+def _decode_pairs(text: str) -> Pairs:
+    pairs = []
+    for pair in text.split(",") if text else ():
+        id, value = pair.split("=")
+        pairs.append((id, value))
+    return tuple(sorted(pairs))
 
 
 def _survives_encoding(configuration: Configuration) -> bool:
@@ -114,7 +137,30 @@ def changed(current: Configuration, *, add: NodeId = NOBODY, remove: NodeId = NO
         voters.add(add)
     else:
         learners.add(add)
-    return Configuration(tuple(sorted(voters)), tuple(sorted(learners)))
+    members = voters | learners
+    return Configuration(
+        tuple(sorted(voters)),
+        tuple(sorted(learners)),
+        tuple(pair for pair in current.addresses if pair[0] in members),
+        tuple(pair for pair in current.incarnations if pair[0] in members),
+    )
+
+
+def described(
+    current: Configuration, member: NodeId, *, address: str = "", incarnation: str = ""
+) -> Configuration:
+    """`current` with what is given of a member's address and incarnation put in the place of what was known."""
+    assert member in current.members
+    addresses, incarnations = dict(current.addresses), dict(current.incarnations)
+    if address:
+        addresses[member] = address
+    if incarnation:
+        incarnations[member] = incarnation
+    return replace(
+        current,
+        addresses=tuple(sorted(addresses.items())),
+        incarnations=tuple(sorted(incarnations.items())),
+    )
 
 
 def propose(raft: RaftCore, configuration: Configuration) -> Index:
@@ -126,11 +172,11 @@ def propose(raft: RaftCore, configuration: Configuration) -> Index:
     if raft.state.role is not Role.LEADER:
         raise NotLeading
     if raft.log.commit_index < raft.term_start_index:
-        raise ConfigurationRefused("the leader has not committed in its term yet; try again")
+        raise ConfigurationBusy("the leader has not committed in its term yet; try again")
     if raft.configurations.latest_index > raft.log.commit_index:
-        raise ConfigurationRefused("another membership change is under way; try again")
+        raise ConfigurationBusy("another membership change is under way; try again")
     if raft.transfer.to:
-        raise ConfigurationRefused("leadership is being handed over; try again")
+        raise ConfigurationBusy("leadership is being handed over; try again")
     current = raft.configuration
     if len(set(current.voters) ^ set(configuration.voters)) > 1 or not configuration.voters:
         raise ConfigurationRefused("one voter can be added or removed at a time")
@@ -138,19 +184,32 @@ def propose(raft: RaftCore, configuration: Configuration) -> Index:
         raise ConfigurationRefused("one server can be added or removed at a time")
     if not _survives_encoding(configuration):
         raise ConfigurationRefused("ids must be sorted, each once, in ASCII without commas and semicolons")
+    bound = dict(current.incarnations)
+    for member, incarnation in configuration.incarnations:
+        if bound.get(member, incarnation) != incarnation:
+            # Two servers under one id: that is one removed and one added at a time, as much as under two ids.
+            raise ConfigurationRefused(f"{member} is bound already; it has to be removed first")
     raft.append_own(EntryKind.CONFIGURATION, (encode_configuration(configuration),))
     return raft.log.last_index
 
 
 def on_entries_appended(raft: RaftCore, entries: Sequence[Entry]) -> None:
     """Use a new configuration at once; go back to the earlier one where its entry was replaced."""
+    before = dict(raft.configuration.incarnations)
     if not raft.configurations.append(entries) or raft.state.role is not Role.LEADER:
         return
-    members = raft.configuration.members
+    members, after = raft.configuration.members, dict(raft.configuration.incarnations)
+    progress = raft.progress
+    raft.progress = {}
     for peer in members:
-        if peer != raft.id and peer not in raft.progress:
-            raft.progress[peer] = Progress(next_index=raft.log.last_index + 1, now_ms=raft.now_ms)
-    raft.progress = {peer: raft.progress[peer] for peer in members if peer != raft.id}
+        if peer == raft.id:
+            continue
+        known = progress.get(peer)
+        if known is None or before.get(peer) != after.get(peer):
+            # Bound anew, its disk may be an empty one: what the one before had acknowledged counts no more.
+            contact_ms = raft.now_ms if known is None else known.acked_sent_ms
+            known = Progress(next_index=raft.log.last_index + 1, now_ms=contact_ms)
+        raft.progress[peer] = known
     # Those who have answered may be a quorum now; where nobody else is left, no answer will come to notice it.
     reads.on_answer(raft)
 

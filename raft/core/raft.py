@@ -212,6 +212,16 @@ class RaftCore:
             election.reset_deadline(self)
         self.leases.on_stalled()
 
+    def admit(self, term: Term, vote: NodeId, now_ms: int) -> None:
+        """A core that holds nothing yet takes part from `term` on, as if it had voted for `vote` in it: in this
+        term and before it, whoever had this id and lost its disk may have voted."""
+        self._advance_clock(now_ms)
+        assert self.state.hard_state == HardState() and not self.log.last_index, "only an empty node is admitted"
+        if term:
+            self.become_follower(term, NOBODY)
+            self.state.grant_vote(vote)
+        election.reset_deadline(self)
+
     # What the driver asks
 
     def next_deadline_ms(self) -> int:

@@ -68,10 +68,23 @@ class Configuration:
 
     voters: tuple[NodeId, ...] = ()
     learners: tuple[NodeId, ...] = ()
+    #: Where members are reached, as `(id, host:port)`, sorted; the core only carries it along.
+    addresses: tuple[tuple[NodeId, str], ...] = ()
+    #: Which data directory a member's id stands for, as `(id, incarnation)`, sorted. A member without one is not
+    #: bound yet. The core compares incarnations and never makes one.
+    incarnations: tuple[tuple[NodeId, str], ...] = ()
 
     @property
     def members(self) -> tuple[NodeId, ...]:
         return tuple(sorted((*self.voters, *self.learners)))
+
+    def address_of(self, member: NodeId) -> str:
+        """`host:port`, or empty where the configuration does not know it."""
+        return dict(self.addresses).get(member, "")
+
+    def incarnation_of(self, member: NodeId) -> str:
+        """What the id is bound to; empty where it is not bound."""
+        return dict(self.incarnations).get(member, "")
 
 
 @dataclass(frozen=True, slots=True)

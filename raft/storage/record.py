@@ -15,7 +15,8 @@
     HARD_STATE    u64 term, vote (UTF-8)
     ENTRY         u64 index, u64 term, u64 time_ms, data
     SNAPSHOT      u64 index, u64 term, u64 time_ms, configuration: u16 voters, u16 learners, then each id as u8
-                  length and UTF-8
+                  length and UTF-8; where any is known, u16 addresses, u16 incarnations, then of each the id and
+                  the value, both as u8 length and UTF-8
     RESET         like SNAPSHOT; and every entry before it is void
     SEAL          empty
     CHUNK         u64 number from 0, bytes of the snapshot
@@ -41,6 +42,8 @@ from zlib import crc32
 
 from raft.core.types import Configuration, Entry, EntryKind, HardState, SnapshotMeta
 from raft.storage.errors import UnknownFormat
+
+Pairs = tuple[tuple[str, str], ...]
 
 
 class RecordType(IntEnum):
@@ -88,6 +91,7 @@ _ENTRY_RECORD = struct.Struct(_HEADER.format + _ENTRY.format[1:])
 _SEGMENT = struct.Struct("<QQQQ")
 _TERM = struct.Struct("<Q")
 _META = struct.Struct("<QQQHH")
+_PAIRS = struct.Struct("<HH")
 _CHUNK = struct.Struct("<Q")
 _END = struct.Struct("<QQI")
 
@@ -97,8 +101,8 @@ _ENTRY_OVERHEAD = _ENTRY_RECORD.size + _CHECKSUM.size
 _32_BITS = 0xFFFFFFFF
 #: A record's length and every offset in a file must fit in 32 bits.
 FILE_BYTES_MAX = _32_BITS
-#: Longest node id in a configuration, bytes.
-NODE_ID_BYTES_MAX = 255
+#: Longest node id, address or incarnation in a configuration, bytes.
+TEXT_BYTES_MAX = 255
 
 _KINDS = {int(kind): kind for kind in EntryKind}
 _ENTRY_TYPE = int(RecordType.ENTRY)
@@ -204,29 +208,49 @@ def encode_meta(meta: SnapshotMeta) -> bytes:
     configuration = meta.configuration
     voters, learners = configuration.voters, configuration.learners
     parts = [_META.pack(meta.index, meta.term, meta.time_ms, len(voters), len(learners))]
-    for node_id in (*voters, *learners):
-        encoded = node_id.encode()
-        assert len(encoded) <= NODE_ID_BYTES_MAX, f"node id of {len(encoded)} bytes"
-        parts += (bytes((len(encoded),)), encoded)
+    parts += map(_encode_text, (*voters, *learners))
+    addresses, incarnations = configuration.addresses, configuration.incarnations
+    if addresses or incarnations:
+        parts.append(_PAIRS.pack(len(addresses), len(incarnations)))
+        parts += (_encode_text(text) for pair in (*addresses, *incarnations) for text in pair)
     return b"".join(parts)
+
+
+def _encode_text(text: str) -> bytes:
+    encoded = text.encode()
+    assert len(encoded) <= TEXT_BYTES_MAX, f"{len(encoded)} bytes of id, address or incarnation"
+    return bytes((len(encoded),)) + encoded
 
 
 def decode_meta(body: bytes) -> SnapshotMeta:
     try:
         index, term, time_ms, voters, learners = _META.unpack_from(body)
-        ids: list[str] = []
-        position = _META.size
-        for _ in range(voters + learners):
-            start = position + 1
-            position = start + body[position]
-            if position > len(body):
-                raise MalformedBody("snapshot: a node id runs past the end")
-            ids.append(body[start:position].decode())
+        ids, position = _decode_texts(body, _META.size, voters + learners)
+        addresses: Pairs = ()
+        incarnations: Pairs = ()
+        if position < len(body):
+            counts = _PAIRS.unpack_from(body, position)
+            texts, position = _decode_texts(body, position + _PAIRS.size, 2 * sum(counts))
+            pairs = tuple(zip(texts[::2], texts[1::2], strict=True))
+            addresses, incarnations = pairs[: counts[0]], pairs[counts[0] :]
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise MalformedBody(f"snapshot: {error}") from None
     if position != len(body):
         raise MalformedBody("snapshot: bytes left over")
-    return SnapshotMeta(index, term, time_ms, Configuration(tuple(ids[:voters]), tuple(ids[voters:])))
+    configuration = Configuration(tuple(ids[:voters]), tuple(ids[voters:]), addresses, incarnations)
+    return SnapshotMeta(index, term, time_ms, configuration)
+
+
+def _decode_texts(body: bytes, position: int, count: int) -> tuple[list[str], int]:
+    """`count` texts from `position` on, and the position after them."""
+    texts: list[str] = []
+    for _ in range(count):
+        start = position + 1
+        position = start + body[position]
+        if position > len(body):
+            raise MalformedBody("snapshot: a text runs past the end")
+        texts.append(body[start:position].decode())
+    return texts, position
 
 
 class SegmentStart(NamedTuple):

@@ -114,12 +114,17 @@ def snapshot_to_list(snapshot: SnapshotMeta) -> list:
         snapshot.time_ms,
         list(configuration.voters),
         list(configuration.learners),
+        [list(pair) for pair in configuration.addresses],
+        [list(pair) for pair in configuration.incarnations],
     ]
 
 
 def snapshot_from_list(row: Any) -> SnapshotMeta:
-    index, term, time_ms, voters, learners = row
-    return SnapshotMeta(index, term, time_ms, Configuration(tuple(voters), tuple(learners)))
+    index, term, time_ms, voters, learners, addresses, incarnations = row
+    configuration = Configuration(
+        tuple(voters), tuple(learners), tuple(map(tuple, addresses)), tuple(map(tuple, incarnations))
+    )
+    return SnapshotMeta(index, term, time_ms, configuration)
 
 
 def encode(message: PeerMessage) -> bytes:
