@@ -151,6 +151,12 @@ class Settings:
         lambda text: tuple(map(parse_host, parse_list(text))),
         "Further names by which browsers and clients may address this node, by comma.",
     )
+    cache_lease_ms: int = _setting(
+        600, parse_int, "Length of the cache's read leases; the same on every node.", minimum=100, maximum=60_000
+    )
+    cache_lease_drift_percent: int = _setting(
+        5, parse_int, "How much faster one node's clock may run than another's.", minimum=0, maximum=50
+    )
     snapshot_entries: int = _setting(
         100_000, parse_int, "A snapshot is taken after this many entries.", minimum=10, maximum=100_000_000
     )

@@ -37,9 +37,13 @@ class Applier:
             self.applied_time_ms = entry.time_ms
             self._applied_at_ms = self._clock_ms()
         for topic, body in context.events:
-            for listener in tuple(self._listeners.get(topic, ())):
-                listener(body)
+            self.announce(topic, body)
         return result
+
+    def announce(self, topic: str, body: Any) -> None:
+        """Tell the listeners of `topic`."""
+        for listener in tuple(self._listeners.get(topic, ())):
+            listener(body)
 
     def restored(self, snapshot: SnapshotMeta) -> None:
         """The machine's state was replaced by this snapshot."""

@@ -44,6 +44,8 @@ from raft.withheld import Withheld
 
 #: Deadlines are looked at, and the process's own stalls noticed, at least this often.
 WAKE_MS = 50
+#: What listeners hear, with the snapshot's meta, when the machine was replaced by a leader's snapshot.
+RESTORED_TOPIC = "raft.restored"
 #: How often a stopping leader looks whether another leads.
 HANDOVER_POLL_S = 0.005
 _BARRIER = Persist(hard_state=None, entries=())
@@ -115,7 +117,7 @@ class RaftNode:
         self._advance_index = 0
         #: The service's account of answers that wait; None where the group has no leases.
         self.withheld: Withheld | None = None
-        #: First index of the leadership that `withheld` was last reset for.
+        #: First index of the leadership that `withheld` keeps account for; 0 where it keeps none.
         self._led_from = 0
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -177,6 +179,10 @@ class RaftNode:
         """Whether this node's read lease is valid at this moment. Ask after the value was picked up, and answer
         with no await in between."""
         return leases.is_valid(self.core, self._clock_ms())
+
+    def applied_time_ms(self) -> int:
+        """Cluster time of the last entry that this node has applied."""
+        return self.applier.applied_time_ms
 
     def cluster_time_ms(self) -> int:
         """This node's estimate of the group's clock, for answers such as remaining times; never for apply."""
@@ -367,17 +373,20 @@ class RaftNode:
 
     def _apply_committed(self) -> None:
         """Apply before the messages leave, so that they carry what the apply released."""
+        leads_from = self.core.term_start_index if self.core.state.role is Role.LEADER else 0
+        if self.withheld is not None and leads_from != self._led_from:
+            self._led_from = leads_from
+            if leads_from:
+                self.withheld.begin()
+            else:
+                self.withheld.end()
         if not self.core.is_installing:
             self._to_apply.extend(self.core.take_committed())
             self._apply()
-        if self.withheld is None or self.core.state.role is not Role.LEADER:
-            return
-        if self._led_from != self.core.term_start_index:
-            self._led_from = self.core.term_start_index
-            self.withheld.reset()
-        held, wants = self.withheld.waiting(lambda node, index: leases.is_done(self.core, node, index))
-        if leases.is_open(self.core):
-            self.core.publish_release((self.applier.applied_index, held), wants)
+        if self.withheld is not None and leads_from:
+            held, wants = self.withheld.waiting(lambda node, index: leases.is_done(self.core, node, index))
+            if leases.is_open(self.core):
+                self.core.publish_release((self.applier.applied_index, held), wants)
 
     def _carry_out(self, ready: Ready) -> None:
         for message in ready.messages:
@@ -418,6 +427,7 @@ class RaftNode:
             # Else a newer one has come meanwhile, and this was only a step on the way.
             self._awaiting_snapshot = None
         self.applier.restored(snapshot)
+        self.applier.announce(RESTORED_TOPIC, snapshot)
         self.core.applied(snapshot.index)
         while self._to_apply and self._to_apply[0].index <= snapshot.index:
             self._to_apply.popleft()

@@ -16,8 +16,11 @@ IsDone = Callable[[NodeId, Index], bool]
 class Withheld(Protocol):
     """The leader's account of who must be waited for. Hears of entries by `RaftNode.subscribe`."""
 
-    def reset(self) -> None:
+    def begin(self) -> None:
         """This node begins to lead: what earlier leaders waited for is covered by the wait after an election."""
+
+    def end(self) -> None:
+        """This node leads no more."""
 
     def waiting(self, is_done: IsDone) -> tuple[tuple[Index, ...], frozenset[NodeId]]:
         """The entries whose answers are held, and the nodes that they wait for. `is_done(node, index)` says whether

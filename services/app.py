@@ -193,6 +193,8 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
             heartbeat_ms=settings.heartbeat_ms,
             election_timeout_min_ms=settings.election_timeout_min_ms,
             election_timeout_max_ms=settings.election_timeout_max_ms,
+            lease_ms=settings.cache_lease_ms if ROLES[group].has_leases else 0,
+            lease_drift_percent=settings.cache_lease_drift_percent,
         ),
         voters=tuple(sorted(settings.cluster)),
         leader_wait_ms=settings.leader_wait_ms,

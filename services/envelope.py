@@ -35,6 +35,9 @@ class ServiceMachine(Protocol):
 
     def apply(self, context: ApplyContext, command: Any) -> dict[str, Any]: ...
 
+    def repeat(self, context: ApplyContext, command: Any) -> None:
+        """The answer that an earlier such command got is given again: carry nothing out, but let time go on."""
+
     def advance(self, context: ApplyContext) -> None: ...
 
     def next_due_ms(self) -> int | None: ...
@@ -91,8 +94,7 @@ class ReplicatedMachine:
         self.idempotency.forget_old(context.time_ms)
         saved = self.idempotency.find(key, fingerprint)
         if saved is not None:
-            # Time goes on for the repeated request too.
-            self.inner.advance(context)
+            self.inner.repeat(context, decoded)
             self._settle_waiters(context)
             return saved
         answer = self._apply(context, decoded)

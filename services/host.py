@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -25,6 +25,8 @@ class Host:
     boot: str
     #: The replicas on this node, by group.
     nodes: Mapping[str, "RaftNode"]
+    #: What a service keeps at this node beside its replicated state, by its class.
+    parts: dict[type, Any] = field(default_factory=dict)
     #: Work that outlives the request that began it.
     background: set[asyncio.Task] = field(default_factory=set)
     _waiter_numbers: count = field(default_factory=count)

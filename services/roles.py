@@ -27,10 +27,12 @@ class Role:
     attach: Callable[[Host, RaftNode], None]
     #: The command that a node replicates at its start, from its id and boot id; None where there is none.
     announcement: Callable[[str, str], Command] | None = None
+    #: Nodes of such a group hold read leases, and answers wait for invalidations.
+    has_leases: bool = False
 
 
 ROLES: dict[str, Role] = {
     "lock": Role(LockMachine, lock_routes.routes, lock_routes.attach, DropWaiters),
     "queue": Role(QueueMachine, queue_routes.routes, queue_routes.attach),
-    "cache": Role(CacheMachine, cache_routes.routes, cache_routes.attach),
+    "cache": Role(CacheMachine, cache_routes.routes, cache_routes.attach, has_leases=True),
 }

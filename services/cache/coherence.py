@@ -1,57 +1,128 @@
-"""What a node may answer from its own memory now: the one place where that is decided.
+"""What a node may answer from its own memory now: the one place where that is decided (docs/coherence.md).
+
+A node answers key k from memory with no message at all, and the answer is linearizable, where
+
+1. its directory lists it as a holder of the line, as far as it has applied the log;
+2. it was granted exactly this version, by the released answer to its own write or fill;
+3. its read lease is valid by its clock, looked at after the value was picked up.
 
 The rule of this file: a route never looks at the directory to decide whether a read is a hit; it asks
-`may_serve` and answers with exactly the line that it returns, with no await in between.
-
-As it stands the caller first confirms with a ReadIndex round that this node's machine is fresh; then being
-listed in the directory is all that a hit needs, and a read is linearizable because the round is. Leases and
-grants, which make that round unnecessary, are further conditions in `may_serve` and further notes taken in
-`on_transition`; nobody else need know.
+`may_serve` and answers with exactly the line that it returns, with no await in between. Grants are bounded in
+number and in bytes; the least recently used one goes first, silently, as a line is dropped in hardware.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Protocol
-from weakref import WeakKeyDictionary
+from typing import Any, Protocol
 
 from common.metrics import Metrics
 from services.cache.directory import STATES, I
 from services.cache.line import Line, Transition
 from services.cache.machine import TRANSITION_TOPIC, CacheMachine
 
+#: Lines that a node serves from memory, and the bytes of their keys and values.
+LINES_MAX = 100_000
+LINE_BYTES_MAX = 128 << 20
+#: Keys that were removed lately and are remembered one by one; with more, every absence counts as recent.
+REMOVED_MAX = 100_000
+
 
 class Node(Protocol):
     """The part of `raft.node.RaftNode` that coherence needs."""
 
     id: str
+    machine: Any
 
     def subscribe(self, topic: str, callback: Callable[[Transition], None]) -> Callable[[], None]: ...
 
     def cluster_time_ms(self) -> int: ...
 
+    def applied_time_ms(self) -> int: ...
+
+    def may_serve_locally(self) -> bool: ...
+
 
 class Coherence:
-    """One node's view of the lines that it holds."""
+    """One node's view of the lines that it holds.
 
-    def __init__(self, node: Node, machine: CacheMachine, metrics: Metrics) -> None:
+    Args:
+        lease_ms: length of the read leases; a removal is certainly known everywhere after two of them.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        metrics: Metrics,
+        *,
+        lease_ms: int,
+        lines_max: int = LINES_MAX,
+        line_bytes_max: int = LINE_BYTES_MAX,
+    ) -> None:
         self.node_id = node.id
         self._node = node
-        self._machine = machine
+        self._lines_max = lines_max
+        self._line_bytes_max = line_bytes_max
+        self._recent_ms = 2 * lease_ms
+        #: key -> (granted version, bytes counted), least recently used first.
+        self._granted: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._granted_bytes = 0
+        #: Keys that an entry removed -> cluster time of that, oldest first.
+        self._removed: OrderedDict[str, int] = OrderedDict()
+        #: Until this cluster time every absence counts as recent: what went before is not known here.
+        self._all_recent_until_ms = node.applied_time_ms() + self._recent_ms
         count = metrics.cache_transitions_total
         #: `(from, to)` -> counter, bound once.
         self._counters = {(a, b): count.labels(a, b) for a in STATES for b in STATES if a != b}
         metrics.cache_lines.watch(self._lines_by_state)
         node.subscribe(TRANSITION_TOPIC, self.on_transition)
 
+    @property
+    def machine(self) -> CacheMachine:
+        """The replicated machine; another object after a snapshot was installed."""
+        return self._node.machine.inner
+
     def may_serve(self, key: str) -> Line | None:
-        """The line of `key` where this node may answer a read from it at this moment, else None. A line whose
-        expiry has come by this node's estimate of cluster time is left to a fill, which decides by the log's
-        own time."""
-        line = self._machine.line(key)
-        if line is None or line.directory.state_of(self.node_id) == I:
+        """The line of `key` where this node may answer a read from it at this moment, else None."""
+        granted = self._granted.get(key)
+        if granted is None:
+            return None
+        line = self.machine.line(key)
+        if line is None or line.version != granted[0] or line.directory.state_of(self.node_id) == I:
             return None
         if line.expires_at is not None and line.expires_at <= self._node.cluster_time_ms():
+            # By this node's estimate; a fill decides by the log's own time.
             return None
+        if not self._node.may_serve_locally():
+            return None
+        self._granted.move_to_end(key)
         return line
+
+    def grant(self, key: str, version: int) -> None:
+        """The answer to this node's own write or fill of `key` was released: it may serve this version."""
+        line = self.machine.line(key)
+        if line is None or line.version != version:
+            return
+        self._forget(key)
+        size = line.counted_bytes
+        if size > self._line_bytes_max:
+            return
+        self._granted[key] = (version, size)
+        self._granted_bytes += size
+        while len(self._granted) > self._lines_max or self._granted_bytes > self._line_bytes_max:
+            self._forget(next(iter(self._granted)))
+
+    def is_surely_absent(self, key: str) -> bool:
+        """After a ReadIndex: whether the absence of `key` may be answered without a log entry. A key that went
+        lately may still be served by a holder that has not heard of it; a fill waits for that."""
+        if self.machine.has(key):
+            return False
+        time_ms = self._node.applied_time_ms()
+        while self._removed:
+            oldest = next(iter(self._removed))
+            if time_ms - self._removed[oldest] < self._recent_ms:
+                break
+            del self._removed[oldest]
+        return time_ms >= self._all_recent_until_ms and key not in self._removed
 
     def on_transition(self, transition: Transition) -> None:
         """An entry that changed a line was applied on this node."""
@@ -59,18 +130,23 @@ class Coherence:
         after = transition.after.state_of(self.node_id)
         if before != after:
             self._counters[before, after].add()
+        if after == I or transition.version_after != transition.version_before:
+            self._forget(transition.key)
+        if not transition.version_after:
+            self._removed[transition.key] = transition.time_ms
+            self._removed.move_to_end(transition.key)
+            if len(self._removed) > REMOVED_MAX:
+                self._all_recent_until_ms = transition.time_ms + self._recent_ms
+                self._removed.clear()
+
+    def on_restored(self) -> None:
+        """A snapshot replaced the machine: what was removed on the way is not known one by one."""
+        self._all_recent_until_ms = self._node.applied_time_ms() + self._recent_ms
+
+    def _forget(self, key: str) -> None:
+        granted = self._granted.pop(key, None)
+        if granted is not None:
+            self._granted_bytes -= granted[1]
 
     def _lines_by_state(self) -> list[tuple[tuple[str], int]]:
-        return [((state,), count) for state, count in self._machine.census(self.node_id).items()]
-
-
-_coherences: WeakKeyDictionary[CacheMachine, Coherence] = WeakKeyDictionary()
-
-
-def coherence_of(node: Node, machine: CacheMachine, metrics: Metrics) -> Coherence:
-    """The coherence of this machine, which is this node's only one; made at the first call. Call it once when
-    the node starts so that no transition goes uncounted."""
-    found = _coherences.get(machine)
-    if found is None:
-        found = _coherences[machine] = Coherence(node, machine, metrics)
-    return found
+        return [((state,), count) for state, count in self.machine.census(self.node_id).items()]

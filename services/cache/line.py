@@ -48,6 +48,19 @@ class Transition(msgspec.Struct, frozen=True, gc=False):
     version_after: int
     before: Directory
     after: Directory
+    #: Log index of the entry, and its cluster time.
+    index: int
+    time_ms: int
+
+
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """An entry has an answer about these keys: it must not be given before nobody can serve anything older of
+    them. `writer` is the node that wrote them, which holds its own answer back until it has applied the entry;
+    empty where the entry only read, deleted or refused."""
+
+    index: int
+    keys: tuple[str, ...]
+    writer: str
 
 
 class Statistics(msgspec.Struct, frozen=True):

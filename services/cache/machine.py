@@ -24,7 +24,7 @@ from raft.state_machine import ApplyContext
 from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
 from services.cache.deadlines import Deadlines, sweep_time_ms
 from services.cache.directory import Directories, I, M
-from services.cache.line import Line, Statistics, Transition, decode_lines, encode_lines
+from services.cache.line import Answered, Line, Statistics, Transition, decode_lines, encode_lines
 
 #: Lines that the store holds; one more evicts the least recently written or filled.
 LINES_MAX = 1_000_000
@@ -38,6 +38,12 @@ INTEGER_MAX = 2**63 - 1
 
 #: Topic in `context.events` of every `Transition`.
 TRANSITION_TOPIC = "cache.line"
+
+#: Topic in `context.events` of one `Answered` for each command.
+ANSWER_TOPIC = "cache.answer"
+
+#: Commands that make a node the owner of what it wrote.
+WRITES = (Put, PutMany, Incr)
 
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 
@@ -79,7 +85,18 @@ class CacheMachine:
         """Carry out one command. Values in the answer are raw JSON bytes, under `val`; the answer to
         `FillMany` has one such answer per key under `items`."""
         self.advance(context)
-        return self._handlers[type(command)](context, command)
+        answer = self._handlers[type(command)](context, command)
+        writer = command.node if answer.get("state") == M and isinstance(command, WRITES) else ""
+        self._announce(context, command, writer)
+        return answer
+
+    def repeat(self, context: ApplyContext, command: Any) -> None:
+        """An earlier answer to this very command is given again: it speaks of the same keys."""
+        self.advance(context)
+        self._announce(context, command, "")
+
+    def _announce(self, context: ApplyContext, command: Any, writer: str) -> None:
+        context.events.append((ANSWER_TOPIC, Answered(context.index, keys_of(command), writer)))
 
     def advance(self, context: ApplyContext) -> None:
         """Sweep lines whose bucket is due, at most `EXPIRED_PER_ENTRY_MAX`; what is left is due at once."""
@@ -197,7 +214,7 @@ class CacheMachine:
         self._lines.move_to_end(key)
         after.lines += 1
         self._bytes += written.counted_bytes
-        transition = Transition(key, "write", version_before, index, before, after)
+        transition = Transition(key, "write", version_before, index, before, after, index, context.time_ms)
         context.events.append((TRANSITION_TOPIC, transition))
 
     def _touch(self, context: ApplyContext, line: Line, node: str) -> Line:
@@ -210,7 +227,9 @@ class CacheMachine:
         if after is not before:
             before.lines -= 1
             after.lines += 1
-            transition = Transition(key, "fill", version, version, before, after)
+            transition = Transition(
+                key, "fill", version, version, before, after, context.index, context.time_ms
+            )
             context.events.append((TRANSITION_TOPIC, transition))
         return line
 
@@ -222,7 +241,8 @@ class CacheMachine:
         self._bytes -= line.counted_bytes
         if line.sweep_at is not None:
             self._deadlines.remove(key, line.sweep_at)
-        context.events.append((TRANSITION_TOPIC, Transition(key, cause, line.version, 0, before, after)))
+        transition = Transition(key, cause, line.version, 0, before, after, context.index, context.time_ms)
+        context.events.append((TRANSITION_TOPIC, transition))
 
     def _evict(self, context: ApplyContext) -> None:
         """Drop the least recently written or filled lines until the bounds hold, but never the newest."""
@@ -288,6 +308,15 @@ class CacheMachine:
         expiring = [line for line in lines if line.sweep_at is not None]
         for line in sorted(expiring, key=lambda line: (line.version, line.key)):
             self._deadlines.add(line.key, line.sweep_at)
+
+
+def keys_of(command: Any) -> tuple[str, ...]:
+    """The keys that a command names."""
+    if isinstance(command, PutMany):
+        return tuple(item[0] for item in command.items)
+    if isinstance(command, FillMany):
+        return tuple(command.keys)
+    return (command.key,)
 
 
 def _version(line: Line | None) -> int:

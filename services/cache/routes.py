@@ -4,8 +4,8 @@ The rule of this file: a handler checks the request, says one command or asks on
 answer. Whether a read is a hit is decided by `services.cache.coherence` alone; what a fill or a write answers
 comes from `apply`, never from a later look at the machine.
 
-Reads: a key that this node holds is answered from memory (`source: local`), an absent key with
-`hit: false`; both cost a ReadIndex round and no log entry. Anything else is a `Fill`.
+Reads: a key that this node holds is answered from memory (`source: local`) with no message at all, an absent key
+with `hit: false` at the cost of a ReadIndex round and no log entry. Anything else is a `Fill`.
 """
 
 import asyncio
@@ -16,13 +16,14 @@ from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
 from common.web import ApiError, bad_request, check_name, json_response, read_body, read_query
-from raft.node import RaftNode
-from services.cache.coherence import Coherence, coherence_of
+from raft.node import RESTORED_TOPIC, RaftNode
+from services.cache.coherence import Coherence
 from services.cache.commands import KEYS_MAX, TTL_MS_MAX, Delete, Fill, FillMany, Incr, Put, PutMany
+from services.cache.directory import M
+from services.cache.invalidations import Invalidations
 from services.cache.line import Line
-from services.cache.machine import INTEGER_MAX, INTEGER_MIN, CacheMachine
-from services.envelope import encode_command
-from services.handlers import answer, group_node, linearizable, replicate
+from services.cache.machine import INTEGER_MAX, INTEGER_MIN, keys_of
+from services.handlers import answer, linearizable, replicate
 from services.host import Host, host
 
 GROUP = "cache"
@@ -38,6 +39,8 @@ _CONFLICTS = {
     "not_an_integer": "The value is no whole number of 64 bits; put one before you count with it.",
     "out_of_range": "The sum would leave the range of 64-bit numbers; count by less or put another value.",
 }
+
+_ABSENT = {"hit": False, "val": None, "state": "I"}
 
 Ttl = Annotated[float, Meta(gt=0, le=TTL_MS_MAX / 1000)]
 Version = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
@@ -103,8 +106,13 @@ def routes() -> list[web.RouteDef]:
 
 
 def attach(here: Host, node: RaftNode) -> None:
-    """Count transitions and lines from this node's first entry on."""
-    coherence_of(node, node.machine.inner, here.metrics)
+    """Let this node keep its grants and, while it leads, the account of invalidations, from its first entry on."""
+    coherence = Coherence(node, here.metrics, lease_ms=here.settings.cache_lease_ms)
+    here.parts[Coherence] = coherence
+    node.subscribe(RESTORED_TOPIC, lambda _: coherence.on_restored())
+    node.withheld = here.parts[Invalidations] = Invalidations(
+        node, here.metrics.cache_invalidation_wait_seconds.labels()
+    )
 
 
 # Writes
@@ -125,7 +133,7 @@ async def mput(request: web.Request) -> web.Response:
     items = tuple(_item(here, item) for item in body.items)
     if len({key for key, *_ in items}) < len(items):
         raise bad_request("The field `items` names a key twice; name each key once.")
-    return await _write(request, PutMany(items, here.node_id), count=len(items))
+    return await _write(request, PutMany(items, here.node_id))
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -143,13 +151,16 @@ async def incr(request: web.Request) -> web.Response:
     return await _write(request, command)
 
 
-async def _write(request: web.Request, command: Any, count: int = 1) -> web.Response:
+async def _write(request: web.Request, command: Any) -> web.Response:
+    here = host(request)
     result = await replicate(request, GROUP, command)
     if result["ok"]:
-        host(request).metrics.served.cache_writes += count
-    elif result["reason"] in _CONFLICTS:
-        facts = {name: fact for name, fact in result.items() if name not in ("ok", "reason")}
-        raise ApiError(409, result["reason"], _CONFLICTS[result["reason"]], facts=facts)
+        keys = keys_of(command)
+        here.metrics.served.cache_writes += len(keys)
+        if result.get("state") == M:
+            coherence = here.parts[Coherence]
+            for key in keys:
+                coherence.grant(key, result["version"])
     return answer(result)
 
 
@@ -200,12 +211,16 @@ async def mget(request: web.Request) -> web.Response:
     body = await read_body(request, KeysBody)
     here = host(request)
     keys = [_key(here, key, "keys") for key in body.keys]
-    machine, coherence = await _confirmed(request)
-    found = {key: _from_memory(machine, coherence, key) for key in keys}
+    coherence = here.parts[Coherence]
+    found = {key: _from_memory(coherence, key) for key in keys}
+    unknown = [key for key, result in found.items() if result is None]
+    if unknown:
+        found |= {key: await _absent(request, coherence, key) for key in unknown}
     missing = tuple(key for key, result in found.items() if result is None)
     if missing:
-        filled = await _fill(request, FillMany(missing, here.node_id))
-        found |= {key: _worded(result) for key, result in filled["items"].items()}
+        filled = await replicate(request, GROUP, FillMany(missing, here.node_id))
+        for key, result in filled["items"].items():
+            found[key] = _filled(coherence, key, result)
     if sum(memoryview(result["val"]).nbytes for result in found.values() if result["hit"]) > MGET_BYTES_MAX:
         detail = f"The values have over {MGET_BYTES_MAX} bytes together; ask for fewer keys."
         raise ApiError(413, "too_large", detail)
@@ -214,50 +229,43 @@ async def mget(request: web.Request) -> web.Response:
 
 
 async def _read(request: web.Request, key: str) -> dict[str, Any]:
-    """The answer to a read of one key, with `val` as raw JSON."""
+    """The answer to a read of one key, with `val` as raw JSON: from memory, or absent, or by a fill."""
     here = host(request)
-    key = _key(here, key)
-    machine, coherence = await _confirmed(request)
-    result = _from_memory(machine, coherence, key)
+    coherence = here.parts[Coherence]
+    result = _from_memory(coherence, key)
     if result is None:
-        result = _worded(await _fill(request, Fill(key, here.node_id)))
+        result = await _absent(request, coherence, key)
+    if result is None:
+        filled = await replicate(request, GROUP, Fill(key, here.node_id))
+        result = _filled(coherence, key, filled)
     _count_reads(here, [result])
     return result
 
 
-async def _confirmed(request: web.Request) -> tuple[CacheMachine, Coherence]:
-    """This node's machine, fresh enough for a linearizable read by whoever asks before the next await."""
-    machine = await linearizable(request, GROUP)
-    here = host(request)
-    return machine, coherence_of(here.nodes[GROUP], machine, here.metrics)
-
-
-async def _fill(request: web.Request, command: Fill | FillMany) -> dict[str, Any]:
-    """The machine's answer to a fill. Without the request's idempotency key: a read that is sent again wants
-    the value of that moment, and the table of answers has no room for values."""
-    return await group_node(request, GROUP).propose(encode_command(command))
-
-
-def _from_memory(machine: CacheMachine, coherence: Coherence, key: str) -> dict[str, Any] | None:
-    """The answer where this node knows it without a log entry; None where a fill must give it."""
+def _from_memory(coherence: Coherence, key: str) -> dict[str, Any] | None:
+    """A local hit, with no message at all; None where there is none."""
     held = coherence.may_serve(key)
-    if held is not None:
-        state = held.directory.state_of(coherence.node_id)
-        return {
-            "hit": True,
-            "val": Raw(held.value),
-            "state": state,
-            "version": held.version,
-            "source": "local",
-        }
-    if not machine.has(key):
-        return {"hit": False, "val": None, "state": "I"}
-    return None
+    if held is None:
+        return None
+    state = held.directory.state_of(coherence.node_id)
+    return {"hit": True, "val": Raw(held.value), "state": state, "version": held.version, "source": "local"}
 
 
-def _worded(result: dict[str, Any]) -> dict[str, Any]:
-    """A fill's answer with its value as raw JSON."""
-    return {**result, "val": Raw(result["val"])} if result["hit"] else result
+async def _absent(request: web.Request, coherence: Coherence, key: str) -> dict[str, Any] | None:
+    """A ReadIndex's answer about a key that is not there; None where only a fill can tell."""
+    if coherence.machine.has(key):
+        return None
+    await linearizable(request, GROUP)
+    return dict(_ABSENT) if coherence.is_surely_absent(key) else None
+
+
+def _filled(coherence: Coherence, key: str, result: dict[str, Any]) -> dict[str, Any]:
+    """A fill's answer with its value as raw JSON; from now on this node serves that version itself."""
+    if not result["hit"]:
+        return result
+    coherence.grant(key, result["version"])
+    # A copy: the first may be kept for a repeated request.
+    return {**result, "val": Raw(result["val"])}
 
 
 def _count_reads(here: Host, results: list[dict[str, Any]]) -> None:
@@ -317,6 +325,6 @@ def _row(here: Host, found: Line) -> dict[str, Any]:
         "version": found.version,
         "bytes": len(found.value),
         "states": {node: found.directory.state_of(node) for node in nodes},
-        "pending": [],
+        "pending": list(here.parts[Invalidations].pending(found.key)),
         "expires_in_s": expires_in_s,
     }

@@ -17,6 +17,7 @@ A pure function of the log over `LockTables`. The rules, each with a test of its
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from sys import intern
+from typing import Any
 
 from raft.state_machine import ApplyContext
 from services.lock import queries
@@ -70,6 +71,10 @@ class LockMachine:
         if context.time_ms >= self._tables.quiet_until_ms:
             self.advance(context)
         return self._handlers[type(command)](context, command)
+
+    def repeat(self, context: ApplyContext, command: Any) -> None:
+        """An earlier answer is given again: only time goes on."""
+        self.advance(context)
 
     def advance(self, context: ApplyContext) -> None:
         """End what fell due by `context.time_ms`, then serve the lines that this set moving."""

@@ -60,6 +60,10 @@ class QueueMachine:
         self.advance(context)
         return self._handlers[type(command)](context, command)
 
+    def repeat(self, context: ApplyContext, command: Any) -> None:
+        """An earlier answer is given again: only time goes on."""
+        self.advance(context)
+
     def advance(self, context: ApplyContext) -> None:
         """Let cluster time reach `context.time_ms`. At most `DUE_PER_ENTRY_MAX` deadlines are handled in one
         entry, so that a million in one second do not hold up the node; `next_due_ms` is then in the past."""
