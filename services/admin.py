@@ -92,6 +92,7 @@ async def status(request: web.Request) -> web.Response:
             "members": members,
             "groups": {group: _group_status(here, each) for group, each in statuses.items()},
             "not_ready": _reasons_not_ready(here),
+            "refused": {group: refusal.problem for group, refusal in here.refused.items()},
             "warnings": warnings(here.settings),
         }
     )
@@ -148,6 +149,7 @@ def _reasons_not_ready(here: Host) -> dict[str, str]:
     reasons = {group: "has not started yet" for group in here.settings.groups}
     for group, node in _nodes(here):
         reasons[group] = node.status().not_ready_reason
+    reasons.update((group, str(refusal)) for group, refusal in here.refused.items())
     return {group: reason for group, reason in reasons.items() if reason}
 
 

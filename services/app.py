@@ -19,12 +19,12 @@ from common.config import Settings, load_settings
 from common.logs import configure_logs, get_logger
 from common.metrics import RPC_OPERATIONS, Metrics
 from common.middleware import request_middleware
-from common.runtime import Tasks, freeze_garbage, measure_loop_lag, on_stop_signals
+from common.runtime import Tasks, freeze_garbage, garbage_at_rest, measure_loop_lag, on_stop_signals
 from raft.core.config import CoreConfig
 from raft.disk import DiskQueue
 from raft.node import RaftNode
 from raft.status import NodeConfig
-from raft.storage import open_storage
+from raft.storage import StorageError, open_storage
 from raft.transport.client import PeerLink
 from raft.transport.http import HttpTransport
 from raft.transport.routes import PeerListener
@@ -32,7 +32,9 @@ from services import admin
 from services.auth import Guard
 from services.envelope import ReplicatedMachine
 from services.errors import from_raft
+from services.failures import advice_for, describe
 from services.host import HOST, Host
+from services.refused import REFUSALS, GroupNodes, Refusal
 from services.roles import ROLES
 from services.startup import announce
 
@@ -77,25 +79,43 @@ async def run_node(settings: Settings) -> int:
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_TIMEOUT_S
     )
+    failure: BaseException | None = None
     try:
-        await runner.setup()
-        site = web.TCPSite(runner, settings.listen_host, settings.client_port, reuse_address=True)
-        await site.start()
-        freeze_garbage()
-        logger.info(
-            "serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups
-        )
-        failed = app[TASKS].failed
-        stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
-        await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if failed.done():
-            logger.critical("stopping after a fatal error", error=repr(failed.result()))
-            return 1
-        logger.info("stopping")
-        return 0
+        failure = await _serve(app, runner, settings, stop)
+    except (StorageError, OSError) as error:
+        failure = error
     finally:
         await runner.cleanup()
+    if failure is None:
+        return 0
+    # The last line of the log: whoever looks why the node is gone looks there first.
+    logger.critical("ended, because going on was not safe", error=describe(failure), advice=advice_for(failure))
+    return 1
+
+
+async def _serve(
+    app: web.Application, runner: web.AppRunner, settings: Settings, stop: asyncio.Event
+) -> BaseException | None:
+    """Serve until `stop`; returns the error that the process must not survive, or None.
+
+    Raises:
+        StorageError, OSError: it cannot be started.
+    """
+    with garbage_at_rest():
+        await runner.setup()
+    site = web.TCPSite(runner, settings.listen_host, settings.client_port, reuse_address=True)
+    await site.start()
+    freeze_garbage()
+    logger.info("serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups)
+    failed = app[TASKS].failed
+    stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
+    await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if failed.done():
+        logger.error("stopping after a fatal error", error=describe(failed.result()))
+        return failed.result()
+    logger.info("stopping")
+    return None
 
 
 async def _groups(app: web.Application) -> AsyncIterator[None]:
@@ -108,10 +128,20 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
         if not tasks.failed.done():
             tasks.failed.set_result(error)
 
-    nodes: dict[str, RaftNode] = {}
+    nodes = GroupNodes(here.refused)
     links = {peer: _link(settings, peer, nodes, here.metrics) for peer in settings.peers}
     for group in settings.groups:
-        nodes[group] = await _open_node(settings, group, links, here.metrics, on_fatal)
+        try:
+            nodes[group] = await _open_node(settings, group, links, here.metrics, on_fatal)
+        except REFUSALS as error:
+            directory = Path(settings.data_dir) / group
+            refusal = here.refused[group] = Refusal.of(group, here.node_id, directory, error)
+            logger.critical(
+                "data is damaged: this node takes no part in the group",
+                group=group,
+                problem=refusal.problem,
+                advice=refusal.advice,
+            )
     here.nodes = nodes
     admin.watch_nodes(here.metrics, nodes)
     listener = await _listen_to_peers(settings, nodes, links)
@@ -161,8 +191,12 @@ async def _open_node(
     )
     machine = ReplicatedMachine(ROLES[group].machine)
     loaded = storage.load_snapshot()
-    if loaded is not None:
-        await loop.run_in_executor(None, machine.restore, loaded[1])
+    try:
+        if loaded is not None:
+            await loop.run_in_executor(None, machine.restore, loaded[1])
+    except BaseException:
+        storage.close(seal=False)
+        raise
     if recovered.cut_bytes:
         logger.warning("cut a torn last write", group=group, bytes=recovered.cut_bytes)
     disk = DiskQueue(

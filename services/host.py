@@ -13,6 +13,7 @@ from common.metrics import Metrics
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
+    from services.refused import Refusal
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Host:
     boot: str
     #: The replicas on this node, by group.
     nodes: Mapping[str, "RaftNode"]
+    #: The groups that this node takes no part in, because their data is damaged.
+    refused: dict[str, "Refusal"] = field(default_factory=dict)
     #: What a service keeps at this node beside its replicated state, by its class.
     parts: dict[type, Any] = field(default_factory=dict)
     #: Work that outlives the request that began it.
