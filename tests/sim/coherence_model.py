@@ -18,88 +18,23 @@ What is simplified, each time so that more can happen than in reality and never 
   rises immediately.
 - The way of a request to the leader: an operation begins when its entry is appended.
 
-What is left out for good: logs that differ (an entry counts from the moment when it is committed) and more than
-one deposed leader at a time.
+What is left out for good: logs that differ (an entry counts from the moment when it is committed), more than one
+deposed leader at a time, more than one reply and one grant of a lease under way for each node.
 
-State, integers and tuples of integers only, so that hashes are the same in every process:
-
-    (log, nodes, leads, operations, seen, left)
-    log         one machine state per entry: (term, versions, holders, present); trimmed below what all applied
-    nodes       (applied, term, lease, granted, reply, grant)     reply: (age, applied, term)  grant: (age, d, term)
-    leads       () or (term, q_age, wait, noop, known, notes, unwaited, pending)
-    operations  (kind, node, key, index, version, leader, term, answered)
-    seen        newest version that a client has seen, per key
-    left        how many puts, fills, deletes, elections and restarts may still happen
+What a state is made of is written in `coherence_rules`.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 
-State = tuple
-Label = tuple
-
-PUT, FILL, DELETE = 0, 1, 2
-NONE = ()
-
-#: Every bug that can be planted, with what it leaves out or does wrongly.
-BUGS = {
-    "no lease check": "a holder serves without a valid lease",
-    "lease counted from receipt": "the follower counts its lease from the grant's arrival",
-    "lease not bounded by Q": "a leader gives the whole of L whatever became of its own lease",
-    "lease given anew too early": "a lapsed lease is given before what was not waited for is applied",
-    "lease before the no-op": "a new leader's first lease does not wait for its no-op",
-    "leader's own lease before the no-op": "a new leader serves its own lines before it has applied its no-op",
-    "no wait after an election": "a new leader answers at once",
-    "invalidation not awaited": "a put is answered while others may serve the old value",
-    "fill that does not wait": "a fill is answered while others may serve the old value",
-    "own node not awaited": "the writer's own node is not made pending",
-    "early read by the writer": "a node serves what it was not granted",
-    "lease outlives its term": "a node keeps a lease when it moves to a newer term",
-    "grants outlive a restart": "a node that replays its log still believes that it was granted its lines",
-    "absence shown at once": "an absent key is read while others may serve the old value",
-    "no margin for drift": "leaders wait no longer than a perfect clock would need",
-}
-
-
-@dataclass(frozen=True)
-class Config:
-    """The size of one search."""
-
-    nodes: int = 3
-    keys: int = 1
-    #: L in ticks.
-    lease: int = 2
-    #: Ticks by which a slow clock may stretch a follower's lease, and by which leaders wait longer.
-    drift: int = 0
-    puts: int = 1
-    fills: int = 1
-    deletes: int = 0
-    elections: int = 1
-    #: Of followers.
-    restarts: int = 0
-    #: Operations under way at once.
-    operations: int = 2
-    bugs: frozenset[str] = frozenset()
-
-    def __post_init__(self) -> None:
-        assert self.bugs <= BUGS.keys(), self.bugs
+from tests.sim.coherence_rules import DELETE, FILL, NONE, PUT, Label, Rules, State
 
 
 def replaced(items: tuple, place: int, value: object) -> tuple:
     return (*items[:place], value, *items[place + 1 :])
 
 
-class Model:
+class Model(Rules):
     """The transitions of one configuration."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.nodes = range(config.nodes)
-        self.keys = range(config.keys)
-        self.margin = 0 if "no margin for drift" in config.bugs else config.drift
-        for name in BUGS:
-            setattr(self, name.replace("'", "").replace(" ", "_").replace("-", "_"), name in config.bugs)
 
     def first(self, holders: int, lease: int = 0) -> State:
         """Node 0 leads, everyone has applied everything; `holders` (a bit per node) hold version 1 of each key
@@ -112,15 +47,14 @@ class Model:
              NONE, NONE)
             for n in self.nodes
         )  # fmt: skip
-        term, q_age, wait, noop, known, _, *others = self._lead(1, 0, 0, (1,) * config.nodes)
         notes = tuple(lease + self.margin if lease and n else 0 for n in self.nodes)
-        lead = (term, q_age, wait, noop, known, notes, *others)
+        lead = self._lead(1, 0, 0, (1,) * config.nodes, notes)
         left = (config.puts, config.fills, config.deletes, config.elections, config.restarts)
         return (log, nodes, (lead, *(NONE for _ in self.nodes[1:])), (), ones, left)
 
-    def _lead(self, term: int, wait: int, noop: int, known: tuple) -> tuple:
+    def _lead(self, term: int, wait: int, noop: int, known: tuple, notes: tuple) -> tuple:
         zeros = (0,) * self.config.nodes
-        return (term, 0, wait, noop, known, zeros, zeros, (zeros,) * self.config.keys)
+        return (term, 0, wait, noop, known, notes, zeros, (zeros,) * self.config.keys)
 
     # What can happen
 
@@ -158,7 +92,9 @@ class Model:
                     q_age = min(q_age + 1, oldest + self.config.drift)
                 notes = tuple(max(note - 1, 0) for note in notes)
                 unwaited, pending = self._lapse(notes, unwaited, pending)
-                lead = (term, q_age, max(wait - 1, 0), noop, known, notes, unwaited, pending)
+                wait = max(wait - 1, 0)
+                known = known if wait else (1,) * len(known)
+                lead = (term, q_age, wait, noop, known, notes, unwaited, pending)
             aged_leads.append(lead)
         yield ("tick",), (log, tuple(aged_nodes), tuple(aged_leads), operations, seen, left)
 
@@ -174,10 +110,32 @@ class Model:
 
     def _apply(self, state: State, node: int) -> Iterator[tuple[Label, State]]:
         """A node applies the next entry; those of a leader that it does not follow yet it cannot know of."""
-        log, nodes, *rest = state
-        applied, term, *others = nodes[node]
-        if applied + 1 < len(log) and log[applied + 1][0] <= term:
-            yield ("apply", node), (log, replaced(nodes, node, (applied + 1, term, *others)), *rest)
+        log, nodes, leads, *rest = state
+        applied, term, lease, granted, *others = nodes[node]
+        if applied + 1 == len(log) or log[applied + 1][0] > term:
+            return
+        applied += 1
+        granted = self._still_granted(granted, log[applied][1])
+        if leads[node] and applied >= leads[node][3]:
+            leads = replaced(leads, node, self._with_known(leads[node], node))
+        yield ("apply", node), (
+            log, replaced(nodes, node, (applied, term, lease, granted, *others)), leads, *rest
+        )  # fmt: skip
+
+    def _still_granted(self, granted: tuple, versions: tuple) -> tuple:
+        """Without grants of older versions than what is applied: they matter only where the log is replayed."""
+        if self.config.restarts:
+            return granted
+        return tuple([g if g >= version else 0 for g, version in zip(granted, versions, strict=True)])
+
+    @staticmethod
+    def _with_known(lead: tuple, node: int) -> tuple:
+        """The leader knows that `node` has applied its no-op; once all have, it need not wait."""
+        term, q_age, wait, noop, known, *others = lead
+        known = replaced(known, node, 1)
+        if all(known) or not wait:
+            wait, known = 0, (1,) * len(known)
+        return (term, q_age, wait, noop, known, *others)
 
     def _reply(self, state: State, node: int) -> Iterator[tuple[Label, State]]:
         """A follower sends an append reply to the leader of its term. One may be under way; an older is lost."""
@@ -202,19 +160,16 @@ class Model:
         pending = tuple(
             replaced(row, node, 0) if row[node] and row[node] - 1 <= known_applied else row for row in pending
         )
-        if known_applied >= noop:
-            known = replaced(known, node, 1)
-            wait = 0 if all(known) else wait
-            known = known if wait else (1,) * len(known)
         lease = self.config.lease if self.lease_not_bounded_by_Q else self.config.lease - q_age
-        if lease > 0 and (notes[node] or self._may_give_anew(node, known_applied, leads[leader])):
+        if lease > 0 and self._may_give(node, known_applied, leads[leader]):
             notes = replaced(notes, node, max(notes[node], lease + self.margin))
             grant = (age, lease, reply_term) if reply_term == own_term else grant
         lead = (term, q_age, wait, noop, known, notes, unwaited, pending)
+        lead = self._with_known(lead, node) if known_applied >= noop else lead
         nodes = replaced(nodes, node, (applied, own_term, own_lease, granted, NONE, grant))
         yield ("receive", leader, node), (log, nodes, replaced(leads, leader, lead), *rest)
 
-    def _may_give_anew(self, node: int, known_applied: int, lead: tuple) -> bool:
+    def _may_give(self, node: int, known_applied: int, lead: tuple) -> bool:
         _, _, _, noop, _, _, unwaited, _ = lead
         if known_applied < noop and not self.lease_before_the_no_op:
             return False
@@ -234,13 +189,13 @@ class Model:
         )  # fmt: skip
 
     def _learn(self, state: State, node: int) -> Iterator[tuple[Label, State]]:
-        """A node hears of the newest term: it stops leading, and its lease ends with the term that it is of."""
+        """A node hears of the newest term: it stops leading and takes no grant of the old term any more. A lease
+        that it has runs on: the new leader reckons with it."""
         log, nodes, leads, *rest = state
         applied, term, lease, granted, reply, _ = nodes[node]
         newest_term = log[-1][0]
         if term == newest_term:
             return
-        lease = lease if self.lease_outlives_its_term else 0
         nodes = replaced(nodes, node, (applied, newest_term, lease, granted, reply, NONE))
         yield ("learn", node), (log, nodes, replaced(leads, node, NONE), *rest)
 
@@ -251,15 +206,18 @@ class Model:
         if not left[3] or (leads[node] and leads[node][0] == newest_term):
             return
         term = newest_term + 1
-        applied, _, _, granted, reply, _ = nodes[node]
+        applied, _, lease, granted, reply, _ = nodes[node]
         log = (*log, (term, *log[-1][1:]))
-        if not self.leaders_own_lease_before_the_no_op:
+        if not lease and not self.leaders_own_lease_before_the_no_op:
             # Until it has applied its no-op it shows and appends nothing: as well do it now.
             applied = len(log) - 1
-        nodes = replaced(nodes, node, (applied, term, 0, granted, reply, NONE))
+            granted = self._still_granted(granted, log[applied][1])
+        nodes = replaced(nodes, node, (applied, term, lease, granted, reply, NONE))
         wait = self.config.lease + self.margin
-        known = tuple(int(n == node) for n in self.nodes)
-        lead = self._lead(term, wait, len(log) - 1, known)
+        known = tuple(int(n == node and applied == len(log) - 1) for n in self.nodes)
+        reckoned = 0 if self.earlier_leases_forgotten else wait
+        notes = tuple(0 if n == node else reckoned for n in self.nodes)
+        lead = self._lead(term, wait, len(log) - 1, known, notes)
         # Only one deposed leader at a time is followed further: an older one is taken to have stopped.
         older = [n for n in self.nodes if leads[n] and leads[n][0] < newest_term]
         for n in older:
@@ -305,7 +263,9 @@ class Model:
             present = replaced(present, key, int(kind == PUT))
             lead = self._invalidate(lead, before, key, node, leader, len(log))
         log = (*log, (term, versions, holders, present))
-        nodes = replaced(nodes, leader, (len(log) - 1, *nodes[leader][1:]))
+        _, own_term, lease, granted, *others = nodes[leader]
+        granted = self._still_granted(granted, versions)
+        nodes = replaced(nodes, leader, (len(log) - 1, own_term, lease, granted, *others))
         operation = (kind, node, key, len(log) - 1, versions[key], leader, term, 0)
         left = replaced(left, kind, left[kind] - 1)
         return (log, nodes, replaced(leads, leader, lead), (*operations, operation), seen, left)
@@ -332,134 +292,8 @@ class Model:
                 continue
             after = nodes
             if kind != DELETE:
-                granted = replaced(granted, key, version)
+                granted = self._still_granted(replaced(granted, key, version), log[applied][1])
                 after = replaced(nodes, node, (applied, term, lease, granted, reply, grant))
             remaining = operations[:place] + operations[place + 1 :]
             shown = replaced(seen, key, max(seen[key], version))
             yield ("complete", kind, node, key), (log, after, leads, remaining, shown, left)
-
-    # What follows at once
-
-    def settled(self, state: State) -> State:
-        """Answers that can be given are given, hits that can be had are had, what no longer matters is cut."""
-        log, nodes, leads, operations, seen, left = state
-        if operations:
-            operations = tuple(sorted(self._answered(operations, leads)))
-        seen = tuple(max(seen[key], *self._shown(state, key)) for key in self.keys)
-        return self._trimmed((log, nodes, leads, operations, seen, left))
-
-    def is_violated(self, state: State) -> bool:
-        """Something may be shown that is older than what a client has seen."""
-        return any(version < state[4][key] for key in self.keys for version in self._shown(state, key)[1:])
-
-    def _answered(self, operations: tuple, leads: tuple) -> Iterator[tuple]:
-        for operation in operations:
-            kind, node, key, index, version, leader, term, answered = operation
-            lead = leads[leader]
-            leading = lead and lead[0] == term
-            if answered or (leading and self._may_answer(lead, kind, node, key)):
-                yield (kind, node, key, index, version, leader, term, 1)
-            elif leading:
-                yield operation
-            # Else the leader is gone: the client hears that the outcome is unknown.
-
-    def _may_answer(self, lead: tuple, kind: int, node: int, key: int) -> bool:
-        if lead[2] and not self.no_wait_after_an_election:
-            return False
-        if kind == FILL:
-            return self.fill_that_does_not_wait or not any(lead[7][key])
-        others = any(waited for holder, waited in enumerate(lead[7][key]) if holder != node)
-        return self.invalidation_not_awaited or not others
-
-    def _shown(self, state: State, key: int) -> list[int]:
-        """0, and the versions of `key` that some node may show now, without a log entry."""
-        log, nodes, *_ = state
-        shown = [0, *(log[nodes[n][0]][1][key] for n in self.nodes if self._may_serve(state, n, key))]
-        if not log[-1][3][key] and self._may_show_absence(state, key):
-            shown.append(log[-1][1][key])
-        return shown
-
-    def _may_serve(self, state: State, node: int, key: int) -> bool:
-        log, nodes, leads, *_ = state
-        applied, _, lease, granted, *_ = nodes[node]
-        _, versions, holders, _ = log[applied]
-        if not holders[key] >> node & 1:
-            return False
-        if granted[key] != versions[key] and not self.early_read_by_the_writer:
-            return False
-        lead = leads[node]
-        if lead:
-            lease = self.config.lease + self.config.drift - lead[1]
-            if applied < lead[3] and not self.leaders_own_lease_before_the_no_op:
-                lease = 0
-        return lease > 0 or self.no_lease_check
-
-    def _may_show_absence(self, state: State, key: int) -> bool:
-        """A ReadIndex round finds the key absent, and the leader waits for nobody on its account."""
-        log, nodes, leads, *_ = state
-        if not any(node[0] == len(log) - 1 for node in nodes):
-            return False
-        lead = next(lead for lead in leads if lead and lead[0] == log[-1][0])
-        return self.absence_shown_at_once or not (lead[2] or any(lead[7][key]))
-
-    def _trimmed(self, state: State) -> State:
-        """Without what can have no effect any more. Indexes count from the oldest entry that matters."""
-        log, nodes, leads, operations, seen, left = state
-        leads = tuple([NONE if lead and self._is_spent(lead, log, operations) else lead for lead in leads])
-        terms = {lead[0] for lead in leads if lead}
-        nodes = tuple([self._node_trimmed(node, log, terms) for node in nodes])
-        base = min([min(node[0], node[4][1]) if node[4] else node[0] for node in nodes])
-        base = 0 if left[4] else base
-        if base:
-            nodes = tuple(
-                (applied - base, term, lease, granted, (r[0], r[1] - base, r[2]) if r else NONE, grant)
-                for applied, term, lease, granted, r, grant in nodes
-            )
-            leads = tuple(self._lead_trimmed(lead, base) if lead else NONE for lead in leads)
-            operations = tuple((*o[:3], max(o[3] - base, 0), *o[4:]) for o in operations)
-        return (log[base:], nodes, leads, operations, seen, left)
-
-    def _is_spent(self, lead: tuple, log: tuple, operations: tuple) -> bool:
-        """A deposed leader whose own lease is over and whom nobody awaits."""
-        if lead[0] == log[-1][0] or lead[1] < self.config.lease + self.config.drift:
-            return False
-        return not self.lease_not_bounded_by_Q and not any(o[6] == lead[0] and not o[7] for o in operations)
-
-    def _node_trimmed(self, node: tuple, log: tuple, terms: set[int]) -> tuple:
-        applied, term, lease, granted, reply, grant = node
-        if reply and reply[2] not in terms:
-            reply = NONE
-        if grant and grant[0] >= grant[1] and not self.lease_counted_from_receipt:
-            grant = NONE
-        if not self.config.restarts:
-            versions = log[applied][1]
-            granted = tuple([g if g >= version else 0 for g, version in zip(granted, versions, strict=True)])
-        return (applied, term, lease, granted, reply, grant)
-
-    @staticmethod
-    def _lead_trimmed(lead: tuple, base: int) -> tuple:
-        term, q_age, wait, noop, known, notes, unwaited, pending = lead
-        unwaited = tuple(max(index - base, 0) for index in unwaited)
-        pending = tuple(tuple(max(waited - base, 1) if waited else 0 for waited in row) for row in pending)
-        return (term, q_age, wait, max(noop - base, 0), known, notes, unwaited, pending)
-
-    @cache  # noqa: B019 - a model lives as long as its search
-    def _holds(self, log: tuple) -> list[tuple]:
-        """For each node, which lines it holds after each entry."""
-        return [tuple([h >> n & 1 for entry in log for h in entry[2]]) for n in self.nodes]
-
-    def mark(self, state: State) -> int:
-        """A 64-bit hash that is equal for states which differ only in which node is which: all that is said of a
-        node is gathered with it, and the nodes are sorted. A leader is told by its term."""
-        log, nodes, leads, operations, seen, left = state
-        leading = sorted([lead for lead in leads if lead])
-        views = []
-        for n, holds in enumerate(self._holds(log)):
-            noted = tuple(
-                [(lead[4][n], lead[5][n], lead[6][n], *[row[n] for row in lead[7]]) for lead in leading]
-            )
-            asked = tuple([(o[0], *o[2:5], *o[6:]) for o in operations if o[1] == n])
-            views.append((nodes[n], leads[n][0] if leads[n] else 0, holds, noted, asked))
-        views.sort()
-        entries = tuple([(term, versions, present) for term, versions, _, present in log])
-        return hash((entries, tuple(views), tuple([lead[:4] for lead in leading]), seen, left))

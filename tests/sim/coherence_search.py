@@ -6,7 +6,8 @@ apart, so that of up to six states that differ only in names one is visited.
 
 from dataclasses import dataclass, field
 
-from tests.sim.coherence_model import Config, Label, Model, State
+from tests.sim.coherence_model import Model
+from tests.sim.coherence_rules import Config, Label, State
 
 
 @dataclass
