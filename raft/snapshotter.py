@@ -26,6 +26,7 @@ from raft.core import snapshotting
 from raft.core.messages import InstallSnapshot, InstallSnapshotReply
 from raft.core.types import Index, NodeId, SnapshotMeta
 from raft.disk import DiskClosed
+from raft.slices import PAUSE_SECONDS, in_slices
 from raft.storage import CorruptSnapshot, RejectedChunk, Storage, StorageError
 
 if TYPE_CHECKING:
@@ -33,10 +34,6 @@ if TYPE_CHECKING:
 
 #: Bytes of a snapshot file in one message.
 CHUNK_BYTES = 256 << 10
-#: How long the event loop encodes before it lets others run, and how long it rests then: half of its time is left
-#: to clients, and a loop that sleeps now and then is woken sooner on a busy machine than one that never does.
-SLICE_SECONDS = 0.002
-PAUSE_SECONDS = 0.002
 #: Chunks encoded and not written yet.
 ENCODED_MAX = 16
 #: What the writing thread is told when the copy is encoded to its end, and when it was given up on the way.
@@ -111,21 +108,33 @@ class Snapshotter:
 
     # Taking
 
+    def copy(self) -> tuple[SnapshotMeta, Iterator[bytes]] | None:
+        """The machine's state as of the last applied entry, and where in the log that is: a copy, to be drained in
+        slices while newer entries are applied. None while there is nothing that could be named so."""
+        node = self._node
+        index = node.applier.applied_index
+        if self.restoring is not None or node.core.log.term_at(index) is None:
+            return None
+        if not snapshotting.may_take(node.core, index):
+            return None
+        meta = snapshotting.meta_at(node.core, index, node.applier.applied_time_ms)
+        return meta, node.machine.snapshot()
+
     def maybe_take(self) -> bool:
         """Begin a snapshot where the log behind the last one has grown beyond its bounds."""
         node = self._node
         index = node.applier.applied_index
-        if self._taking or self.restoring is not None or index < self._not_before:
+        if self._taking or index < self._not_before:
             return False
         entries = index - node.core.log.snapshot.index
         sizes = self._storage.statistics()
         if entries < node.config.snapshot_entries and sizes.bytes_since_snapshot < node.config.snapshot_bytes:
             return False
-        if not entries or node.core.log.term_at(index) is None:
+        copied = self.copy() if entries else None
+        if copied is None:
             return False
         self._taking = True
-        meta = snapshotting.meta_at(node.core, index, node.applier.applied_time_ms)
-        self._start(self._take(meta, node.machine.snapshot()), "take a snapshot")
+        self._start(self._take(*copied), "take a snapshot")
         return True
 
     async def _take(self, meta: SnapshotMeta, chunks: Iterator[bytes]) -> None:
@@ -273,17 +282,12 @@ class Snapshotter:
 
 async def _encode(chunks: Iterator[bytes], encoded: queue.Queue, writing: asyncio.Future) -> bool:
     """Drain `chunks` into the writer's queue, a slice at a time. False where the writer gave up first."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + SLICE_SECONDS
-    for chunk in chain(chunks, (_END,)):
+    async for chunk in in_slices(chain(chunks, (_END,))):
         while encoded.full() and not writing.done():  # noqa: ASYNC110 - the other end is a thread
             await asyncio.sleep(PAUSE_SECONDS)
         if writing.done():
             return False
         encoded.put_nowait(chunk)
-        if loop.time() >= until:
-            await asyncio.sleep(PAUSE_SECONDS)
-            until = loop.time() + SLICE_SECONDS
     return True
 
 

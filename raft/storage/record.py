@@ -21,10 +21,11 @@
     SEAL          empty
     CHUNK         u64 number from 0, bytes of the snapshot
     END           u64 number of chunks, u64 bytes in them, u32 CRC-32 of all those bytes in a row
+    BACKUP        where a backup comes from (backup.py)
 
 Integers are little-endian and unsigned. Every file starts with 16 bytes of header, and records follow it:
 
-    0       8     magic     "MUFAKWAL" or "MUFAKSNP"
+    0       8     magic     "MUFAKWAL", "MUFAKSNP" or "MUFAKBAK"
     8       4     version   of the format: 1
     12      4     seed      of the checksums in this file: in a log by chance, so that no data can forge a record;
                             in a snapshot the CRC-32 of its SNAPSHOT body, so that equal ones are equal files
@@ -57,6 +58,7 @@ class RecordType(IntEnum):
     SEAL = 6
     CHUNK = 7
     END = 8
+    BACKUP = 9
 
 
 class Record(NamedTuple):
@@ -78,6 +80,7 @@ class MalformedBody(ValueError):
 MARK = b"MR"
 LOG_MAGIC = b"MUFAKWAL"
 SNAPSHOT_MAGIC = b"MUFAKSNP"
+BACKUP_MAGIC = b"MUFAKBAK"
 #: What this code writes. It reads this and every earlier one.
 FORMAT_VERSION = 1
 
