@@ -23,7 +23,8 @@ from services.cache.directory import M
 from services.cache.invalidations import Invalidations
 from services.cache.line import Line
 from services.cache.machine import INTEGER_MAX, INTEGER_MIN, keys_of
-from services.handlers import answer, linearizable, replicate
+from services.envelope import encode_command
+from services.handlers import answer, group_node, linearizable, replicate
 from services.host import Host, host
 
 GROUP = "cache"
@@ -161,6 +162,9 @@ async def _write(request: web.Request, command: Any) -> web.Response:
             coherence = here.parts[Coherence]
             for key in keys:
                 coherence.grant(key, result["version"])
+    elif result["reason"] in _CONFLICTS:
+        facts = {name: fact for name, fact in result.items() if name not in ("ok", "reason")}
+        raise ApiError(409, result["reason"], _CONFLICTS[result["reason"]], facts=facts)
     return answer(result)
 
 
@@ -218,7 +222,7 @@ async def mget(request: web.Request) -> web.Response:
         found |= {key: await _absent(request, coherence, key) for key in unknown}
     missing = tuple(key for key, result in found.items() if result is None)
     if missing:
-        filled = await replicate(request, GROUP, FillMany(missing, here.node_id))
+        filled = await _fill(request, FillMany(missing, here.node_id))
         for key, result in filled["items"].items():
             found[key] = _filled(coherence, key, result)
     if sum(memoryview(result["val"]).nbytes for result in found.values() if result["hit"]) > MGET_BYTES_MAX:
@@ -231,15 +235,22 @@ async def mget(request: web.Request) -> web.Response:
 async def _read(request: web.Request, key: str) -> dict[str, Any]:
     """The answer to a read of one key, with `val` as raw JSON: from memory, or absent, or by a fill."""
     here = host(request)
+    key = _key(here, key)
     coherence = here.parts[Coherence]
     result = _from_memory(coherence, key)
     if result is None:
         result = await _absent(request, coherence, key)
     if result is None:
-        filled = await replicate(request, GROUP, Fill(key, here.node_id))
+        filled = await _fill(request, Fill(key, here.node_id))
         result = _filled(coherence, key, filled)
     _count_reads(here, [result])
     return result
+
+
+async def _fill(request: web.Request, command: Fill | FillMany) -> dict[str, Any]:
+    """The machine's answer to a fill. Without the request's idempotency key: a read that is sent again wants the
+    value of that moment, and values would outgrow the table of answers."""
+    return await group_node(request, GROUP).propose(encode_command(command))
 
 
 def _from_memory(coherence: Coherence, key: str) -> dict[str, Any] | None:
@@ -264,7 +275,6 @@ def _filled(coherence: Coherence, key: str, result: dict[str, Any]) -> dict[str,
     if not result["hit"]:
         return result
     coherence.grant(key, result["version"])
-    # A copy: the first may be kept for a repeated request.
     return {**result, "val": Raw(result["val"])}
 
 

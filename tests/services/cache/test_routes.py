@@ -42,6 +42,8 @@ class Replica:
         self.log = log
         self.subscribers: list[tuple[str, Callable[[Any], None]]] = []
         self.read_rounds = 0
+        self.lease_valid = True
+        self.withheld: Any = None
         #: Called once, in the middle of the next proposal, before its entry is appended.
         self.before_append: Callable[[], None] | None = None
         log.nodes.append(self)
@@ -69,6 +71,15 @@ class Replica:
 
     def cluster_time_ms(self) -> int:
         return self.log.time_ms
+
+    def applied_time_ms(self) -> int:
+        return self.log.time_ms
+
+    def now_ms(self) -> int:
+        return self.log.time_ms
+
+    def may_serve_locally(self) -> bool:
+        return self.lease_valid
 
 
 @web.middleware
@@ -100,6 +111,7 @@ class Cluster:
             )
             replica = Replica(node_id, self.log)
             self.hosts[node_id] = Host(settings, Metrics(), "boot", {"cache": replica})
+            routes.attach(self.hosts[node_id], replica)
             app = web.Application(middlewares=[answer_errors], client_max_size=settings.body_bytes_max)
             app[HOST] = self.hosts[node_id]
             app.add_routes(routes.routes())
@@ -156,6 +168,9 @@ async def test_the_second_reader_fills_and_shares(cluster: Cluster) -> None:
 
 
 async def test_an_absent_key_costs_no_log_entry(cluster: Cluster) -> None:
+    """Goal: once the node has run for long enough to know of every removal that a holder may not have heard of."""
+    cluster.log.time_ms += 2 * cluster.hosts["node1"].settings.cache_lease_ms
+
     assert await cluster.post("/cache/get", {"key": "k"}) == {"hit": False, "val": None, "state": "I"}
     assert await cluster.get("/cache/read?key=k") == {"ok": False, "reason": "not_found"}
     assert cluster.log.index == 0

@@ -5,7 +5,7 @@ from typing import Any
 from raft.state_machine import ApplyContext
 from services.cache.directory import STATES
 from services.cache.line import Transition
-from services.cache.machine import TRANSITION_TOPIC, CacheMachine
+from services.cache.machine import ANSWER_TOPIC, TRANSITION_TOPIC, CacheMachine
 
 NODES = ("node1", "node2", "node3")
 
@@ -26,8 +26,8 @@ class Log:
         return ApplyContext(self.index, self.time_ms)
 
     def _keep(self, context: ApplyContext) -> None:
-        assert all(topic == TRANSITION_TOPIC for topic, _ in context.events)
-        self.transitions = [body for _, body in context.events]
+        assert {topic for topic, _ in context.events} <= {TRANSITION_TOPIC, ANSWER_TOPIC}
+        self.transitions = [body for topic, body in context.events if topic == TRANSITION_TOPIC]
 
     def apply(self, command: Any, after_ms: int = 0) -> dict[str, Any]:
         context = self._context(after_ms)
