@@ -7,7 +7,6 @@ fsync on, against 64 connections spread over two processes of the floor. Latency
 sides take turns, and the ratio is the median over the rounds.
 """
 
-import asyncio
 import os
 import statistics
 import subprocess
