@@ -9,6 +9,7 @@ stay under 50 ms; the gaps of the node at rest are printed beside them, for they
 
 import argparse
 import asyncio
+import os
 import sys
 import tempfile
 import time
@@ -50,7 +51,7 @@ async def measure(messages: int, directory: Path) -> int:
     # One that covers all that was applied: what a follower restores has nothing of its own behind it.
     await wait_for(lambda: not len(node.proposals))
     await _snapshot(node)
-    size = sum(path.stat().st_size for path in directory.glob("*.snapshot")) // 2
+    size = sum(entry.stat().st_size for entry in os.scandir(directory) if entry.name.endswith(".snapshot")) // 2
     restoring = await _measured(node, "restoring it at run time", _restore(node), writes=False)
     await node.stop()
     print(f"the snapshot takes {size / 1e6:.0f} MB on disk")
