@@ -6,7 +6,6 @@ also while there is no leader and no quorum.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -19,6 +18,7 @@ from common.web import json_response, read_query
 from raft.core.types import Role
 from services.errors import api_error
 from services.host import Host, host
+from services.version import VERSION
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
@@ -29,11 +29,6 @@ _ROLE_NUMBERS = {Role.FOLLOWER: 0, Role.CANDIDATE: 1, Role.PRE_CANDIDATE: 1, Rol
 _ROLE_NAMES = ("follower", "candidate", "leader")
 
 _OPENMETRICS = "application/openmetrics-text"
-
-try:
-    _VERSION = version("mufakat")
-except PackageNotFoundError:
-    _VERSION = "unknown"
 
 
 class MetricsQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -87,7 +82,7 @@ async def status(request: web.Request) -> web.Response:
             "ok": True,
             "id": here.node_id,
             "node": here.node_id,
-            "version": _VERSION,
+            "version": VERSION,
             "uptime_s": max((each.uptime_ms for each in statuses.values()), default=0) / 1000,
             "members": members,
             "groups": {group: _group_status(here, each) for group, each in statuses.items()},

@@ -28,7 +28,7 @@ from raft.storage import StorageError, open_storage
 from raft.transport.client import PeerLink
 from raft.transport.http import HttpTransport
 from raft.transport.routes import PeerListener
-from services import admin
+from services import admin, maintenance
 from services.auth import Guard
 from services.envelope import ReplicatedMachine
 from services.errors import from_raft
@@ -62,6 +62,7 @@ def create_app(settings: Settings | None = None) -> web.Application:
         client_max_size=settings.body_bytes_max,
     )
     app.router.add_routes(admin.routes())
+    app.router.add_routes(maintenance.routes())
     for group in settings.groups:
         app.router.add_routes(ROLES[group].routes())
     app[HOST] = Host(settings=settings, metrics=metrics, boot=secrets.token_hex(8), nodes={})

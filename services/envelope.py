@@ -46,6 +46,9 @@ class ServiceMachine(Protocol):
 
     def restore(self, records: Iterable[list]) -> None: ...
 
+    def skip_numbers(self, count: int) -> None:
+        """After a restore from a backup: do not give `count` of the numbers that may have been given since."""
+
 
 class UnknownCommand(ValueError):
     """The log holds a command that this version does not know: the node must not guess and stops."""

@@ -108,6 +108,10 @@ class LockMachine:
         """See `LockTables.restore`."""
         self._tables.restore(records)
 
+    def skip_numbers(self, count: int) -> None:
+        """See `LockTables.skip_numbers`."""
+        self._tables.skip_numbers(count)
+
     # Commands
 
     def _acquire(self, context: ApplyContext, command: Acquire) -> dict:

@@ -156,6 +156,10 @@ class LockTables:
 
     # Snapshots
 
+    def skip_numbers(self, count: int) -> None:
+        """Never give the next `count` tokens: after a restore, others may hold them already."""
+        self._last_token += count
+
     def snapshot(self) -> Iterator[list]:
         """Records `["lock", version, last token]`, then `["hold", ...]` by token, then `["waiter", ...]` in order
         of arrival; the fields of the last two are those of `Hold` and `Waiter`."""

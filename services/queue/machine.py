@@ -90,6 +90,11 @@ class QueueMachine:
         snapshots.read_into(store, records)
         self.store = store
 
+    def skip_numbers(self, count: int) -> None:
+        """Never give the next `count` message ids and receipts: after a restore, clients may hold them already."""
+        self.store.next_id += count
+        self.store.next_receipt += count
+
     # Putting in
 
     def _enqueue(self, context: ApplyContext, command: commands.Enqueue) -> Answer:

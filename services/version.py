@@ -1,0 +1,8 @@
+"""The version of this software, as it was installed."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    VERSION = version("mufakat")
+except PackageNotFoundError:
+    VERSION = "unknown"
