@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from common.config import SETTINGS, Setting, SettingsError, load_settings
+from services.cli_storage import COMMANDS
 from services.cluster.environ import node_variables
 from services.cluster.errors import ClusterError, UsageError
 from services.cluster.home import Home
@@ -179,6 +180,10 @@ def logs_command(node: tuple[str, ...], follow: bool, lines: int) -> None:
     backend = _surroundings().require_backend()
     nodes = [backend.topology.node(node_id) for node_id in node] or backend.topology.nodes
     backend.show_logs(nodes, follow=follow, lines=lines)
+
+
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,105 @@
+"""The commands that look at and move stored data: `backup`, `restore`, `repair`, `wal dump`, `wal verify`.
+
+Like `services.cli`, only what a command is called and takes stands here.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from raft.storage.dump import data_directories, dump, verify
+from services.cluster.backups import describe_backup, restore_cluster, restore_node, take_backup
+from services.cluster.errors import UsageError
+from services.cluster.home import Home
+from services.cluster.lifecycle import Surroundings
+from services.cluster.printing import echo
+from services.cluster.topology import TOPOLOGIES
+
+
+def _surroundings() -> Surroundings:
+    return Surroundings(Home.from_environ(os.environ), os.environ)
+
+
+@click.command("backup")
+@click.option("--group", required=True, help="lock, queue or cache.")
+@click.option(
+    "--node", "address", default="", metavar="HOST:PORT", help="Whom to ask; else a node of the cluster that is up here."
+)
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+def backup_command(group: str, address: str, file: Path) -> None:
+    """Write a group's state, as of now, to FILE.
+
+    FILE is replaced only once the whole backup has come and was checked. Where tokens are in use, the admin token is
+    taken from MUFAKAT_AUTH_TOKENS.
+    """
+    echo(describe_backup(take_backup(_surroundings(), group, file, address=address)))
+
+
+@click.command("restore")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--topology",
+    type=click.Choice(list(TOPOLOGIES)),
+    default=next(iter(TOPOLOGIES)),
+    show_default=True,
+    envvar="MUFAKAT_TOPOLOGY",
+    help="Of the local cluster to restore into.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Restore into this node's data directory instead; needs --cluster.",
+)
+@click.option("--cluster", default="", help="The nodes of the group: node1=host:port,...")
+def restore_command(file: Path, topology: str, data_dir: Path | None, cluster: str) -> None:
+    """Begin a group anew from the backup FILE.
+
+    The cluster must be down and hold nothing of that group. Other groups are left alone.
+    """
+    if bool(data_dir) != bool(cluster):
+        raise UsageError("--data-dir and --cluster go together.")
+    if data_dir is None:
+        restore_cluster(_surroundings(), file, topology)
+    else:
+        restore_node(file, data_dir, cluster)
+
+
+@click.group("wal")
+def wal_group() -> None:
+    """Look into data directories; nothing is changed."""
+
+
+def _directories(root: Path) -> Iterator[Path]:
+    found = data_directories(root)
+    if not found:
+        raise UsageError(f"There is no log in {root} nor in a folder of it.")
+    yield from found
+
+
+_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@wal_group.command("dump")
+@click.argument("directory", type=_DIRECTORY)
+def dump_command(directory: Path) -> None:
+    """Print every record in DIRECTORY: a group's data, or a node's with one folder for each group."""
+    for each in _directories(directory):
+        echo(f"{each}:")
+        for line in dump(each):
+            echo(line)
+
+
+@wal_group.command("verify")
+@click.argument("directory", type=_DIRECTORY)
+def verify_command(directory: Path) -> None:
+    """Check everything in DIRECTORY as a node does on its start; exit code 1 where it would refuse."""
+    verifications = [verify(each) for each in _directories(directory)]
+    for verification in verifications:
+        echo(str(verification))
+    sys.exit(0 if all(verification.ok for verification in verifications) else 1)
+
+
+COMMANDS = (backup_command, restore_command, wal_group)

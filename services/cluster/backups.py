@@ -1,0 +1,193 @@
+"""Backups of a group, from a cluster that runs and into one that does not run yet."""
+
+import http.client
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common.config import SettingsError, load_settings
+from common.parsers import parse_cluster
+from raft.storage import StorageError
+from raft.storage.backup import Backup, verify_backup
+from services.cluster.backend import Backend
+from services.cluster.environ import node_variables
+from services.cluster.errors import ClusterError, InTheWay, UsageError
+from services.cluster.lifecycle import Surroundings
+from services.cluster.printing import echo
+from services.cluster.probe import ask_all, readiness
+from services.cluster.topology import TOPOLOGIES, Topology
+
+#: How long a node may let us wait for the next bytes of a backup.
+READ_TIMEOUT_SECONDS = 60.0
+PIECE_BYTES = 1 << 20
+
+
+def admin_headers(environ: Mapping[str, str]) -> dict[str, str]:
+    """What proves to a node that we may ask for everything: the first admin token in MUFAKAT_AUTH_TOKENS.
+
+    Raises:
+        UsageError: that variable cannot be read.
+    """
+    try:
+        tokens = load_settings(
+            {"MUFAKAT_AUTH_TOKENS": node_variables(environ).get("MUFAKAT_AUTH_TOKENS", "")}
+        ).auth_tokens
+    except SettingsError as error:
+        raise UsageError(f"{error}.") from error
+    token = next((token for role, token in tokens if role == "admin"), None)
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: str = "") -> Backup:
+    """Ask a node for a backup of `group` and write it to `file`, whole and checked or not at all.
+
+    Args:
+        address: host:port of the node to ask; empty: a ready one of the cluster that is up here.
+
+    Raises:
+        NoCluster, UsageError: there is nobody to ask.
+        ClusterError: the node refused, or what came is not whole.
+    """
+    if address:
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdigit():
+            raise UsageError(f"`{address}` is no address; write it as host:port.")
+        asked = (host, int(port))
+    else:
+        asked = _ready_member(surroundings.require_backend(), group)
+    draft = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    try:
+        _download(asked, f"/admin/backup?group={group}", admin_headers(surroundings.environ), draft)
+        try:
+            backup = verify_backup(draft)
+        except StorageError as error:
+            raise ClusterError(f"The backup did not come whole: {error}. Nothing was written; try again.") from error
+        os.replace(draft, file)
+        _sync_folder(file.absolute().parent)
+    finally:
+        draft.unlink(missing_ok=True)
+    return replace(backup, path=file)
+
+
+def _ready_member(backend: Backend, group: str) -> tuple[str, int]:
+    members = backend.topology.members(group)
+    answers = ask_all(members, lambda node: readiness(backend.host, node.client_port))
+    for node in members:
+        if answers[node.id].is_ready:
+            return backend.host, node.client_port
+    raise ClusterError(f"No node of the group {group!r} is ready. `mufakat status` shows why.")
+
+
+def _download(address: tuple[str, int], path: str, headers: dict[str, str], draft: Path) -> None:
+    host, port = address
+    connection = http.client.HTTPConnection(host, port, timeout=READ_TIMEOUT_SECONDS)
+    try:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        if response.status != 200:
+            told = response.read(4096).decode("utf-8", "replace")
+            raise ClusterError(f"{host}:{port} answered {response.status} to {path}: {told}")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            while piece := response.read(PIECE_BYTES):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+    except http.client.HTTPException as error:
+        raise ClusterError(f"The backup broke off: {error!r}. Nothing was written; try again.") from error
+    except OSError as error:
+        raise ClusterError(f"No backup was written: {error}.") from error
+    finally:
+        connection.close()
+
+
+def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str) -> None:
+    """Write `file` as the beginning of its group on every node of a local cluster that is down.
+
+    Raises:
+        InTheWay: a cluster is up, or a node holds something of that group already.
+        ClusterError: the file is damaged, or cannot be written.
+    """
+    from services.restore import is_empty, load_backup, write_group
+
+    home = surroundings.home
+    with home.exclusive():
+        if home.record() is not None:
+            raise InTheWay("A cluster is up. Take it down first: `mufakat down`.")
+        group = _load(load_backup, file)
+        name = group.backup.head.group
+        topology: Topology = TOPOLOGIES[topology_name]
+        members = topology.members(name)
+        folders = {node.id: home.node_folder(topology, node) / "data" / name for node in members}
+        _check_empty([folder for folder in folders.values() if not is_empty(folder)])
+        for node in members:
+            folder = folders[node.id]
+            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write(write_group, group, folder, [other.id for other in topology.companions(node)])
+    echo(describe_backup(group.backup))
+    echo(
+        f"Restored on {', '.join(node.id for node in members)}. Start the cluster: "
+        f"`mufakat up --topology {topology_name}`."
+    )
+
+
+def restore_node(file: Path, data_dir: Path, cluster: str) -> None:
+    """Write `file` into the data directory of one node that does not run. To be done for every node of the group,
+    with the same file and the same members, before the first of them starts.
+
+    Raises: as `restore_cluster`; UsageError where `cluster` cannot be read.
+    """
+    from services.restore import is_empty, load_backup, write_group
+
+    try:
+        voters = sorted(parse_cluster(cluster))
+    except ValueError as error:
+        raise UsageError(f"--cluster: {error}.") from error
+    group = _load(load_backup, file)
+    folder = data_dir / group.backup.head.group
+    _check_empty([] if is_empty(folder) else [folder])
+    _write(write_group, group, folder, voters)
+    echo(describe_backup(group.backup))
+    echo(f"Restored into {folder} with the members {', '.join(voters)}.")
+
+
+def describe_backup(backup: Backup) -> str:
+    """A backup in one line."""
+    head, taken = backup.head, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(backup.head.taken_ms / 1000))
+    return (
+        f"{backup.path}: group {head.group} at index {backup.meta.index}, {backup.end.size} bytes, taken {taken} "
+        f"at {head.node} by version {head.version}"
+    )
+
+
+def _load(load_backup, file: Path):
+    try:
+        return load_backup(file)
+    except StorageError as error:
+        raise ClusterError(f"The backup cannot be used: {error}.") from error
+    except OSError as error:
+        raise ClusterError(f"The backup cannot be read: {error}.") from error
+
+
+def _write(write_group, group, folder: Path, voters: Sequence[str]) -> None:
+    try:
+        write_group(group, folder, voters=voters)
+    except (StorageError, OSError) as error:
+        raise ClusterError(f"{folder} cannot be written: {error}.") from error
+
+
+def _check_empty(filled: Sequence[Path]) -> None:
+    if filled:
+        raise InTheWay(
+            f"A backup is restored into an empty cluster only, and there is data in "
+            f"{', '.join(map(str, filled))}. If nobody needs it, move it away or delete it first."
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
