@@ -1,12 +1,9 @@
 """Role, term, vote and leader: the table of legal moves, and the assertions that the paper implies."""
 
-import ast
 from itertools import product
-from pathlib import Path
 
 import pytest
 
-import raft.core
 from raft.core.state import LEGAL_MOVES, IllegalMove, ServerState
 from raft.core.types import NOBODY, HardState, Role
 
@@ -141,24 +138,3 @@ def test_campaigns_and_leaders_are_counted() -> None:
     state.become_follower(5, "b")
 
     assert (state.elections, state.leader_changes) == (1, 2)
-
-
-def test_role_term_vote_and_leader_are_assigned_in_one_file() -> None:
-    """The rule of state.py, read from the source of all others."""
-    guarded = {"role", "term", "vote", "leader"}
-    offenders = []
-
-    for path in sorted(Path(raft.core.__file__).parent.glob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-            for target in targets:
-                if (
-                    isinstance(target, ast.Attribute)
-                    and target.attr in guarded
-                    and isinstance(target.value, ast.Attribute | ast.Name)
-                    and ast.unparse(target.value).endswith("state")
-                    and path.name != "state.py"
-                ):
-                    offenders.append(f"{path.name}:{target.lineno}")
-
-    assert offenders == []
