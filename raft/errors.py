@@ -7,6 +7,7 @@ RaftError
 │   ├── NoQuorum          the leader cannot reach a majority
 │   ├── Overloaded        too much is waiting at this node or in the log
 │   ├── StorageFailed     this node's disk failed or is full
+│   ├── MembershipRefused the change of members is not possible; says why
 │   └── Stopping          this node is shutting down
 └── OutcomeUnknown        it may or may not have been done: neither success nor failure
 """
@@ -44,6 +45,10 @@ class Overloaded(NotDone):
 
 class StorageFailed(NotDone):
     """The disk of this node refused a write, or is full."""
+
+
+class MembershipRefused(NotDone):
+    """The change of members is not possible as things are; the text says why."""
 
 
 class Stopping(NotDone):

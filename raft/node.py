@@ -29,15 +29,17 @@ from raft.core.messages import (
 )
 from raft.core.raft import RaftCore
 from raft.core.ready import Persist, Ready
-from raft.core.types import NOBODY, Configuration, Entry, NodeId, Role, SnapshotMeta
+from raft.core.types import NOBODY, Configuration, Entry, Index, NodeId, Role, SnapshotMeta, Term
 from raft.disk import DiskQueue
-from raft.errors import NoLeader, NoQuorum, Overloaded, RaftError, Stopping, StorageFailed
+from raft.errors import Overloaded, RaftError, Stopping, StorageFailed
 from raft.forwarding import Forward, ForwardReply
+from raft.handover import hand_over
+from raft.membership import Membership, MemberTransport
 from raft.proposals import Proposals
 from raft.read_index import ReadIndexClient
 from raft.snapshotter import SnapshotSender, Snapshotter
 from raft.state_machine import StateMachine
-from raft.status import NodeConfig, NodeStatus
+from raft.status import NodeConfig, NodeStatus, why_no_leader
 from raft.storage import Recovered, Storage
 from raft.transport.codec import PeerMessage
 from raft.withheld import Withheld
@@ -46,13 +48,11 @@ from raft.withheld import Withheld
 WAKE_MS = 50
 #: What listeners hear, with the snapshot's meta, when the machine was replaced by a leader's snapshot.
 RESTORED_TOPIC = "raft.restored"
-#: How often a stopping leader looks whether another leads.
-HANDOVER_POLL_S = 0.005
 _BARRIER = Persist(hard_state=None, entries=())
 _REPLIES = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
 
 
-class Transport(SnapshotSender, Protocol):
+class Transport(SnapshotSender, MemberTransport, Protocol):
     """How a node reaches its peers."""
 
     def send(self, message: PeerMessage) -> bool:
@@ -66,6 +66,7 @@ class RaftNode:
 
     Args:
         on_fatal: told once of an error that this process must not survive (a storage error, a bug).
+        admitted: False where the disk is empty and nobody has said yet that this node may take part.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class RaftNode:
         clock_ms: Callable[[], int],
         on_fatal: Callable[[BaseException], None],
         observe_propose_seconds: Callable[[float], None] = lambda seconds: None,
+        admitted: bool = True,
         seed: int | None = None,
     ) -> None:
         self.config = config
@@ -106,6 +108,13 @@ class RaftNode:
         self.proposals = Proposals(self.core, transport.send)
         self.reads = ReadIndexClient(clock_ms)
         self.snapshotter = Snapshotter(self, storage, transport)
+        self.membership = Membership(self, transport)
+        self.admitted = admitted
+        #: Why this node takes no part, where the group has said so or has not said anything yet (raft.admission).
+        self.hindrance = ""
+        #: Told of every configuration that is used from now on.
+        self.on_configuration: Callable[[Configuration], None] = lambda configuration: None
+        self._configuration = self.core.configuration
         #: Committed entries that wait while the machine is restored from a snapshot.
         self._to_apply: deque[Entry] = deque()
         self._awaiting_snapshot: SnapshotMeta | None = None
@@ -122,9 +131,10 @@ class RaftNode:
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
-        self._started_ms = self._last_wake_ms = clock_ms()
+        self.started_ms = self._last_wake_ms = clock_ms()
         self._stall_ms = core_config.election_timeout_min_ms // 2
-        self._stalls = 0
+        #: How often the process stood still for longer than it may.
+        self.stalls = 0
         #: Why nothing is accepted any more.
         self._closed: RaftError | None = None
         self._disk_full = False
@@ -199,15 +209,6 @@ class RaftNode:
         return self._closed
 
     @property
-    def stalls(self) -> int:
-        """How often the process stood still for longer than it may."""
-        return self._stalls
-
-    @property
-    def started_ms(self) -> int:
-        return self._started_ms
-
-    @property
     def log_bytes(self) -> int:
         return self.disk.log_bytes
 
@@ -256,7 +257,7 @@ class RaftNode:
         if self._closed is None:
             self._closed = Stopping("this node is stopping; ask another one")
             if handover_s and self.core.state.role is Role.LEADER:
-                await self._hand_over(handover_s)
+                await hand_over(self, handover_s)
         self._fail_everyone(self._closed)
         if self._timer is not None:
             self._timer.cancel()
@@ -264,25 +265,22 @@ class RaftNode:
         await self.snapshotter.stop()
         await self.disk.close()
 
+    def admit(self, term: Term, vote: NodeId) -> None:
+        """This node, which holds nothing, takes part from `term` on, having voted for `vote` in it."""
+        self.core.admit(term, vote, self._clock_ms())
+        self.admitted = True
+        self._schedule()
+
+    def propose_configuration(self, configuration: Configuration) -> Index:
+        """As `RaftCore.propose_configuration`, which see."""
+        self._schedule()
+        return self.core.propose_configuration(configuration, self._clock_ms())
+
     def transfer_leadership(self, to: NodeId) -> bool:
         """Begin to hand leadership to `to`. False where that is not possible now."""
         started = self.core.transfer_leadership(to, self._clock_ms())
         self._schedule()
         return started
-
-    async def _hand_over(self, handover_s: float) -> None:
-        peers = [peer for peer in self.core.configuration.voters if peer != self.id]
-        peers.sort(key=lambda peer: (self._transport.is_connected(peer), self._match_index(peer)))
-        if not peers or not self.transfer_leadership(peers[-1]):
-            return
-        give_up = self._loop.time() + handover_s
-        while self.core.state.role is Role.LEADER and self._loop.time() < give_up:  # noqa: ASYNC110
-            # A poll with a bound: one place needs to know, and an event for it would burden every change.
-            await asyncio.sleep(HANDOVER_POLL_S)
-
-    def _match_index(self, peer: NodeId) -> int:
-        progress = self.core.progress.get(peer)
-        return progress.match_index if progress else 0
 
     def disk_full(self, full: bool) -> None:
         """The disk has no room, or has room again. A leader without room hands the group to others."""
@@ -317,6 +315,9 @@ class RaftNode:
             self._scheduled = False
             now_ms = self._clock_ms()
             self._check_stall(now_ms)
+            if not self.admitted:
+                self._wait_for_admission(now_ms)
+                return
             leader = self.core.state.leader
             self._feed_completions(now_ms)
             self._feed_messages(now_ms)
@@ -331,13 +332,23 @@ class RaftNode:
             self._maybe_advance(now_ms)
             self._expire(now_ms)
             self._arm_timer(now_ms)
+            if self.core.configuration is not self._configuration:
+                self._configuration = self.core.configuration
+                self.on_configuration(self._configuration)
         except Exception as error:
             self.fail(error)
+
+    def _wait_for_admission(self, now_ms: int) -> None:
+        """The core of a node that is not admitted is fed nothing; requests are refused in time."""
+        self._messages.clear()
+        self._lost_peers.clear()
+        self._expire(now_ms)
+        self._loop.call_later(WAKE_MS / 1000, self._schedule)
 
     def _check_stall(self, now_ms: int) -> None:
         """After a pause (SIGSTOP, a starved machine) drop leadership before reading what piled up."""
         if now_ms - self._last_wake_ms > self._stall_ms:
-            self._stalls += 1
+            self.stalls += 1
             self.core.stalled(now_ms)
         self._last_wake_ms = now_ms
 
@@ -460,15 +471,8 @@ class RaftNode:
         self._schedule()
 
     def _expire(self, now_ms: int) -> None:
-        self.proposals.expire(now_ms, self._why_no_leader)
+        self.proposals.expire(now_ms, partial(why_no_leader, self))
         self.reads.expire(now_ms)
-
-    def _why_no_leader(self) -> RaftError:
-        voters = self.core.configuration.voters
-        reachable = sum(1 for peer in voters if peer == self.id or self._transport.is_connected(peer))
-        if reachable <= len(voters) // 2:
-            return NoQuorum(f"{reachable} of {len(voters)} nodes can be reached; a majority is needed")
-        return NoLeader("no leader is known yet; try again shortly")
 
     def _arm_timer(self, now_ms: int) -> None:
         due_ms = min(self.core.next_deadline_ms(), now_ms + WAKE_MS)

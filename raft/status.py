@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from raft.core.config import CoreConfig
 from raft.core.ready import CoreStatus
 from raft.core.types import NOBODY, Index, NodeId
+from raft.errors import NoLeader, NoQuorum, RaftError
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
@@ -82,6 +83,8 @@ class NodeStatus:
 def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
     if node.closed is not None:
         return str(node.closed)
+    if node.hindrance:
+        return node.hindrance
     if core.leader == NOBODY:
         return "no leader is known"
     if node.core.log.last_term != core.term:
@@ -90,3 +93,12 @@ def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
     if lag > READY_LAG_MAX:
         return f"{lag} entries behind"
     return ""
+
+
+def why_no_leader(node: RaftNode) -> RaftError:
+    """What a client is told whose request found no leader in time."""
+    voters = node.core.configuration.voters
+    reachable = len(set(voters) & {node.id, *node.connected_peers()})
+    if reachable <= len(voters) // 2:
+        return NoQuorum(f"{reachable} of {len(voters)} nodes can be reached; a majority is needed")
+    return NoLeader("no leader is known yet; try again shortly")

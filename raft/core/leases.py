@@ -180,7 +180,7 @@ def is_open(raft: RaftCore) -> bool:
     applied this leader's no-op and so all that earlier ones answered."""
     if raft.applied_index < raft.term_start_index:
         return False
-    if raft.configurations.has_changes:
+    if raft.configurations.has_removals:
         # A node that was removed lately may hold a lease and is not asked any more: wait it out.
         return raft.now_ms >= raft.leases.may_serve_until_ms(NOBODY)
     return raft.now_ms >= raft.leases.may_serve_until_ms(NOBODY) or all(

@@ -86,9 +86,10 @@ class ConfigurationHistory:
         return self._history[-1][1]
 
     @property
-    def has_changes(self) -> bool:
-        """Whether the log in memory holds a change of the configuration."""
-        return len(self._history) > 1
+    def has_removals(self) -> bool:
+        """Whether somebody was a member in the log in memory and is none any more."""
+        members = set(self.latest.members)
+        return any(not members.issuperset(earlier.members) for _, earlier in self._history)
 
     @property
     def latest_index(self) -> Index:

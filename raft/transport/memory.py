@@ -2,7 +2,10 @@
 
 import asyncio
 
+from raft import admission
+from raft.admission import AdmissionReply, AdmissionRequest
 from raft.core.types import NodeId
+from raft.membership import MemberChange, MemberChangeReply
 from raft.node import RaftNode
 from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
 from raft.transport.codec import (
@@ -13,6 +16,16 @@ from raft.transport.codec import (
     encode,
     encode_chunk,
     encode_chunk_reply,
+)
+from raft.transport.member_codec import (
+    decode_admission_reply,
+    decode_admission_request,
+    decode_change,
+    decode_change_reply,
+    encode_admission_reply,
+    encode_admission_request,
+    encode_change,
+    encode_change_reply,
 )
 
 
@@ -62,6 +75,22 @@ class MemoryNetwork:
         reply = await receiver.snapshotter.receive(decode_chunk(encode_chunk(chunk)))
         return decode_chunk_reply(encode_chunk_reply(reply))
 
+    async def change_members(self, sender: NodeId, to: NodeId, change: MemberChange) -> MemberChangeReply:
+        receiver = self._receivers.get(to)
+        if receiver is None or (sender, to) in self._cut:
+            raise ConnectionError("the peer cannot be reached")
+        return decode_change_reply(
+            encode_change_reply(await receiver.membership.change_here(decode_change(encode_change(change))))
+        )
+
+    async def ask(self, sender: NodeId, to: NodeId, request: AdmissionRequest) -> AdmissionReply | None:
+        """Put a request for admission to a node."""
+        receiver = self._receivers.get(to)
+        if receiver is None or (sender, to) in self._cut:
+            return None
+        reply = await admission.answer(receiver, decode_admission_request(encode_admission_request(request)))
+        return decode_admission_reply(encode_admission_reply(reply))
+
     def is_attached(self, node: NodeId) -> bool:
         return node in self._receivers
 
@@ -78,6 +107,9 @@ class MemoryTransport:
 
     async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
         return await self._network.deliver_chunk(chunk)
+
+    async def change_members(self, to: NodeId, change: MemberChange) -> MemberChangeReply:
+        return await self._network.change_members(self._node, to, change)
 
     def is_connected(self, peer: NodeId) -> bool:
         return self._network.is_attached(peer)

@@ -1,9 +1,10 @@
 """A group of RaftNodes in one event loop, over a `MemoryNetwork`, on filesystems in memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from common.clock import now_ms
+from raft.admission import is_empty
 from raft.core.config import CoreConfig
 from raft.core.types import Role
 from raft.disk import DiskQueue
@@ -63,22 +64,33 @@ class Group:
         for node in tuple(self.nodes.values()):
             await node.stop(handover_s=0)
 
-    def start(self, id: str, **config: Any) -> RaftNode:
+    def start(
+        self,
+        id: str,
+        *,
+        voters: tuple[str, ...] | None = None,
+        clock_ms: Callable[[], int] = now_ms,
+        must_be_admitted: bool = False,
+        **config: Any,
+    ) -> RaftNode:
+        """Start a node on its disk. `voters` are those to begin with, where they are not all of the group."""
         storage, recovered = open_memory_storage(self.files[id])
         machine = ListMachine()
         loaded = storage.load_snapshot()
         if loaded is not None:
             machine.restore(loaded[1])
         disk = DiskQueue(storage, on_fatal=lambda error: self.nodes[id].fail(error))
+        settings = {"voters": self.ids if voters is None else voters, **self._config, **config}
         node = RaftNode(
-            NodeConfig(group="test", core=CoreConfig(id=id), voters=self.ids, **{**self._config, **config}),
+            NodeConfig(group="test", core=CoreConfig(id=id), **settings),
             machine=machine,
             storage=storage,
             disk=disk,
             recovered=recovered,
             transport=self.network.transport(id),
-            clock_ms=now_ms,
+            clock_ms=clock_ms,
             on_fatal=self.fatal.append,
+            admitted=not (must_be_admitted and is_empty(recovered)),
         )
         self.nodes[id] = node
         self.network.attach(id, node)

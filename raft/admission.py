@@ -1,0 +1,239 @@
+"""How a node with an empty data directory comes to take part, and how a group notices a disk that was wiped.
+
+    empty ──everybody that answers is empty too, and with this node a majority──> founder of a new group
+      │ ^── asked again, until one of these happens
+      ├──the leader finds the id unbound, or bound to this very directory──> takes part
+      └──the id is no member's, or bound to another directory──> refused, until an operator removes or adds it
+
+A node takes part once its data directory holds anything: whoever holds nothing may have voted and acknowledged what
+it no longer knows. docs/membership.md has the argument. The rule of the file: an empty node's core is fed nothing,
+and it is admitted by a leader only when the entry that binds its id is committed by others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from common.logs import get_logger
+from raft.core.quorum import quorum_size
+from raft.core.types import NOBODY, HardState, NodeId, Role, Term
+from raft.membership import BIND, MemberChange
+
+if TYPE_CHECKING:
+    from raft.node import RaftNode
+    from raft.storage import Recovered
+
+#: Pause between two rounds of questions while this node is empty, and while its id is not bound yet.
+ASK_SECONDS = 0.1
+#: How often a node that takes part sees after its binding.
+CHECK_SECONDS = 1.0
+#: Without a leader for so long, a node asks the others whether it is a member still.
+LEADERLESS_SECONDS_MAX = 2.0
+#: How long a leader may take to bind an id before the asker is told to ask again.
+BIND_SECONDS_MAX = 0.8
+
+#: Verdicts: "I am empty, too", "take part", "you may not", "ask again, or ask the leader".
+EMPTY, ADMITTED, REFUSED, WAIT = "empty", "admitted", "refused", "wait"
+
+logger = get_logger("raft.admission")
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionRequest:
+    """`node` with the data directory `incarnation` asks whether it may take part."""
+
+    node: NodeId
+    incarnation: str
+    #: `host:port` for clients.
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionReply:
+    verdict: str
+    #: The answerer's term. The one who is admitted begins in it, having voted for `leader`.
+    term: Term = 0
+    leader: NodeId = NOBODY
+    #: Where the leader is reached, where the answerer knows.
+    address: str = ""
+    reason: str = ""
+
+
+#: Asks the node at an address; None where no answer came.
+Ask = Callable[[str, AdmissionRequest], Awaitable[AdmissionReply | None]]
+
+
+def is_empty(recovered: Recovered) -> bool:
+    """Whether a data directory holds nothing, so that its node must be admitted before it takes part."""
+    return recovered.hard_state == HardState() and recovered.snapshot is None and not recovered.entries
+
+
+async def answer(node: RaftNode, request: AdmissionRequest) -> AdmissionReply:
+    """What this node says to an asker. Only a leader admits."""
+    core = node.core
+    if not node.admitted or (core.log.last_index == 0 and core.state.leader == NOBODY):
+        return AdmissionReply(EMPTY, core.state.term)
+    if core.state.role is not Role.LEADER:
+        leader = core.state.leader
+        return AdmissionReply(WAIT, core.state.term, leader, core.configuration.address_of(leader))
+    configuration = core.configuration
+    if request.node not in configuration.members:
+        return AdmissionReply(REFUSED, reason=_no_member(node.group, request))
+    bound = configuration.incarnation_of(request.node)
+    if bound and bound != request.incarnation:
+        return AdmissionReply(REFUSED, reason=_other_disk(node.group, request))
+    give_up = asyncio.get_running_loop().time() + BIND_SECONDS_MAX
+    change = MemberChange(BIND, request.node, request.address, request.incarnation)
+    reply = await node.membership.change_here(change, give_up)
+    if reply.outcome not in ("done", "same") or core.state.role is not Role.LEADER:
+        return AdmissionReply(WAIT, core.state.term, core.state.leader, reason=reply.reason)
+    committed = core.configurations.at(core.log.commit_index)
+    if committed.incarnation_of(request.node) != request.incarnation:
+        return AdmissionReply(WAIT, core.state.term, core.state.leader)
+    return AdmissionReply(ADMITTED, core.state.term, node.id)
+
+
+def _no_member(group: str, request: AdmissionRequest) -> str:
+    return (
+        f"{request.node} is no member of the group {group}; if it shall be one: "
+        f"`mufakat member add {request.node} {request.address} --group {group}`"
+    )
+
+
+def _other_disk(group: str, request: AdmissionRequest) -> str:
+    return (
+        f"{request.node} is known with another data directory than this one: its disk was wiped or replaced, and "
+        f"what it promised before is lost with it. `mufakat member remove {request.node} --group {group}`, then "
+        f"`mufakat member add {request.node} {request.address} --group {group}`: it comes back as a learner"
+    )
+
+
+class Admission:
+    """Sees to it that one replica takes part when it may, and that the group knows its data directory.
+
+    Args:
+        founders: id to address of the nodes that a new group begins with, this one included where it is one.
+        joins: this node is to be added to a group that there is: it never founds one.
+        ask: how another node is asked.
+    """
+
+    def __init__(
+        self,
+        node: RaftNode,
+        *,
+        incarnation: str,
+        address: str,
+        founders: Mapping[NodeId, str],
+        joins: bool,
+        ask: Ask,
+    ) -> None:
+        self._node = node
+        self._request = AdmissionRequest(node.id, incarnation, address)
+        self._founders = founders
+        self._may_found = not joins and node.id in founders
+        self._ask = ask
+        #: Where the leader is, as others told.
+        self._hint = ""
+        self._leader_seen_s = 0.0
+
+    async def run(self) -> None:
+        """Runs as long as the node does."""
+        self._leader_seen_s = asyncio.get_running_loop().time()
+        while not self._node.admitted:
+            await self._seek()
+        while True:
+            await self._keep_bound()
+
+    # Empty
+
+    async def _seek(self) -> None:
+        node = self._node
+        replies = await self._ask_all()
+        verdicts = {reply.verdict for reply in replies.values()}
+        if ADMITTED in verdicts:
+            best = max((r for r in replies.values() if r.verdict == ADMITTED), key=lambda reply: reply.term)
+            self._admit(best.term, best.leader, "the leader took this node in")
+        elif REFUSED in verdicts:
+            self._hinder(next(reply.reason for reply in replies.values() if reply.verdict == REFUSED))
+        elif self._founds(replies):
+            term = max((reply.term for reply in replies.values()), default=0)
+            self._admit(term, node.id, "a new group begins")
+        else:
+            self._hinder(self._why_waiting(replies))
+        if not node.admitted:
+            await asyncio.sleep(ASK_SECONDS)
+
+    def _founds(self, replies: Mapping[NodeId, AdmissionReply]) -> bool:
+        """Whether a majority of the first voters is as empty as this one, and nobody answers who is not."""
+        if not self._may_found or any(reply.verdict != EMPTY for reply in replies.values()):
+            return False
+        empty = 1 + sum(1 for founder in self._founders if founder != self._node.id and founder in replies)
+        return empty >= quorum_size(len(self._founders))
+
+    def _why_waiting(self, replies: Mapping[NodeId, AdmissionReply]) -> str:
+        if not self._may_found:
+            return "this node is to join a group, and no leader of it has answered yet"
+        if any(reply.verdict != EMPTY for reply in replies.values()):
+            return "this node has no data, and the group has no leader that could take it in"
+        needed = quorum_size(len(self._founders))
+        return (
+            f"a new group begins once {needed} of {', '.join(sorted(self._founders))} run; "
+            f"{1 + len(replies)} do so far"
+        )
+
+    def _admit(self, term: Term, vote: NodeId, why: str) -> None:
+        logger.info("takes part", group=self._node.group, why=why, term=term)
+        self._node.hindrance = ""
+        self._node.admit(term, vote)
+
+    # Taking part
+
+    async def _keep_bound(self) -> None:
+        """See that the configuration names this node's directory and address; ask for it where it does not."""
+        node, request, loop = self._node, self._request, asyncio.get_running_loop()
+        configuration, leader = node.core.configuration, node.core.state.leader
+        now_s = loop.time()
+        if leader != NOBODY:
+            self._leader_seen_s = now_s
+            is_bound = configuration.incarnation_of(node.id) == request.incarnation
+            if is_bound and configuration.address_of(node.id) == request.address:
+                node.hindrance = ""
+                await asyncio.sleep(CHECK_SECONDS)
+                return
+            if leader == node.id:
+                await answer(node, request)
+                await asyncio.sleep(ASK_SECONDS)
+                return
+        elif now_s - self._leader_seen_s < LEADERLESS_SECONDS_MAX:
+            await asyncio.sleep(ASK_SECONDS)
+            return
+        replies = await self._ask_all()
+        refusals = [reply.reason for reply in replies.values() if reply.verdict == REFUSED]
+        if refusals:
+            self._hinder(refusals[0])
+        elif replies:
+            node.hindrance = ""
+        await asyncio.sleep(CHECK_SECONDS if refusals or leader == NOBODY else ASK_SECONDS)
+
+    # Both
+
+    async def _ask_all(self) -> dict[NodeId, AdmissionReply]:
+        """Everybody's answer, by id; where several told of a leader elsewhere, its answer too."""
+        node = self._node
+        addresses = {**dict(node.core.configuration.addresses), **self._founders}
+        addresses.pop(node.id, None)
+        if self._hint and self._hint not in addresses.values():
+            addresses[""] = self._hint
+        found = await asyncio.gather(*(self._ask(address, self._request) for address in addresses.values()))
+        replies = {id: reply for id, reply in zip(addresses, found, strict=True) if reply is not None}
+        for reply in replies.values():
+            self._hint = reply.address or self._hint
+        return replies
+
+    def _hinder(self, reason: str) -> None:
+        if reason != self._node.hindrance:
+            self._node.hindrance = reason
+            logger.warning("takes no part", group=self._node.group, reason=reason)

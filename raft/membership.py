@@ -1,0 +1,172 @@
+"""Changes of a group's members: asked at any node, carried out by the leader, one server at a time (thesis 4).
+
+    change ──leading──> proposed ──committed──> done
+       │ ^──────────── not leading any more, another change under way, no leader yet
+       └──following──> put to the leader, whose answer it is
+
+A change says how things shall be, not what to do: asking again for what is so already is answered as done. So
+whoever did not hear an answer asks again, and a leader that died half-way is no special case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from common.logs import get_logger
+from raft.core.errors import ConfigurationBusy, ConfigurationRefused, NotLeading
+from raft.core.membership import changed, described
+from raft.core.types import NOBODY, Configuration, Index, NodeId, Role, Term
+from raft.errors import MembershipRefused, NoLeader, OutcomeUnknown
+from raft.handover import hand_over
+
+if TYPE_CHECKING:
+    from raft.node import RaftNode
+
+#: How long a change may take, the handover of a leader that is to be removed included.
+CHANGE_SECONDS_MAX = 8.0
+#: How long a leader may take to hand over before it removes itself while leading.
+HANDOVER_SECONDS_MAX = 1.0
+#: Pause between two looks whether a change is committed, or can be proposed by now.
+POLL_SECONDS = 0.01
+
+ADD = "add"
+REMOVE = "remove"
+#: The leader binds an id to a data directory, and notes where it is reached.
+BIND = "bind"
+
+logger = get_logger("raft.membership")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChange:
+    """How the members shall be: `member` among them, reached at `address`; or not among them."""
+
+    action: str
+    member: NodeId
+    #: `host:port` for clients; the peer port follows from it.
+    address: str = ""
+    #: Of `BIND` only.
+    incarnation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChangeReply:
+    """What became of a change at the node that it was put to."""
+
+    #: "done", "same" (it was so already), "refused", "elsewhere" (this node does not lead) or "unknown".
+    outcome: str
+    #: Why it was refused, in a sentence.
+    reason: str = ""
+
+
+class MemberTransport(Protocol):
+    async def change_members(self, to: NodeId, change: MemberChange) -> MemberChangeReply:
+        """Put a change to the leader. Raises ConnectionError or TimeoutError where no answer came."""
+
+
+class Membership:
+    """What a `RaftNode` does about its group's members."""
+
+    def __init__(self, node: RaftNode, transport: MemberTransport) -> None:
+        self._node = node
+        self._transport = transport
+
+    async def change(self, change: MemberChange) -> bool:
+        """Bring the change about, whoever leads. False where it was so already.
+
+        Raises:
+            MembershipRefused: it is not possible; the text says why.
+            NoLeader: nobody led, so it is certainly not done.
+            OutcomeUnknown: it may or may not have been done; asking again is safe.
+        """
+        give_up = self._time() + CHANGE_SECONDS_MAX
+        asked = False
+        while self._time() < give_up:
+            reply = await self._put(change, give_up)
+            if reply.outcome in ("done", "same"):
+                # Asked a second time, it may have been this request that made it so.
+                return reply.outcome == "done" or asked
+            if reply.outcome == "refused":
+                raise MembershipRefused(reply.reason)
+            asked = asked or reply.outcome == "unknown"
+            await asyncio.sleep(5 * POLL_SECONDS)
+        if asked:
+            raise OutcomeUnknown("no leader confirmed the change of members in time")
+        raise NoLeader("no leader is known that could change the members")
+
+    async def change_here(self, change: MemberChange, give_up: float | None = None) -> MemberChangeReply:
+        """Carry the change out where this node leads."""
+        node = self._node
+        give_up = self._time() + CHANGE_SECONDS_MAX if give_up is None else give_up
+        handed_over = False
+        while self._time() < give_up:
+            core = node.core
+            if core.state.role is not Role.LEADER:
+                return MemberChangeReply("elsewhere")
+            try:
+                wanted = _after(core.configuration, change)
+                if wanted == core.configuration:
+                    # In the log is not enough: until it is committed it may still be undone.
+                    committed = await self._committed(core.configurations.latest_index, None, give_up)
+                    return MemberChangeReply("same" if committed else "unknown")
+                if change.action == REMOVE and change.member == node.id and not handed_over:
+                    handed_over = True
+                    await hand_over(node, HANDOVER_SECONDS_MAX)
+                    continue
+                index = node.propose_configuration(wanted)
+            except ConfigurationBusy:
+                await asyncio.sleep(POLL_SECONDS)
+                continue
+            except ConfigurationRefused as refusal:
+                return MemberChangeReply("refused", str(refusal))
+            except NotLeading:
+                return MemberChangeReply("elsewhere")
+            logger.info("members change", group=node.group, action=change.action, member=change.member)
+            committed = await self._committed(index, core.state.term, give_up)
+            return MemberChangeReply("done" if committed else "unknown")
+        return MemberChangeReply("unknown")
+
+    async def _put(self, change: MemberChange, give_up: float) -> MemberChangeReply:
+        node = self._node
+        leader = node.core.state.leader
+        if leader == node.id:
+            return await self.change_here(change, give_up)
+        if leader == NOBODY:
+            return MemberChangeReply("elsewhere")
+        try:
+            return await self._transport.change_members(leader, change)
+        except (ConnectionError, TimeoutError):
+            return MemberChangeReply("unknown")
+
+    async def _committed(self, index: Index, term: Term | None, give_up: float) -> bool:
+        """Wait until the entry at `index`, of `term` where given, is committed. False where it may never be."""
+        core = self._node.core
+        while core.log.commit_index < index:
+            if self._time() > give_up or (term is not None and core.state.term != term):
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return term is None or core.log.term_at(index) in (term, None)
+
+    @staticmethod
+    def _time() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _after(current: Configuration, change: MemberChange) -> Configuration:
+    """The configuration as the change wants it.
+
+    Raises:
+        ConfigurationRefused: it cannot be so.
+    """
+    is_member = change.member in current.members
+    if change.action == REMOVE:
+        return changed(current, remove=change.member) if is_member else current
+    if change.action == ADD:
+        grown = current if is_member else changed(current, add=change.member)
+        return described(grown, change.member, address=change.address)
+    assert change.action == BIND
+    if not is_member:
+        raise ConfigurationRefused(f"{change.member} is no member")
+    return described(current, change.member, address=change.address, incarnation=change.incarnation)

@@ -1,0 +1,280 @@
+"""Members come and go, and disks are lost: what a group of nodes makes of it (thesis 4; docs/membership.md)."""
+
+import asyncio
+
+import pytest
+
+from raft.core.types import Role
+from raft.errors import MembershipRefused, NoLeader
+from raft.membership import ADD, REMOVE, MemberChange
+from raft.node import RaftNode
+from tests.helpers import eventually
+from tests.node.admitting import AdmittingGroup
+
+
+def add(id: str) -> MemberChange:
+    return MemberChange(ADD, id, f"{id}:1")
+
+
+def remove(id: str) -> MemberChange:
+    return MemberChange(REMOVE, id)
+
+
+async def founded(group: AdmittingGroup) -> RaftNode:
+    """Start all founders; the leader, once everybody's disk is bound."""
+    for id in group.ids:
+        group.run(id)
+    leader = await group.leader()
+    await all_bound(group)
+    return leader
+
+
+async def all_bound(group: AdmittingGroup) -> None:
+    """Every node knows everybody's binding."""
+
+    def bound() -> bool:
+        return all(
+            node.core.configuration.incarnation_of(id) for node in group.nodes.values() for id in group.nodes
+        )
+
+    await eventually(bound)
+
+
+# The birth of a group
+
+
+async def test_a_new_group_begins_when_a_majority_is_there() -> None:
+    """Nobody campaigns or votes before: a lone empty node cannot know whether it was wiped."""
+    async with AdmittingGroup() as group:
+        first = group.run("a")
+        await eventually(lambda: "begins once 2 of a, b, c run; 1 do so far" in first.hindrance)
+        assert not first.admitted and not first.status().ready
+
+        group.run("b")
+
+        await group.leader()
+        assert all(node.admitted for node in group.nodes.values())
+
+
+async def test_a_node_of_a_new_group_that_starts_late_is_taken_in() -> None:
+    """The leader finds its id unbound; nobody has to do anything."""
+    async with AdmittingGroup() as group:
+        group.run("a")
+        group.run("b")
+        leader = await group.leader()
+        for number in range(20):
+            await leader.propose(b"%d" % number)
+
+        late = group.run("c")
+        await late.propose(b"through the late one")
+
+        assert late.machine.commands == leader.machine.commands
+        assert late.core.is_voter
+        await all_bound(group)
+
+
+async def test_a_group_of_one_begins_at_once() -> None:
+    """Its majority is itself."""
+    async with AdmittingGroup(("a",)) as group:
+        node = group.run("a")
+
+        assert await node.propose(b"x") == 1
+        await eventually(lambda: node.core.configuration.address_of("a") == "a:1")
+
+
+async def test_requests_to_a_node_that_waits_are_refused_in_time() -> None:
+    async with AdmittingGroup(leader_wait_ms=100, request_timeout_ms=200) as group:
+        node = group.run("a")
+
+        with pytest.raises(Exception) as refusal:
+            await node.propose(b"x")
+        with pytest.raises(NoLeader):
+            await node.read_index()
+
+        assert "1 of 3 nodes" in str(refusal.value)
+
+
+async def test_a_restarted_group_asks_nobody() -> None:
+    """Its nodes know what they voted: failover and restart take no longer for all this."""
+    async with AdmittingGroup() as group:
+        await (await founded(group)).propose(b"x")
+        for id in group.ids:
+            await group.crash(id)
+
+        nodes = [group.run(id) for id in group.ids]
+
+        assert all(node.admitted for node in nodes)
+        await nodes[0].read_index()
+        assert nodes[0].machine.commands == [b"x"]
+
+
+# Wiped disks
+
+
+async def test_a_node_whose_disk_was_wiped_is_refused_and_says_what_to_do() -> None:
+    """It may have voted and acknowledged what it no longer knows (nats#2792)."""
+    async with AdmittingGroup() as group:
+        await founded(group)
+        wiped = (await group.follower()).id
+        await group.crash(wiped)
+        group.wipe(wiped)
+
+        node = group.run(wiped)
+        await eventually(lambda: f"mufakat member remove {wiped}" in node.hindrance)
+
+        assert not node.admitted
+        assert not node.status().ready
+        assert node.core.log.last_index == 0
+
+
+async def test_a_wiped_node_does_not_help_to_elect_who_lacks_an_acknowledged_entry() -> None:
+    """The entry was on the leader and on the wiped disk; the third node lacks it and must not lead."""
+    async with AdmittingGroup(leader_wait_ms=300, request_timeout_ms=600) as group:
+        leader = await founded(group)
+        wiped, lagging = sorted(id for id in group.ids if id != leader.id)
+        await group.crash(lagging)
+        await leader.propose(b"acknowledged by the leader and the one that is wiped")
+        await group.crash(wiped)
+        await group.crash(leader.id)
+        group.wipe(wiped)
+
+        group.run(lagging)
+        group.run(wiped)
+        await asyncio.sleep(1.5)
+
+        assert group.leaders == []
+        group.run(leader.id)
+        await eventually(lambda: group.leaders)
+        back = group.nodes[lagging]
+        await eventually(lambda: back.core.state.leader == leader.id)
+        await back.read_index()
+        assert back.machine.commands == [b"acknowledged by the leader and the one that is wiped"]
+
+
+async def test_a_wiped_node_comes_back_as_a_learner_and_is_promoted() -> None:
+    """Removed and added again it is another server, whatever its name."""
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+        wiped = (await group.follower()).id
+        await leader.propose(b"x")
+        await group.crash(wiped)
+        group.wipe(wiped)
+        node = group.run(wiped)
+        await eventually(lambda: node.hindrance)
+
+        await leader.membership.change(remove(wiped))
+        await eventually(lambda: "is no member" in node.hindrance)
+        await leader.membership.change(add(wiped))
+
+        await eventually(lambda: node.core.is_voter and not node.hindrance)
+        assert await node.propose(b"y") == 2
+
+
+async def test_a_wiped_majority_does_not_found_a_new_group_while_a_survivor_answers() -> None:
+    """The survivor's data is worth more than a fresh start."""
+    async with AdmittingGroup() as group:
+        await founded(group)
+        for id in ("a", "b"):
+            await group.crash(id)
+            group.wipe(id)
+
+        nodes = [group.run(id) for id in ("a", "b")]
+        await asyncio.sleep(0.5)
+
+        assert not any(node.admitted for node in nodes)
+
+
+# Members come and go
+
+
+async def test_a_new_node_joins_as_a_learner_and_is_promoted_when_it_has_caught_up() -> None:
+    """Asked through any node; writes go on meanwhile."""
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+        for number in range(300):
+            await leader.propose(b"%d" % number)
+        follower = await group.follower()
+        newcomer = group.run("d", joins=True)
+        await eventually(lambda: "no member" in newcomer.hindrance)
+
+        assert await follower.membership.change(add("d"))
+
+        nodes = tuple(group.nodes.values())
+        await eventually(lambda: {node.core.configuration.voters for node in nodes} == {("a", "b", "c", "d")})
+        assert await newcomer.propose(b"through the new one") == 301
+        assert newcomer.core.configuration.address_of("a") == "a:1"
+
+
+async def test_a_node_that_joins_never_founds_a_group() -> None:
+    """Two that join at the same time are as empty as a majority, and that proves nothing."""
+    async with AdmittingGroup(("a", "b", "c")) as group:
+        nodes = [group.run(id, joins=True) for id in group.ids]
+
+        await asyncio.sleep(0.4)
+
+        assert not any(node.admitted for node in nodes)
+
+
+async def test_asking_for_what_is_so_already_changes_nothing() -> None:
+    """Whoever heard no answer asks again."""
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+        before = leader.core.log.last_index
+
+        assert not await leader.membership.change(add("b"))
+        assert not await leader.membership.change(remove("z"))
+
+        assert leader.core.log.last_index == before
+
+
+async def test_a_leader_that_is_removed_hands_leadership_over_first() -> None:
+    """The group is never without a leader for an election timeout."""
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+        term = leader.core.state.term
+
+        assert await leader.membership.change(remove(leader.id))
+
+        others = [node for node in group.nodes.values() if node is not leader]
+        await eventually(lambda: any(node.core.state.role is Role.LEADER for node in others))
+        successor = next(node for node in others if node.core.state.role is Role.LEADER)
+        assert successor.core.state.term == term + 1
+        assert leader.id not in successor.core.configuration.members
+        assert await successor.propose(b"x") == 1
+
+
+async def test_a_removed_node_says_so() -> None:
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+        removed = await group.follower()
+
+        await leader.membership.change(remove(removed.id))
+
+        await eventually(lambda: "is no member" in removed.hindrance, 6)
+        assert not removed.status().ready
+
+
+async def test_the_last_voter_cannot_be_removed() -> None:
+    async with AdmittingGroup(("a",)) as group:
+        node = await founded(group)
+
+        with pytest.raises(MembershipRefused):
+            await node.membership.change(remove("a"))
+
+
+async def test_a_dead_node_is_replaced_by_a_new_one() -> None:
+    """Remove one, add another, and the group bears the loss of one node again."""
+    async with AdmittingGroup() as group:
+        await founded(group)
+        dead = (await group.follower()).id
+        await group.crash(dead)
+        leader = await group.leader()
+        await leader.propose(b"x")
+
+        await leader.membership.change(remove(dead))
+        group.run("d", joins=True)
+        await leader.membership.change(add("d"))
+        await eventually(lambda: "d" in leader.core.configuration.voters)
+        await group.crash(leader.id)
+
+        assert await group.nodes["d"].propose(b"y") == 2
