@@ -112,6 +112,11 @@ class ConfigurationHistory:
                 return configuration
         return self._history[0][1]
 
+    def since(self, index: Index) -> list[Configuration]:
+        """The configuration at `index` and all later ones: any of them may be in force for who knows no more."""
+        later = [configuration for since, configuration in self._history if since > index]
+        return [self.at(index), *later]
+
     def compact(self, index: Index) -> None:
         while len(self._history) > 1 and self._history[1][0] <= index:
             del self._history[0]

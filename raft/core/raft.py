@@ -255,7 +255,9 @@ class RaftCore:
     def may_campaign(self) -> bool:
         """A server that its own latest configuration leaves out campaigns until it knows that committed (thesis
         4.2.2): a longer log than the others' may be the only one that can win, and then commits the removal."""
-        return self.is_voter or self.id in self.configurations.at(self.log.commit_index).voters
+        return self.is_voter or any(
+            self.id in configuration.voters for configuration in self.configurations.since(self.log.commit_index)
+        )
 
     @property
     def oldest_persist_ms(self) -> int | None:

@@ -126,6 +126,17 @@ def test_a_server_whose_removal_is_not_committed_still_campaigns():
     assert core.state.role is Role.PRE_CANDIDATE
 
 
+def test_a_server_that_joined_and_was_removed_since_a_restart_still_campaigns():
+    """Thesis 4.2.2: after a restart it knows nothing committed, and it began with no configuration at all."""
+    joined = entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(Configuration(("a", "b"))))
+    removal = entry(2, 1, EntryKind.CONFIGURATION, encode_configuration(Configuration(("b",))))
+    core = make_core(Configuration(), hard_state=HardState(1), entries=[joined, removal])
+
+    core.tick(core.next_deadline_ms())
+
+    assert core.state.role is Role.PRE_CANDIDATE
+
+
 def test_a_server_that_knows_its_removal_committed_never_campaigns():
     """Thesis 4.2.2 and known bug 14."""
     snapshot = SnapshotMeta(1, 1, 0, Configuration(("b",)))
