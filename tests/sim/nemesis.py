@@ -185,12 +185,14 @@ class Nemesis:
         """One follower with a slow disk stays with each leader while that is cut off from the rest: it collects
         what rival leaders left behind."""
         victim = self._some()
-        if victim is not None and len(self.world.nodes) > 2:
+        if victim is not None and len(self.world.nodes) > 4:
             self.world.cover["fault: rival leaders"] += 1
-            if self.world.random.random() < 0.7:
+            rounds = self.world.random.randint(2, 6)
+            if self.world.random.random() < 0.8:
                 victim.disk.hung = True
-                self._later(self._free_disk, victim)
-            self._rivals_round(victim, self.world.random.randint(2, 6), [])
+                hung_us = rounds * self.world.plan.election_timeout_max_ms * 1_500
+                self.world.after(hung_us, self._unless_stopped, self._free_disk, (victim,))
+            self._rivals_round(victim, rounds, [])
 
     def _rivals_round(self, victim: SimNode, rounds: int, cut: list[tuple[str, str]]) -> None:
         world = self.world
@@ -205,7 +207,7 @@ class Nemesis:
         world.network.cuts.update(cut)
         if world.clients is not None:
             world.clients.burst(leader, world.random.randint(1, 4))
-        delay_us = world.plan.election_timeout_max_ms * world.random.choice((500, 1_500, 2_500))
+        delay_us = world.plan.election_timeout_max_ms * world.random.choice((1_200, 1_800, 2_500))
         world.after(delay_us, self._unless_stopped, self._rivals_round, (victim, rounds - 1, cut))
 
     def _left_behind(self) -> None:

@@ -26,7 +26,7 @@ FAULT_WEIGHTS = {
     "peer_lost": 3,
     "burst": 3,
     "left_behind": 5,
-    "rivals": 4,
+    "rivals": 6,
 }
 MACHINES = ("small", "lock", "queue", "cache")
 
@@ -85,7 +85,7 @@ def draw_plan(seed: int, events: int, machine: str = "") -> Plan:
     """The plan of `seed`. The same arguments give the same plan."""
     random = Random(f"plan {seed}")
     heartbeat_ms = random.choice((10, 20, 50))
-    timeout_min_ms = heartbeat_ms * random.choice((3, 4, 8))
+    timeout_min_ms = heartbeat_ms * random.choice((3, 3, 4))
     quick = random.random() < 0.6
     faults = {
         kind: weight * random.choice((1, 1, 2, 5))
@@ -98,7 +98,7 @@ def draw_plan(seed: int, events: int, machine: str = "") -> Plan:
     return Plan(
         seed=seed,
         events=events,
-        node_count=random.choice((1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7)),
+        node_count=random.choice((1, 2, 3, 3, 3, 3, 3, 4, 4, 5, 5, 5, 6, 7)),
         machine=machine or random.choice(MACHINES),
         heartbeat_ms=heartbeat_ms,
         election_timeout_min_ms=timeout_min_ms,
@@ -127,8 +127,8 @@ def draw_plan(seed: int, events: int, machine: str = "") -> Plan:
         uncommitted_bytes_max=random.choice((300, 3_000, 32 << 20)),
         committed_entries_max=random.choice((1, 3, 2048)),
         learner_lag_max=random.choice((0, 2, 64)),
-        client_count=random.choice((1, 3, 6, 10)),
-        think_us=heartbeat_ms * random.choice((100, 500, 2_000)),
+        client_count=random.choice((1, 2, 4, 8)),
+        think_us=heartbeat_ms * random.choice((300, 2_000, 8_000)),
         key_count=random.choice((1, 2, 5)),
         read_permille=random.choice((100, 300, 600)),
         value_bytes=random.choice((1, 20, 120)),

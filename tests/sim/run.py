@@ -27,7 +27,7 @@ from tests.sim.situations import load_situations
 from tests.sim.workloads import machine_and_workload
 from tests.sim.world import World
 
-EVENTS_DEFAULT = 2_000
+EVENTS_DEFAULT = 3_000
 #: A healed majority must have served within this many election timeouts, and everyone be equal within these.
 SERVE_TIMEOUTS_MAX = 60
 CONVERGE_TIMEOUTS_MAX = 150

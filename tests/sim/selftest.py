@@ -13,7 +13,7 @@ from tests.sim.run import run_seed
 
 SEEDS_MAX = 2_000
 SERIES = 5
-EVENTS = 1_500
+EVENTS = 2_500
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from tests.sim.run import run_seed
 
 SEEDS = int(os.environ.get("SIM_SEEDS", "300"))
 #: Events with faults per seed, so that all of it takes well under three minutes on two cores.
-EVENTS = 1_500
+EVENTS = 2_500
 #: Caught within a handful of seeds: a whole table takes `make sim-selftest`.
 QUICK_BUGS = (
     "entries_acknowledged_before_fsync",

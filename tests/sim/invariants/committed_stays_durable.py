@@ -1,6 +1,7 @@
 """A node that vouched for a committed entry still holds it after a restart (known bugs 53, 62)."""
 
 from raft.core.messages import AppendEntriesReply, Message
+from raft.core.types import Index, Term
 from tests.sim.node import SimNode
 from tests.sim.observer import Observer
 
@@ -10,16 +11,19 @@ class CommittedStaysDurable(Observer):
 
     def __init__(self, world) -> None:
         super().__init__(world)
-        self._vouched: dict[str, int] = {}
+        #: The last entry that a node vouched for, and its term there.
+        self._vouched: dict[str, tuple[Index, Term]] = {}
 
     def on_sent(self, node: SimNode, message: Message) -> None:
         if type(message) is AppendEntriesReply and message.success:
-            self._vouched[node.id] = message.match_index
+            term = node.disk.term_at(message.match_index)
+            if term is not None:
+                self._vouched[node.id] = (message.match_index, term)
 
     def on_start(self, node: SimNode) -> None:
-        index = min(self._vouched.get(node.id, 0), self.world.truth.commit_index)
-        if index == 0:
+        index, term = self._vouched.get(node.id, (0, 0))
+        known = self.world.truth.entries
+        if not 0 < index <= len(known) or known[index - 1].term != term:
             return
-        entry = self.world.truth.entries[index - 1]
-        if not node.disk.holds(index, entry.term) and node.disk.hard_state.term == entry.term:
-            self.fail(f"{node.id} restarted without ({index}, {entry.term}), for which it had vouched")
+        if not node.disk.holds(index, term):
+            self.fail(f"{node.id} restarted without ({index}, {term}), for which it had vouched")

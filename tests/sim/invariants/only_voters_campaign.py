@@ -14,6 +14,7 @@ class OnlyVotersCampaign(Observer):
         if core.state.role not in (Role.CANDIDATE, Role.PRE_CANDIDATE) or core.is_voter:
             return
         history = core.configurations._history
-        known = [one for since, one in history if since <= core.log.commit_index]
-        if node.id not in (known or [history[0][1]])[-1].voters:
+        settled = [position for position, (since, _) in enumerate(history) if since <= core.log.commit_index]
+        possible = history[settled[-1] if settled else 0 :]
+        if not any(node.id in configuration.voters for _, configuration in possible):
             self.fail(f"{node.id} campaigns and is no voter of {core.configuration}")

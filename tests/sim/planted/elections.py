@@ -142,14 +142,14 @@ BUGS = (
         "everyone_campaigns",
         (14,),
         "raft.core.raft:RaftCore.may_campaign",
-        "return self.is_voter or",
-        "return True or",
+        "return self.is_voter or any(",
+        "return True or any(",
     ),
     Bug(
         "uncommitted_removal_ends_campaigning",
         (82,),
         "raft.core.raft:RaftCore.may_campaign",
-        "return self.is_voter or",
-        "return self.is_voter and",
+        "return self.is_voter or any(",
+        "return self.is_voter and any(",
     ),
 )
