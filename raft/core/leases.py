@@ -10,6 +10,8 @@ argument). Only groups with `lease_ms` > 0 use them. The rules, on clocks that m
             it says (k, d), and it serves until s + d: since s lies before R, it stops first
     anew    a node whose lease ran out while an answer was waiting for it gets one again only once it has applied
             the newest entry that was answered without it; from a new leader, once it has applied its no-op
+    lag     a node that has not applied what the leader had applied L ago (2 L at the most) gets none: else one that
+            answers but lags would be awaited without end, and a removal could not be known to be over
     before  a new leader knows no earlier grants: every node may hold one until L(1 + drift) after the election
 
 The leader's driver says which entries' answers are still held (`publish`); that rides on AppendEntries, and a
@@ -63,6 +65,10 @@ class Leases:
         self._grants: dict[NodeId, tuple[int, int]] = {}
         #: Leader: what each node must have applied before it is given a lease.
         self._barriers: dict[NodeId, Index] = {}
+        #: Leader: what it had applied at two moments a lease's length apart, and when it noted the later one.
+        self._lag_floor: Index = 0
+        self._lag_mark: Index = 0
+        self._lag_marked_ms = 0
 
     def is_released(self, index: Index) -> bool:
         """Whether the leader of this term has released the answer to the entry at `index`."""
@@ -105,6 +111,8 @@ class Leases:
         self._grants.clear()
         self._barriers.clear()
         self._wants = frozenset()
+        self._lag_floor = self._lag_mark = 0
+        self._lag_marked_ms = now_ms
         self._earlier_until_ms = now_ms + longest_ms
 
     def may_serve_until_ms(self, node: NodeId) -> int:
@@ -134,6 +142,13 @@ class Leases:
     def barrier(self, node: NodeId) -> Index:
         return self._barriers.get(node, 0)
 
+    def lag_floor(self, applied_index: Index, now_ms: int, lease_ms: int) -> Index:
+        """What a node must have applied to be given a lease now: all that the leader had at some moment between one
+        and two leases ago. `applied_index` is the leader's own at this moment."""
+        if now_ms - self._lag_marked_ms >= lease_ms:
+            self._lag_floor, self._lag_mark, self._lag_marked_ms = self._lag_mark, applied_index, now_ms
+        return self._lag_floor
+
     def raise_barrier(self, node: NodeId, index: Index) -> None:
         self._barriers[node] = max(self._barriers.get(node, 0), index)
 
@@ -152,7 +167,10 @@ def on_answer(raft: RaftCore, node: NodeId, sequence: int) -> None:
     """Leader: `node` answered this sequence; grant it what may be granted."""
     lease_ms = raft.config.lease_ms
     progress = raft.progress[node]
-    if not lease_ms or progress.applied_index < max(raft.term_start_index, raft.leases.barrier(node)):
+    if not lease_ms:
+        return
+    floor = raft.leases.lag_floor(raft.applied_index, raft.now_ms, lease_ms)
+    if progress.applied_index < max(raft.term_start_index, raft.leases.barrier(node), floor):
         return
     # The clock is read in whole milliseconds, so the reply may have come up to one later than it says.
     received_ms = raft.now_ms + 1

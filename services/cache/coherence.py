@@ -46,7 +46,7 @@ class Coherence:
     """One node's view of the lines that it holds.
 
     Args:
-        lease_ms: length of the read leases; a removal is certainly known everywhere after two of them.
+        lease_ms: length of the read leases; a removal is certainly known everywhere after four of them.
     """
 
     def __init__(
@@ -62,7 +62,9 @@ class Coherence:
         self._node = node
         self._lines_max = lines_max
         self._line_bytes_max = line_bytes_max
-        self._recent_ms = 2 * lease_ms
+        #: A holder that has not applied a removal gets no lease later than two leases after it, so none of its
+        #: leases runs longer than three, and the drift.
+        self._recent_ms = 4 * lease_ms
         #: key -> (granted version, bytes counted), least recently used first.
         self._granted: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._granted_bytes = 0
