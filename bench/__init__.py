@@ -1,1 +1,1 @@
-"""Benchmarks. Each compares with a floor or a peer in the same run: absolute figures mean little on shared machines."""
+"""Benchmarks. Each compares with a floor or a peer in the same run: shared machines give no other figures."""
