@@ -48,6 +48,8 @@ from raft.withheld import Withheld
 WAKE_MS = 50
 #: What listeners hear, with the snapshot's meta, when the machine was replaced by a leader's snapshot.
 RESTORED_TOPIC = "raft.restored"
+#: Submissions that may wait for the disk before messages are no longer made to wait behind them.
+DISK_WAITING_MAX = 1_000
 _BARRIER = Persist(hard_state=None, entries=())
 _REPLIES = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
 
@@ -402,7 +404,7 @@ class RaftNode:
     def _carry_out(self, ready: Ready) -> None:
         for message in ready.messages:
             self._send(message)
-        if ready.persist is not None or ready.messages_after_persist:
+        if ready.persist is not None or self._may_wait(ready):
             persist = ready.persist or _BARRIER
             self.disk.submit(persist, partial(self._on_durable, persist, ready.messages_after_persist))
             if persist.snapshot is not None:
@@ -415,6 +417,12 @@ class RaftNode:
         self.reads.serve(self.applier.applied_index)
         if self.core.log.applied_index < self.core.log.commit_index:
             self._schedule()
+
+    def _may_wait(self, ready: Ready) -> bool:
+        """Whether there are messages that only wait for the disk, and room for them. On a disk that is full or hangs
+        every heartbeat adds another; beyond the limit they are as good as lost on the way, which costs nothing but
+        another try."""
+        return bool(ready.messages_after_persist) and self.disk.statistics().waiting < DISK_WAITING_MAX
 
     def _on_durable(self, persist: Persist, messages: tuple) -> None:
         self._durable.append((persist, messages))

@@ -83,6 +83,8 @@ class NodeStatus:
 def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
     if node.closed is not None:
         return str(node.closed)
+    if node.disk.statistics().full:
+        return "the disk is full; free some space, it goes on by itself"
     if node.hindrance:
         return node.hindrance
     if core.leader == NOBODY:

@@ -79,7 +79,11 @@ class Group:
         loaded = storage.load_snapshot()
         if loaded is not None:
             machine.restore(loaded[1])
-        disk = DiskQueue(storage, on_fatal=lambda error: self.nodes[id].fail(error))
+        disk = DiskQueue(
+            storage,
+            on_fatal=lambda error: self.nodes[id].fail(error),
+            on_full=lambda full: self.nodes[id].disk_full(full),
+        )
         settings = {"voters": self.ids if voters is None else voters, **self._config, **config}
         node = RaftNode(
             NodeConfig(group="test", core=CoreConfig(id=id), **settings),
