@@ -14,8 +14,10 @@ from common.parsers import (
     LOG_FORMATS,
     LOG_LEVELS,
     Address,
+    join_address,
     parse_choice,
     parse_cluster,
+    parse_flag,
     parse_groups,
     parse_host,
     parse_int,
@@ -85,6 +87,11 @@ class Settings:
         parse_cluster,
         "All nodes of these groups, this one included: node1=host:port,node2=... with their client ports. "
         "Empty: this node alone, on port 8000.",
+    )
+    join: bool = _setting(
+        False,
+        parse_flag,
+        "true: this node is added to a cluster that there is, and never begins a new one (`mufakat member add`).",
     )
     listen_host: str = _setting("127.0.0.1", parse_host, "Address on which clients are served.")
     client_port: int = _setting(
@@ -170,6 +177,10 @@ class Settings:
     def peer_port_of(self, node_id: str) -> int:
         """The port at which the others reach `node_id`, a node of the cluster."""
         return self.cluster[node_id][1] + PEER_PORT_OFFSET
+
+    def address_of(self, node_id: str) -> str:
+        """`host:port` at which clients reach `node_id`, a node of the cluster."""
+        return join_address(*self.cluster[node_id])
 
     @property
     def peers(self) -> tuple[str, ...]:

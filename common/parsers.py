@@ -34,6 +34,14 @@ def parse_int(text: str) -> int:
     return int(text.replace("_", ""))
 
 
+def parse_flag(text: str) -> bool:
+    flags = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    try:
+        return flags[text.lower()]
+    except KeyError:
+        raise ValueError(f"{text!r} is neither true nor false") from None
+
+
 def parse_list(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -61,17 +69,28 @@ def parse_groups(text: str) -> tuple[str, ...]:
     return groups
 
 
+def parse_address(text: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise ValueError(f"{text!r} must look like 127.0.0.1:8000")
+    return parse_host(host.removeprefix("[").removesuffix("]")), parse_int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def parse_cluster(text: str) -> dict[str, Address]:
     cluster: dict[str, Address] = {}
     for part in parse_list(text):
         name, equals, address = part.partition("=")
-        host, colon, port = address.rpartition(":")
-        if not equals or not colon:
+        if not equals or ":" not in address:
             raise ValueError(f"{part!r} must look like node1=127.0.0.1:8000")
         node_id = parse_node_id(name.strip())
         if node_id in cluster:
             raise ValueError(f"{node_id} is named twice")
-        cluster[node_id] = (parse_host(host.removeprefix("[").removesuffix("]")), parse_int(port))
+        cluster[node_id] = parse_address(address)
     return cluster
 
 

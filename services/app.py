@@ -9,7 +9,8 @@ A stopping node first hands leadership over and answers whoever waits, then clos
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -20,13 +21,17 @@ from common.logs import configure_logs, get_logger
 from common.metrics import RPC_OPERATIONS, Metrics
 from common.middleware import request_middleware
 from common.runtime import Tasks, freeze_garbage, garbage_at_rest, measure_loop_lag, on_stop_signals
+from raft.admission import Admission, is_empty
 from raft.core.config import CoreConfig
 from raft.disk import DiskQueue
 from raft.node import RaftNode
 from raft.status import NodeConfig
 from raft.storage import StorageError, open_storage
-from raft.transport.client import PeerLink
+from raft.storage.incarnation import take_incarnation
+from raft.transport.admission_client import AdmissionClient
 from raft.transport.http import HttpTransport
+from raft.transport.identity import Identity
+from raft.transport.peers import Peers
 from raft.transport.routes import PeerListener
 from services import admin, maintenance
 from services.auth import Guard
@@ -130,10 +135,13 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
             tasks.failed.set_result(error)
 
     nodes = GroupNodes(here.refused)
-    links = {peer: _link(settings, peer, nodes, here.metrics) for peer in settings.peers}
+    incarnations: dict[str, str] = {}
+    peers = _peers(settings, nodes, incarnations, here.metrics, on_fatal)
     for group in settings.groups:
         try:
-            nodes[group] = await _open_node(settings, group, links, here.metrics, on_fatal)
+            nodes[group], incarnations[group] = await _open_node(
+                settings, group, peers, here.metrics, on_fatal
+            )
         except REFUSALS as error:
             directory = Path(settings.data_dir) / group
             refusal = here.refused[group] = Refusal.of(group, here.node_id, directory, error)
@@ -145,13 +153,15 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
             )
     here.nodes = nodes
     admin.watch_nodes(here.metrics, nodes)
-    listener = await _listen_to_peers(settings, nodes, links)
+    listener = await _listen_to_peers(settings, nodes, peers)
     for group, node in nodes.items():
         ROLES[group].attach(here, node)
-    for link in links.values():
-        link.start(on_fatal)
-    for node in nodes.values():
+    peers.start()
+    admission_client = AdmissionClient(peers.identity)
+    for group, node in nodes.items():
         node.start()
+        admission = _admission(settings, node, incarnations[group], admission_client)
+        tasks.start(f"admission to {group}", admission.run())
     tasks.start("announce", announce(here))
     tasks.start("measure loop lag", measure_loop_lag(here.metrics.event_loop_lag_seconds.observe))
     yield
@@ -160,8 +170,8 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
         task.cancel()
     await asyncio.gather(*here.background, return_exceptions=True)
     await _stop_nodes(app)
-    for link in links.values():
-        await link.close()
+    await peers.close()
+    await admission_client.close()
     await listener.cleanup()
 
 
@@ -169,22 +179,40 @@ async def _stop_nodes(app: web.Application) -> None:
     await asyncio.gather(*(node.stop() for node in app[HOST].nodes.values()))
 
 
-def _link(settings: Settings, peer: str, nodes: dict[str, RaftNode], metrics: Metrics) -> PeerLink:
+def _peers(
+    settings: Settings,
+    nodes: Mapping[str, RaftNode],
+    incarnations: Mapping[str, str],
+    metrics: Metrics,
+    on_fatal: OnFatal,
+) -> Peers:
     observers = {op: metrics.rpc_latency_seconds.labels(op).observe for op in RPC_OPERATIONS}
-    return PeerLink(
-        node=settings.node_id,
-        peer=peer,
-        url=f"http://{settings.cluster[peer][0]}:{settings.peer_port_of(peer)}",
-        secret=settings.cluster_secret,
-        receivers=nodes,
+    return Peers(
+        Identity(
+            settings.node_id, settings.address_of(settings.node_id), settings.cluster_secret, incarnations
+        ),
+        nodes,
+        {node_id: settings.address_of(node_id) for node_id in settings.cluster},
         observe_rpc=lambda op, seconds: observers[op](seconds),
+        on_failure=on_fatal,
+    )
+
+
+def _admission(settings: Settings, node: RaftNode, incarnation: str, client: AdmissionClient) -> Admission:
+    return Admission(
+        node,
+        incarnation=incarnation,
+        address=settings.address_of(settings.node_id),
+        founders={node_id: settings.address_of(node_id) for node_id in settings.cluster},
+        joins=settings.join,
+        ask=partial(client.ask, node.group),
     )
 
 
 async def _open_node(
-    settings: Settings, group: str, links: dict[str, PeerLink], metrics: Metrics, on_fatal: OnFatal
-) -> RaftNode:
-    """Recover one group's data and make its node."""
+    settings: Settings, group: str, peers: Peers, metrics: Metrics, on_fatal: OnFatal
+) -> tuple[RaftNode, str]:
+    """Recover one group's data and make its node; with it, the incarnation of its data directory."""
     loop = asyncio.get_running_loop()
     directory = Path(settings.data_dir) / group
     storage, recovered = await loop.run_in_executor(
@@ -193,6 +221,7 @@ async def _open_node(
     machine = ReplicatedMachine(ROLES[group].machine)
     loaded = storage.load_snapshot()
     try:
+        incarnation = take_incarnation(directory, fresh=recovered.fresh)
         if loaded is not None:
             await loop.run_in_executor(None, machine.restore, loaded[1])
     except BaseException:
@@ -212,12 +241,13 @@ async def _open_node(
         storage=storage,
         disk=disk,
         recovered=recovered,
-        transport=HttpTransport(group, links),
+        transport=HttpTransport(group, peers.links),
         clock_ms=now_ms,
         on_fatal=on_fatal,
         observe_propose_seconds=metrics.raft_propose_seconds.labels(group).observe,
+        admitted=not is_empty(recovered),
     )
-    return node
+    return node, incarnation
 
 
 def _node_config(settings: Settings, group: str) -> NodeConfig:
@@ -231,7 +261,7 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
             lease_ms=settings.cache_lease_ms if ROLES[group].has_leases else 0,
             lease_drift_percent=settings.cache_lease_drift_percent,
         ),
-        voters=tuple(sorted(settings.cluster)),
+        voters=() if settings.join else tuple(sorted(settings.cluster)),
         leader_wait_ms=settings.leader_wait_ms,
         request_timeout_ms=settings.request_timeout_ms,
         proposals_max=settings.proposals_max,
@@ -241,11 +271,12 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
 
 
 async def _listen_to_peers(
-    settings: Settings, nodes: dict[str, RaftNode], links: dict[str, PeerLink]
+    settings: Settings, nodes: Mapping[str, RaftNode], peers: Peers
 ) -> web.AppRunner:
-    listener = PeerListener(nodes, links, settings.cluster_secret)
+    """Serve the other nodes; without a secret there can be none."""
+    listener = PeerListener(nodes, peers, settings.cluster_secret)
     runner = web.AppRunner(listener.application(), access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    if settings.peers:
+    if settings.cluster_secret:
         await web.TCPSite(runner, settings.peer_listen_host, settings.peer_port, reuse_address=True).start()
     return runner

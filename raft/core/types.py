@@ -80,11 +80,18 @@ class Configuration:
 
     def address_of(self, member: NodeId) -> str:
         """`host:port`, or empty where the configuration does not know it."""
-        return dict(self.addresses).get(member, "")
+        return _value_of(self.addresses, member)
 
     def incarnation_of(self, member: NodeId) -> str:
         """What the id is bound to; empty where it is not bound."""
-        return dict(self.incarnations).get(member, "")
+        return _value_of(self.incarnations, member)
+
+
+def _value_of(pairs: tuple[tuple[NodeId, str], ...], wanted: NodeId) -> str:
+    for id, value in pairs:
+        if id == wanted:
+            return value
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ breaks, or a connection is refused, the groups hear `peer_lost` at once: it is h
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import aiohttp
@@ -20,6 +20,7 @@ from common.logs import get_logger
 from common.wire import MESSAGE_BYTES_MAX, WireError
 from raft.core.messages import AppendEntries, AppendEntriesReply, RequestVote
 from raft.core.types import NodeId
+from raft.membership import CHANGE_SECONDS_MAX, MemberChange, MemberChangeReply
 from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
 from raft.transport.codec import (
     PeerMessage,
@@ -29,6 +30,8 @@ from raft.transport.codec import (
     encode_chunk,
     encode_frame,
 )
+from raft.transport.identity import INCARNATIONS_HEADER
+from raft.transport.member_codec import decode_change_reply, encode_change
 
 #: Bytes of entries and commands queued for the stream or being written, above which heartbeats go by POST.
 BACKLOG_BYTES_MAX = 256 << 10
@@ -60,33 +63,32 @@ class Receiver(Protocol):
     def peer_lost(self, peer: NodeId) -> None: ...
 
 
-def credentials(node: NodeId, secret: str) -> dict[str, str]:
-    """The headers by which a node proves to another that it belongs to the cluster."""
-    return {"Authorization": f"Bearer {secret}", "X-Mufakat-Node": node}
-
-
 class PeerLink:
     """This node's connection to one peer, shared by its groups.
 
     Args:
         url: of the peer's listener, such as `http://127.0.0.1:18001`.
+        headers: what this node says of itself with every request (`raft.transport.identity`).
         observe_rpc: told `(op, seconds)` of each answered request.
+        is_trusted: whether `(group, peer, header of the answer)` is whom the group knows under that id: what a disk
+            that was replaced answers must not count.
     """
 
     def __init__(
         self,
         *,
-        node: NodeId,
         peer: NodeId,
         url: str,
-        secret: str,
-        receivers: dict[str, Receiver],
+        headers: Mapping[str, str],
+        receivers: Mapping[str, Receiver],
         observe_rpc: Callable[[str, float], None],
+        is_trusted: Callable[[str, NodeId, str], bool],
     ) -> None:
         self.peer = peer
-        self._url = url
-        self._headers = credentials(node, secret)
+        self.url = url
+        self._headers = headers
         self._receivers = receivers
+        self._is_trusted = is_trusted
         self._observe_rpc = observe_rpc
         self._queue: deque[tuple[str, PeerMessage]] = deque()
         self._wake = asyncio.Event()
@@ -166,9 +168,9 @@ class PeerLink:
         assert self._session is not None
         started = time.perf_counter()
         try:
-            async with self._session.post(f"{self._url}/raft/{group}/{op}", data=encode(message)) as response:
+            async with self._session.post(f"{self.url}/raft/{group}/{op}", data=encode(message)) as response:
                 body = await response.read()
-                if response.status != 200:
+                if response.status != 200 or not self._trusts(group, response):
                     return
                 reply = decode(body)
         except aiohttp.ClientConnectorError:
@@ -190,13 +192,13 @@ class PeerLink:
         """
         if self._session is None:
             raise ConnectionError("not started")
-        url = f"{self._url}/raft/{group}/install_snapshot"
+        url = f"{self.url}/raft/{group}/install_snapshot"
         timeout = aiohttp.ClientTimeout(total=CHUNK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         started = time.perf_counter()
         try:
             async with self._session.post(url, data=encode_chunk(chunk), timeout=timeout) as response:
                 body = await response.read()
-                if response.status != 200:
+                if response.status != 200 or not self._trusts(group, response):
                     raise ConnectionError(f"{self.peer} answered {response.status}")
                 answer = decode_chunk_reply(body)
         except (aiohttp.ClientError, OSError, WireError) as error:
@@ -204,27 +206,47 @@ class PeerLink:
         self._observe_rpc("install_snapshot", time.perf_counter() - started)
         return answer
 
+    async def change_members(self, group: str, change: MemberChange) -> MemberChangeReply:
+        """Put a change of members to the peer. Raises as `send_chunk`."""
+        if self._session is None:
+            raise ConnectionError("not started")
+        url = f"{self.url}/raft/{group}/members"
+        timeout = aiohttp.ClientTimeout(total=CHANGE_SECONDS_MAX + POST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            async with self._session.post(url, data=encode_change(change), timeout=timeout) as response:
+                body = await response.read()
+                if response.status != 200:
+                    raise ConnectionError(f"{self.peer} answered {response.status}")
+                return decode_change_reply(body)
+        except (aiohttp.ClientError, OSError, WireError) as error:
+            raise ConnectionError(f"{self.peer}: {error!r}") from error
+
+    def _trusts(self, group: str, response: aiohttp.ClientResponse) -> bool:
+        return self._is_trusted(group, self.peer, response.headers.get(INCARNATIONS_HEADER, ""))
+
     # Stream
 
     async def _keep_connected(self) -> None:
         assert self._session is not None
         pause_s = RECONNECT_MIN_S
+        refused = False
         while True:
             try:
                 stream = await self._session.ws_connect(
-                    f"{self._url}/raft/stream",
+                    f"{self.url}/raft/stream",
                     compress=0,
                     max_msg_size=MESSAGE_BYTES_MAX,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_TIMEOUT_S),
                 )
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                if isinstance(error, aiohttp.WSServerHandshakeError):
-                    logger.warning("peer refused the stream", peer=self.peer, status=error.status)
+                if isinstance(error, aiohttp.WSServerHandshakeError) and not refused:
+                    refused = True
+                    logger.warning("peer refuses the stream", peer=self.peer, status=error.status)
                 self._tell_lost()
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, RECONNECT_MAX_S)
                 continue
-            pause_s = RECONNECT_MIN_S
+            pause_s, refused = RECONNECT_MIN_S, False
             self.connects += 1
             await self._use(stream)
             self._tell_lost()

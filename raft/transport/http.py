@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from raft.core.types import NodeId
+from raft.membership import MemberChange, MemberChangeReply
 from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
 from raft.transport.client import PeerLink
 from raft.transport.codec import PeerMessage
@@ -22,6 +23,12 @@ class HttpTransport:
     def is_connected(self, peer: NodeId) -> bool:
         link = self._links.get(peer)
         return link is not None and link.connected
+
+    async def change_members(self, to: NodeId, change: MemberChange) -> MemberChangeReply:
+        link = self._links.get(to)
+        if link is None:
+            raise ConnectionError(f"no way to {to} is known")
+        return await link.change_members(self._group, change)
 
     async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
         link = self._links.get(chunk.message.to)

@@ -1,0 +1,36 @@
+"""Asks other nodes for admission, also those that this node has no link to."""
+
+import aiohttp
+
+from common.wire import WireError
+from raft.admission import AdmissionReply, AdmissionRequest
+from raft.transport.identity import Identity
+from raft.transport.member_codec import decode_admission_reply, encode_admission_request
+from raft.transport.peers import peer_url
+
+#: A leader may wait for a majority before it answers.
+ASK_TIMEOUT_S = 2.0
+CONNECT_TIMEOUT_S = 1.0
+
+
+class AdmissionClient:
+    """Questions of this node, on connections of their own. Close it in the end."""
+
+    def __init__(self, identity: Identity) -> None:
+        self._session = aiohttp.ClientSession(
+            headers=identity.request_headers(),
+            timeout=aiohttp.ClientTimeout(total=ASK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        )
+
+    async def ask(self, group: str, address: str, request: AdmissionRequest) -> AdmissionReply | None:
+        """The answer of the node with this client address; None where there is none that could be read."""
+        try:
+            url = f"{peer_url(address)}/raft/{group}/admission"
+            async with self._session.post(url, data=encode_admission_request(request)) as response:
+                body = await response.read()
+                return decode_admission_reply(body) if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, WireError):
+            return None
+
+    async def close(self) -> None:
+        await self._session.close()
