@@ -81,6 +81,7 @@ SITUATIONS: tuple[str, ...] = (
     "leader stepped down within its term",
     "leader's snapshot installed",
     "leadership transfer started",
+    "lease valid",
     "log compacted to its end",
     "log replaced behind the configuration",
     "lost server replaced under a new identity",

@@ -151,6 +151,9 @@ class SimNode:
             committed_entries_max=plan.committed_entries_max,
             reads_waiting_max=8,
             learner_lag_max=plan.learner_lag_max,
+            lease_ms=plan.lease_ms,
+            # Two clocks may differ by twice the spread; what is promised must cover that.
+            lease_drift_percent=5 + plan.clock_spread_permille // 4,
         )
 
     # Events

@@ -76,6 +76,8 @@ class Plan:
     key_count: int
     read_permille: int
     value_bytes: int
+    #: Length of read leases; 0: none.
+    lease_ms: int
     fault_gap_us: int
     fault_length_us: int
     faults: dict[str, int] = field(default_factory=dict)
@@ -132,6 +134,7 @@ def draw_plan(seed: int, events: int, machine: str = "") -> Plan:
         key_count=random.choice((1, 2, 5)),
         read_permille=random.choice((100, 300, 600)),
         value_bytes=random.choice((1, 20, 120)),
+        lease_ms=random.choice((0, 0, timeout_min_ms, timeout_min_ms * 2)),
         fault_gap_us=timeout_min_ms * (1_000 if quick else 4_000),
         fault_length_us=timeout_min_ms * random.choice((1_000, 3_000, 8_000)),
         faults=faults,

@@ -28,6 +28,9 @@ from tests.sim.workloads import machine_and_workload
 from tests.sim.world import World
 
 EVENTS_DEFAULT = 3_000
+#: Loaded once, before workers are forked.
+INVARIANTS = load_invariants()
+SITUATIONS = load_situations()
 #: A healed majority must have served within this many election timeouts, and everyone be equal within these.
 SERVE_TIMEOUTS_MAX = 60
 CONVERGE_TIMEOUTS_MAX = 150
@@ -192,7 +195,7 @@ def run_seed(
 ) -> Outcome:
     """Run one seed; never raises for what the run finds."""
     plan = draw_plan(seed, events, machine)
-    watchers = load_invariants() + (load_situations() if situations else [])
+    watchers = INVARIANTS + (SITUATIONS if situations else [])
     outcome = Outcome(seed)
     run: Run | None = None
     try:

@@ -30,16 +30,22 @@ class Catch:
 
 
 def hunt(name: str, series: int) -> tuple[str, int, str]:
-    """Seeds of `series` until the bug was caught (SEEDS_MAX + 1 where it was not), and by what."""
+    """Seeds of `series` until the bug was caught (SEEDS_MAX + 1 where it was not), and by what.
+
+    Caught is a seed that fails with the bug and not without."""
     bug = load_bugs()[name]
     first = 1_000_000 * (series + 1)
     machine = "small" if "tests.sim.machine" in bug.where else ""
-    with planted(bug):
-        for count in range(1, SEEDS_MAX + 1):
-            outcome = run_seed(first + count, events=EVENTS, machine=machine, situations=False)
-            if outcome.failure:
-                return name, count, outcome.failure
+    for count in range(1, SEEDS_MAX + 1):
+        with planted(bug):
+            failure = _failure_of(first + count, machine)
+        if failure and not _failure_of(first + count, machine):
+            return name, count, failure
     return name, SEEDS_MAX + 1, ""
+
+
+def _failure_of(seed: int, machine: str) -> str:
+    return run_seed(seed, events=EVENTS, machine=machine, situations=False).failure
 
 
 def _hunt_job(job: tuple[str, int]) -> tuple[str, int, str]:

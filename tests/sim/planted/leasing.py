@@ -1,0 +1,34 @@
+"""Read leases."""
+
+from tests.sim.planted import Bug
+
+BUGS = (
+    Bug(
+        "lease_counts_from_the_newest_reply",
+        (69,),
+        "raft.core.leases:Leases.on_append_entries",
+        "replied_ms + duration_ms",
+        "max(self._replied_ms.values()) + duration_ms",
+    ),
+    Bug(
+        "lease_outlives_the_leaders_own",
+        (70,),
+        "raft.core.leases:on_answer",
+        "min(lease_ms, election.quorum_contact_ms(raft) + lease_ms - received_ms)",
+        "lease_ms",
+    ),
+    Bug(
+        "new_leader_does_not_wait_for_earlier_leases",
+        (70,),
+        "raft.core.leases:Leases.on_elected",
+        "self._earlier_until_ms = now_ms + longest_ms",
+        "self._earlier_until_ms = 0",
+    ),
+    Bug(
+        "drift_is_not_allowed_for",
+        (69, 70),
+        "raft.core.leases:longest_ms",
+        "lease_ms + lease_ms * raft.config.lease_drift_percent // 100 + 2",
+        "lease_ms // 2",
+    ),
+)
