@@ -13,7 +13,8 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke clean
+.PHONY: help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
+	bench-snapshot soak-disk clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -52,6 +53,18 @@ sim-selftest: $(DEV)  ## plant known bugs and count the seeds until each is caug
 
 bench-smoke: $(DEV)  ## a short measurement beside a bare aiohttp handler
 	$(BIN)/python -m bench.smoke
+
+bench-memory: $(DEV)  ## bytes that a lock, a queued message and a cache key cost
+	$(BIN)/python -m bench.memory
+
+bench-recovery: $(DEV)  ## seconds to come back from a log of 200,000 entries
+	$(BIN)/python -m bench.recovery
+
+bench-snapshot: $(DEV)  ## largest stall of the event loop while a million messages are snapshotted
+	$(BIN)/python -m bench.snapshot_stall
+
+soak-disk: $(DEV)  ## three minutes of writes on 64 MiB disks, one of which is filled on purpose (as root)
+	$(BIN)/python -m bench.soak_disk
 
 clean:  ## delete what was installed; the data of a cluster stays
 	rm -rf $(VENV) *.egg-info

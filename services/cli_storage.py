@@ -26,7 +26,7 @@ def _surroundings() -> Surroundings:
 @click.command("backup")
 @click.option("--group", required=True, help="lock, queue or cache.")
 @click.option(
-    "--node", "address", default="", metavar="HOST:PORT", help="Whom to ask; else a node of the cluster that is up here."
+    "--node", "address", default="", metavar="HOST:PORT", help="Whom to ask; else a node of the cluster up here."
 )
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 def backup_command(group: str, address: str, file: Path) -> None:
