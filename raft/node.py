@@ -42,7 +42,7 @@ from raft.state_machine import StateMachine
 from raft.status import NodeConfig, NodeStatus, why_no_leader
 from raft.storage import Recovered, Storage
 from raft.transport.codec import PeerMessage
-from raft.withheld import Withheld
+from raft.withheld import Publisher, Withheld
 
 #: Deadlines are looked at, and the process's own stalls noticed, at least this often.
 WAKE_MS = 50
@@ -128,8 +128,7 @@ class RaftNode:
         self._advance_index = 0
         #: The service's account of answers that wait; None where the group has no leases.
         self.withheld: Withheld | None = None
-        #: First index of the leadership that `withheld` keeps account for; 0 where it keeps none.
-        self._led_from = 0
+        self._publisher = Publisher(self.core)
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
@@ -386,20 +385,11 @@ class RaftNode:
 
     def _apply_committed(self) -> None:
         """Apply before the messages leave, so that they carry what the apply released."""
-        leads_from = self.core.term_start_index if self.core.state.role is Role.LEADER else 0
-        if self.withheld is not None and leads_from != self._led_from:
-            self._led_from = leads_from
-            if leads_from:
-                self.withheld.begin()
-            else:
-                self.withheld.end()
+        self._publisher.before_apply(self.withheld)
         if not self.core.is_installing:
             self._to_apply.extend(self.core.take_committed())
             self._apply()
-        if self.withheld is not None and leads_from:
-            held, wants = self.withheld.waiting(lambda node, index: leases.is_done(self.core, node, index))
-            if leases.is_open(self.core):
-                self.core.publish_release((self.applier.applied_index, held), wants)
+        self._publisher.after_apply(self.withheld)
 
     def _carry_out(self, ready: Ready) -> None:
         for message in ready.messages:
@@ -412,6 +402,9 @@ class RaftNode:
                 self._awaiting_snapshot = persist.snapshot
         self._to_apply.extend(ready.committed)
         self._apply()
+        if ready.committed and self.withheld is not None:
+            # Applied behind the release that just left: the next round publishes theirs.
+            self._schedule()
         for read_state in ready.read_states:
             self.reads.on_read_state(read_state)
         self.reads.serve(self.applier.applied_index)

@@ -134,6 +134,7 @@ def _start_pre_vote(raft: RaftCore) -> None:
 
 def campaign(raft: RaftCore, *, transfer: bool) -> None:
     """Paper 5.2. The node's own vote counts once it is durable, and no request leaves before."""
+    raft.leases.on_new_term()
     raft.state.become_candidate()
     # Not the short delay of a lost leader: a vote needs the disks of a quorum, and giving up a round that was
     # about to be won costs more than waiting.

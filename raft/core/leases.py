@@ -7,12 +7,14 @@ argument). Only groups with `lease_ms` > 0 use them. The rules, on clocks that m
     leader  its own lease runs until Q + L; no lease that it gives outlives that
     grant   a follower sent its reply k at s, by its clock; the leader received it at R. The follower may serve
             until R + d(1 + drift) as far as the leader is concerned, d = min(L, Q + L - R). The next message to
-            it says (k, d), and it serves until s + d: since s lies before R, it stops first
+            it says (k, d), and it serves until s + d: since s lies before R, it stops first. k is the follower's
+            own number, of one reply of one life, so that no other reply is ever dated by it
     anew    a node whose lease ran out while an answer was waiting for it gets one again only once it has applied
             the newest entry that was answered without it; from a new leader, once it has applied its no-op
-    lag     a node that has not applied what the leader had applied L ago (2 L at the most) gets none: else one that
-            answers but lags would be awaited without end, and a removal could not be known to be over
-    before  a new leader knows no earlier grants: every node may hold one until L(1 + drift) after the election
+    lag     a node that has not applied what was committed two heartbeats ago gets none: else one that answers
+            but lags would be awaited without end, and a removal could not be known to be over
+    before  a new leader knows no earlier grants: every node may hold one until L(1 + drift) after the election,
+            and so may one that a configuration left out lately
 
 The leader's driver says which entries' answers are still held (`publish`); that rides on AppendEntries, and a
 node may answer for an entry that it has applied once `is_released` says so.
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Own replies whose send time a follower remembers; a grant for an older one is not taken.
 REPLIES_MAX = 256
+#: Replies of one life per millisecond of its beginning: what keeps the numbers of two lives apart.
+_NUMBER_BITS = 20
 #: Held entries that one message names; with more, everything from the first on counts as held.
 HELD_MAX = 1024
 
@@ -43,11 +47,15 @@ NOTHING_RELEASED: Release = (0, ())
 class Leases:
     """Both sides: what this node was granted, and what it has granted as leader."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: int) -> None:
         #: Follower: until when it may serve, by its own clock.
         self.valid_until_ms = 0
-        #: Follower: sequence of a reply -> when it was first sent. One leader's sequences only.
+        #: Follower: the number of its last reply, unlike those of any earlier life of this node.
+        self._last_reply = now_ms << _NUMBER_BITS
+        #: Follower: number of a reply -> when it was sent, oldest first.
         self._replied_ms: OrderedDict[int, int] = OrderedDict()
+        #: When this node last saw the members change, or began: who left before that may hold a lease still.
+        self.members_changed_ms = now_ms
         #: What the leader of the present term has released.
         self.release: Release = NOTHING_RELEASED
         self._held: frozenset[Index] = frozenset()
@@ -61,14 +69,12 @@ class Leases:
         self._may_serve_until_ms: dict[NodeId, int] = {}
         #: Leader: until when any node may serve by a grant of an earlier leader.
         self._earlier_until_ms = 0
-        #: Leader: `(sequence, duration)` for the next message to each node.
+        #: Leader: its commit index at its last round of heartbeats, and at the one before.
+        self._commit_marks: tuple[Index, Index] = (0, 0)
+        #: Leader: `(reply, duration)` for the next message to each node.
         self._grants: dict[NodeId, tuple[int, int]] = {}
         #: Leader: what each node must have applied before it is given a lease.
         self._barriers: dict[NodeId, Index] = {}
-        #: Leader: what it had applied at two moments a lease's length apart, and when it noted the later one.
-        self._lag_floor: Index = 0
-        self._lag_mark: Index = 0
-        self._lag_marked_ms = 0
 
     def is_released(self, index: Index) -> bool:
         """Whether the leader of this term has released the answer to the entry at `index`."""
@@ -86,17 +92,18 @@ class Leases:
 
     # Follower
 
-    def on_reply(self, sequence: int, now_ms: int) -> None:
-        """A reply is sent. The first of several to one request counts: the leader may have received that one."""
-        if sequence not in self._replied_ms:
-            self._replied_ms[sequence] = now_ms
-            if len(self._replied_ms) > REPLIES_MAX:
-                self._replied_ms.popitem(last=False)
+    def on_reply(self, now_ms: int) -> int:
+        """A reply is sent; returns its number."""
+        self._last_reply += 1
+        self._replied_ms[self._last_reply] = now_ms
+        if len(self._replied_ms) > REPLIES_MAX:
+            self._replied_ms.popitem(last=False)
+        return self._last_reply
 
     def on_append_entries(self, message: AppendEntries) -> None:
         """Take the grant and the release that a leader's message brings."""
-        sequence, duration_ms = message.lease
-        replied_ms = self._replied_ms.get(sequence)
+        reply, duration_ms = message.lease
+        replied_ms = self._replied_ms.get(reply)
         if replied_ms is not None:
             self.valid_until_ms = max(self.valid_until_ms, replied_ms + duration_ms)
         if message.release[0] >= self.release[0]:
@@ -111,9 +118,16 @@ class Leases:
         self._grants.clear()
         self._barriers.clear()
         self._wants = frozenset()
-        self._lag_floor = self._lag_mark = 0
-        self._lag_marked_ms = now_ms
+        self._commit_marks = (0, 0)
         self._earlier_until_ms = now_ms + longest_ms
+
+    def on_heartbeat(self, commit_index: Index) -> None:
+        """Leader: a round of heartbeats goes out."""
+        self._commit_marks = (commit_index, self._commit_marks[0])
+
+    def needed_index(self, node: NodeId) -> Index:
+        """Leader: what `node` must have applied to be given a lease."""
+        return max(self._commit_marks[1], self._barriers.get(node, 0))
 
     def may_serve_until_ms(self, node: NodeId) -> int:
         """When the leader may count on it that `node` serves nothing that it has not applied anew."""
@@ -135,19 +149,9 @@ class Leases:
     def wants_applied(self, node: NodeId) -> bool:
         return node in self._wants
 
-    def note_grant(self, node: NodeId, sequence: int, duration_ms: int, until_ms: int) -> None:
-        self._grants[node] = (sequence, duration_ms)
+    def note_grant(self, node: NodeId, reply: int, duration_ms: int, until_ms: int) -> None:
+        self._grants[node] = (reply, duration_ms)
         self._may_serve_until_ms[node] = max(self._may_serve_until_ms.get(node, 0), until_ms)
-
-    def barrier(self, node: NodeId) -> Index:
-        return self._barriers.get(node, 0)
-
-    def lag_floor(self, applied_index: Index, now_ms: int, lease_ms: int) -> Index:
-        """What a node must have applied to be given a lease now: all that the leader had at some moment between one
-        and two leases ago. `applied_index` is the leader's own at this moment."""
-        if now_ms - self._lag_marked_ms >= lease_ms:
-            self._lag_floor, self._lag_mark, self._lag_marked_ms = self._lag_mark, applied_index, now_ms
-        return self._lag_floor
 
     def raise_barrier(self, node: NodeId, index: Index) -> None:
         self._barriers[node] = max(self._barriers.get(node, 0), index)
@@ -163,21 +167,18 @@ def longest_ms(raft: RaftCore) -> int:
     return lease_ms + lease_ms * raft.config.lease_drift_percent // 100 + 2
 
 
-def on_answer(raft: RaftCore, node: NodeId, sequence: int) -> None:
-    """Leader: `node` answered this sequence; grant it what may be granted."""
+def on_answer(raft: RaftCore, node: NodeId, reply: int) -> None:
+    """Leader: this reply of `node` came; grant it what may be granted."""
     lease_ms = raft.config.lease_ms
     progress = raft.progress[node]
-    if not lease_ms:
-        return
-    floor = raft.leases.lag_floor(raft.applied_index, raft.now_ms, lease_ms)
-    if progress.applied_index < max(raft.term_start_index, raft.leases.barrier(node), floor):
+    if not lease_ms or progress.applied_index < max(raft.term_start_index, raft.leases.needed_index(node)):
         return
     # The clock is read in whole milliseconds, so the reply may have come up to one later than it says.
     received_ms = raft.now_ms + 1
     duration_ms = min(lease_ms, election.quorum_contact_ms(raft) + lease_ms - received_ms)
     if duration_ms > 0:
         drift_ms = duration_ms * raft.config.lease_drift_percent // 100 + 1
-        raft.leases.note_grant(node, sequence, duration_ms, received_ms + duration_ms + drift_ms)
+        raft.leases.note_grant(node, reply, duration_ms, received_ms + duration_ms + drift_ms)
 
 
 def is_valid(raft: RaftCore, now_ms: int) -> bool:
@@ -198,10 +199,10 @@ def is_open(raft: RaftCore) -> bool:
     applied this leader's no-op and so all that earlier ones answered."""
     if raft.applied_index < raft.term_start_index:
         return False
-    if raft.configurations.has_removals:
-        # A node that was removed lately may hold a lease and is not asked any more: wait it out.
-        return raft.now_ms >= raft.leases.may_serve_until_ms(NOBODY)
-    return raft.now_ms >= raft.leases.may_serve_until_ms(NOBODY) or all(
+    if raft.now_ms >= raft.leases.may_serve_until_ms(NOBODY):
+        return True
+    # A node that was left out lately may hold a lease and is not asked any more: only time ends that.
+    return raft.now_ms >= raft.leases.members_changed_ms + longest_ms(raft) and all(
         progress.applied_index >= raft.term_start_index for progress in raft.progress.values()
     )
 

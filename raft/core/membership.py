@@ -86,12 +86,6 @@ class ConfigurationHistory:
         return self._history[-1][1]
 
     @property
-    def has_removals(self) -> bool:
-        """Whether somebody was a member in the log in memory and is none any more."""
-        members = set(self.latest.members)
-        return any(not members.issuperset(earlier.members) for _, earlier in self._history)
-
-    @property
     def latest_index(self) -> Index:
         return self._history[-1][0]
 
@@ -201,6 +195,8 @@ def propose(raft: RaftCore, configuration: Configuration) -> Index:
 
 def on_entries_appended(raft: RaftCore, entries: Sequence[Entry]) -> None:
     """Use a new configuration at once; go back to the earlier one where its entry was replaced."""
+    if any(entry.kind is EntryKind.CONFIGURATION for entry in entries):
+        raft.leases.members_changed_ms = raft.now_ms
     before = dict(raft.configuration.incarnations)
     if not raft.configurations.append(entries) or raft.state.role is not Role.LEADER:
         return

@@ -50,7 +50,7 @@ class AppendEntries:
     prev_log_term: Term
     leader_commit: Index
     entries: tuple[Entry, ...] = ()
-    #: The lease that this message grants: `(sequence of a reply of the follower's, duration in ms)`;
+    #: The lease that this message grants: `(number of a reply of the follower's, duration in ms)`;
     #: `(0, 0)` grants none. The cache's coherence protocol counts it from the follower's own send time.
     lease: tuple[int, int] = (0, 0)
     #: `(index, held)`: the answers to entries up to `index` may be given, but for those of the held indexes.
@@ -77,6 +77,8 @@ class AppendEntriesReply:
     hint_term: Term = 0
     #: Highest index that the follower has applied; the leader's coherence bookkeeping reads it.
     applied_index: Index = 0
+    #: Chosen by the follower, another for each reply and each of its lives; grants of leases name it.
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)

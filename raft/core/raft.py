@@ -79,7 +79,7 @@ class RaftCore:
         self.election = Election()
         self.transfer = Transfer()
         self.reads = ReadRounds()
-        self.leases = Leases()
+        self.leases = Leases(now_ms)
         #: Leader: one per other member. Rebuilt in sorted order, so that every walk has one order.
         self.progress: dict[NodeId, Progress] = {}
         self.heartbeat_deadline_ms = 0

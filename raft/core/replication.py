@@ -38,6 +38,7 @@ def broadcast_heartbeat(raft: RaftCore) -> None:
     """One empty AppendEntries per peer, at a point where its log is already proven equal: it cannot be refused
     for its position, needs no disk, and so never waits behind a large append."""
     raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
+    raft.leases.on_heartbeat(raft.log.commit_index)
     for peer, progress in raft.progress.items():
         index = progress.match_index
         term = raft.log.term_at(index)
@@ -205,7 +206,6 @@ def _reply(
     hint_index: int = 0,
     hint_term: int = 0,
 ) -> None:
-    raft.leases.on_reply(message.sequence, raft.now_ms)
     raft.send(
         AppendEntriesReply(
             sender=raft.id,
@@ -218,6 +218,7 @@ def _reply(
             hint_index=hint_index,
             hint_term=hint_term,
             applied_index=raft.applied_index,
+            number=raft.leases.on_reply(raft.now_ms) if raft.config.lease_ms else 0,
         )
     )
 
@@ -229,7 +230,7 @@ def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None
         return
     progress.on_answer(message.sequence)
     progress.applied_index = max(progress.applied_index, message.applied_index)
-    leases.on_answer(raft, message.sender, message.sequence)
+    leases.on_answer(raft, message.sender, message.number)
     reads.on_answer(raft)
     if not message.success:
         meet_index, _ = raft.log.conflict_hint(message.hint_index, message.hint_term)

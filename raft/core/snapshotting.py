@@ -56,6 +56,7 @@ def on_install_snapshot(raft: RaftCore, message: InstallSnapshot) -> None:
         return
     log.restore(snapshot)
     raft.configurations = ConfigurationHistory(snapshot.index, snapshot.configuration, ())
+    raft.leases.members_changed_ms = raft.now_ms
     raft.snapshot_to_persist = snapshot
     _reply(raft, message, snapshot.index)
 

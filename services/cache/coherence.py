@@ -37,7 +37,7 @@ class Node(Protocol):
 
     def cluster_time_ms(self) -> int: ...
 
-    def applied_time_ms(self) -> int: ...
+    def now_ms(self) -> int: ...
 
     def may_serve_locally(self) -> bool: ...
 
@@ -46,7 +46,8 @@ class Coherence:
     """One node's view of the lines that it holds.
 
     Args:
-        lease_ms: length of the read leases; a removal is certainly known everywhere after four of them.
+        recent_ms: by this node's clock, a removal that it has applied this long ago is certainly known to every
+            node that serves anything.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Coherence:
         node: Node,
         metrics: Metrics,
         *,
-        lease_ms: int,
+        recent_ms: int,
         lines_max: int = LINES_MAX,
         line_bytes_max: int = LINE_BYTES_MAX,
     ) -> None:
@@ -62,16 +63,15 @@ class Coherence:
         self._node = node
         self._lines_max = lines_max
         self._line_bytes_max = line_bytes_max
-        #: A holder that has not applied a removal gets no lease later than two leases after it, so none of its
-        #: leases runs longer than three, and the drift.
-        self._recent_ms = 4 * lease_ms
+        self._recent_ms = recent_ms
         #: key -> (granted version, bytes counted), least recently used first.
         self._granted: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._granted_bytes = 0
-        #: Keys that an entry removed -> cluster time of that, oldest first.
+        #: Keys that an entry removed -> when this node applied it, by its clock, oldest first. Not the entry's own
+        #: time: the commit may come long after the leader stamped it.
         self._removed: OrderedDict[str, int] = OrderedDict()
-        #: Until this cluster time every absence counts as recent: what went before is not known here.
-        self._all_recent_until_ms = node.applied_time_ms() + self._recent_ms
+        #: Until then every absence counts as recent: what went before is not known here.
+        self._all_recent_until_ms = node.now_ms() + self._recent_ms
         count = metrics.cache_transitions_total
         #: `(from, to)` -> counter, bound once.
         self._counters = {(a, b): count.labels(a, b) for a in STATES for b in STATES if a != b}
@@ -118,13 +118,13 @@ class Coherence:
         lately may still be served by a holder that has not heard of it; a fill waits for that."""
         if self.machine.has(key):
             return False
-        time_ms = self._node.applied_time_ms()
+        now_ms = self._node.now_ms()
         while self._removed:
             oldest = next(iter(self._removed))
-            if time_ms - self._removed[oldest] < self._recent_ms:
+            if now_ms - self._removed[oldest] < self._recent_ms:
                 break
             del self._removed[oldest]
-        return time_ms >= self._all_recent_until_ms and key not in self._removed
+        return now_ms >= self._all_recent_until_ms and key not in self._removed
 
     def on_transition(self, transition: Transition) -> None:
         """An entry that changed a line was applied on this node."""
@@ -135,15 +135,15 @@ class Coherence:
         if after == I or transition.version_after != transition.version_before:
             self._forget(transition.key)
         if not transition.version_after:
-            self._removed[transition.key] = transition.time_ms
+            self._removed[transition.key] = now_ms = self._node.now_ms()
             self._removed.move_to_end(transition.key)
             if len(self._removed) > REMOVED_MAX:
-                self._all_recent_until_ms = transition.time_ms + self._recent_ms
+                self._all_recent_until_ms = now_ms + self._recent_ms
                 self._removed.clear()
 
     def on_restored(self) -> None:
         """A snapshot replaced the machine: what was removed on the way is not known one by one."""
-        self._all_recent_until_ms = self._node.applied_time_ms() + self._recent_ms
+        self._all_recent_until_ms = self._node.now_ms() + self._recent_ms
 
     def _forget(self, key: str) -> None:
         granted = self._granted.pop(key, None)

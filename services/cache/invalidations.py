@@ -2,15 +2,16 @@
 
 Each write, deletion, expiry or eviction makes every earlier holder of the line pending, the writer's own node and
 the leader's included, until it has applied that entry or its lease has run out. Pendings of one key accumulate
-over successive writes. The answer to an entry is held while a key that it names has pendings; a writer's own
-node is no reason to hold the writer's answer, because that node gives it only after its own apply. (Leaving the
-writer out of the pendings altogether looks harmless and is not: another node's fill could show the new value while
-the writer's node still serves the old one.)
+over successive writes. The answer to an entry is held while a key that it names has pendings of this entry or an
+earlier one; a writer's own node is no reason to hold the writer's answer, because that node gives it only after
+its own apply. (Leaving the writer out of the pendings altogether looks harmless and is not: another node's fill
+could show the new value while the writer's node still serves the old one.)
 
 Only a leader keeps this account, from the first entry of its leadership on; what went before is covered by the
 wait after an election (`raft.core.leases.is_open`).
 """
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -38,21 +39,23 @@ class Invalidations:
         self._now_ms = node.now_ms
         self._wait_seconds = wait_seconds
         self._leading = False
-        #: key -> node -> index that it must have applied.
-        self._pending: dict[str, dict[str, int]] = {}
+        #: node -> `(index that it must have applied, key)`, oldest first.
+        self._owed: dict[str, deque[tuple[int, str]]] = {}
+        #: key -> node -> the indexes of `_owed`, oldest first.
+        self._pending: dict[str, dict[str, deque[int]]] = {}
         #: Held entries, oldest first: index -> (answer, held since).
         self._held: dict[int, tuple[Answered, int]] = {}
+        #: Key of a held entry -> the entries.
+        self._held_by_key: dict[str, list[int]] = {}
         node.subscribe(TRANSITION_TOPIC, self.on_transition)
         node.subscribe(ANSWER_TOPIC, self.on_answer)
 
     def begin(self) -> None:
-        self._pending.clear()
-        self._held.clear()
+        self._clear()
         self._leading = True
 
     def end(self) -> None:
-        self._pending.clear()
-        self._held.clear()
+        self._clear()
         self._leading = False
 
     def pending(self, key: str) -> tuple[str, ...]:
@@ -63,30 +66,56 @@ class Invalidations:
         if self._leading and transition.cause in INVALIDATING and transition.before.holders:
             pending = self._pending.setdefault(transition.key, {})
             for node, _ in transition.before.holders:
-                pending[node] = transition.index
+                pending.setdefault(node, deque()).append(transition.index)
+                self._owed.setdefault(node, deque()).append((transition.index, transition.key))
 
     def on_answer(self, answer: Answered) -> None:
         if self._leading and self._waits(answer):
             self._held[answer.index] = (answer, self._now_ms())
+            for key in answer.keys:
+                self._held_by_key.setdefault(key, []).append(answer.index)
 
     def waiting(self, is_done: IsDone) -> tuple[tuple[int, ...], frozenset[str]]:
-        if not self._pending:
+        if not self._owed:
             return (), frozenset()
-        for key in tuple(self._pending):
-            left = {node: index for node, index in self._pending[key].items() if not is_done(node, index)}
-            if left:
-                self._pending[key] = left
-            else:
+        for node in tuple(self._owed):
+            owed = self._owed[node]
+            while owed and is_done(node, owed[0][0]):
+                index, key = owed.popleft()
+                self._settle(node, index, key)
+            if not owed:
+                del self._owed[node]
+        return tuple(self._held), frozenset(self._owed)
+
+    def _settle(self, node: str, index: int, key: str) -> None:
+        """`node` serves nothing of `key` any more that the entry at `index` replaced."""
+        indexes = self._pending[key][node]
+        assert indexes.popleft() == index
+        if not indexes:
+            del self._pending[key][node]
+            if not self._pending[key]:
                 del self._pending[key]
-        for index, (answer, since_ms) in tuple(self._held.items()):
-            if not self._waits(answer):
-                del self._held[index]
-                self._wait_seconds.observe((self._now_ms() - since_ms) / 1000)
-        return tuple(self._held), frozenset(node for nodes in self._pending.values() for node in nodes)
+        for held in tuple(self._held_by_key.get(key, ())):
+            if not self._waits(self._held[held][0]):
+                self._let_go(held)
+
+    def _let_go(self, index: int) -> None:
+        answer, since_ms = self._held.pop(index)
+        for key in answer.keys:
+            self._held_by_key[key].remove(index)
+            if not self._held_by_key[key]:
+                del self._held_by_key[key]
+        self._wait_seconds.observe((self._now_ms() - since_ms) / 1000)
 
     def _waits(self, answer: Answered) -> bool:
+        """Whether some node may serve what was replaced up to that entry. What later ones replace is theirs to
+        wait for: else writes of one key by several nodes would hold the first one's answer without end."""
         for key in answer.keys:
-            pending = self._pending.get(key)
-            if pending and (len(pending) > 1 or answer.writer not in pending):
-                return True
+            for node, indexes in self._pending.get(key, {}).items():
+                if node != answer.writer and indexes[0] <= answer.index:
+                    return True
         return False
+
+    def _clear(self) -> None:
+        for table in (self._owed, self._pending, self._held, self._held_by_key):
+            table.clear()

@@ -108,7 +108,11 @@ def routes() -> list[web.RouteDef]:
 
 def attach(here: Host, node: RaftNode) -> None:
     """Let this node keep its grants and, while it leads, the account of invalidations, from its first entry on."""
-    coherence = Coherence(node, here.metrics, lease_ms=here.settings.cache_lease_ms)
+    settings = here.settings
+    # A node that has not heard of a removal gets a lease for two heartbeats and a stall of the leader at most
+    # (raft.core.leases), and serves until that lease ends.
+    recent_ms = 2 * settings.cache_lease_ms + 4 * settings.heartbeat_ms + settings.election_timeout_min_ms
+    coherence = Coherence(node, here.metrics, recent_ms=recent_ms)
     here.parts[Coherence] = coherence
     node.subscribe(RESTORED_TOPIC, lambda _: coherence.on_restored())
     node.withheld = here.parts[Invalidations] = Invalidations(

@@ -19,6 +19,8 @@ class Log:
         self.time_ms = 1000
         #: Transitions of the last entry.
         self.transitions: list[Transition] = []
+        #: All its events.
+        self.events: list[tuple[str, Any]] = []
 
     def _context(self, after_ms: int) -> ApplyContext:
         self.index += 1
@@ -26,6 +28,7 @@ class Log:
         return ApplyContext(self.index, self.time_ms)
 
     def _keep(self, context: ApplyContext) -> None:
+        self.events = list(context.events)
         assert {topic for topic, _ in context.events} <= {TRANSITION_TOPIC, ANSWER_TOPIC}
         self.transitions = [body for topic, body in context.events if topic == TRANSITION_TOPIC]
 

@@ -1,0 +1,176 @@
+"""The leader's account: which answers wait, and for whom."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from common.metrics import Metrics
+from services.cache.commands import Delete, Fill, FillMany, Put, PutMany
+from services.cache.invalidations import Invalidations
+from services.cache.machine import CacheMachine
+from tests.services.cache.tools import Log
+
+
+class Leader:
+    """A leader's machine and account; the test says how far each node has applied, and who is dead."""
+
+    def __init__(self) -> None:
+        self.listeners: dict[str, Callable[[Any], None]] = {}
+        self.applied = {"node1": 0, "node2": 0, "node3": 0}
+        self.lapsed: set[str] = set()
+        self.waits = Metrics().cache_invalidation_wait_seconds.labels()
+        self.account = Invalidations(self, self.waits)
+        self.account.begin()
+        self.log = Log(CacheMachine())
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
+        self.listeners[topic] = callback
+        return lambda: None
+
+    def now_ms(self) -> int:
+        return 1000
+
+    def apply(self, command: Any) -> int:
+        """Apply at the leader; returns the entry's index."""
+        self.log.apply(command)
+        for topic, body in self.log.events:
+            self.listeners[topic](body)
+        return self.log.index
+
+    def held(self) -> tuple[int, ...]:
+        return self.account.waiting(self.is_done)[0]
+
+    def wanted(self) -> frozenset[str]:
+        return self.account.waiting(self.is_done)[1]
+
+    def is_done(self, node: str, index: int) -> bool:
+        return node in self.lapsed or self.applied[node] >= index
+
+
+@pytest.fixture
+def leader() -> Leader:
+    return Leader()
+
+
+def test_a_write_of_an_unheld_line_waits_for_nobody(leader: Leader) -> None:
+    leader.apply(Put("k", b"1", "node1"))
+
+    assert (leader.held(), leader.wanted()) == ((), frozenset())
+
+
+def test_a_write_waits_for_every_earlier_holder(leader: Leader) -> None:
+    leader.apply(Put("k", b"1", "node1"))
+    leader.apply(Fill("k", "node2"))
+
+    put = leader.apply(Put("k", b"2", "node3"))
+
+    assert (leader.held(), leader.wanted()) == ((put,), {"node1", "node2"})
+    leader.applied["node1"] = put
+    assert leader.held() == (put,)
+    leader.lapsed.add("node2")
+    assert leader.held() == ()
+
+
+def test_the_owner_that_writes_again_is_not_held_but_others_readers_are(leader: Leader) -> None:
+    """Goal: its node holds the answer back until its own apply; a fill elsewhere must not show the new value while
+    it still serves the old one."""
+    leader.apply(Put("k", b"1", "node2"))
+
+    leader.apply(Put("k", b"2", "node2"))
+    fill = leader.apply(Fill("k", "node3"))
+
+    assert leader.held() == (fill,)
+    leader.applied["node2"] = 2
+    assert leader.held() == ()
+
+
+def test_a_fill_of_a_line_without_pendings_waits_for_nobody(leader: Leader) -> None:
+    leader.apply(Put("k", b"1", "node1"))
+    leader.apply(Fill("k", "node2"))
+
+    assert leader.held() == ()
+
+
+def test_an_answer_does_not_wait_for_what_later_writes_replace(leader: Leader) -> None:
+    """Goal: writers at several nodes would otherwise hold the first one's answer without end."""
+    leader.apply(Put("k", b"1", "node1"))
+    first = leader.apply(Put("k", b"2", "node2"))
+    second = leader.apply(Put("k", b"3", "node3"))
+
+    leader.applied["node1"] = first
+
+    assert leader.held() == (second,)
+
+
+def test_a_node_may_owe_several_applies_of_one_key(leader: Leader) -> None:
+    leader.apply(Put("k", b"1", "node1"))
+    first = leader.apply(Put("k", b"2", "node2"))
+    leader.apply(Put("k", b"3", "node1"))
+    third = leader.apply(Put("k", b"4", "node3"))
+
+    leader.applied = {"node1": first, "node2": third, "node3": third}
+
+    assert leader.held() == (third,)
+    assert leader.account.pending("k") == ("node1",)
+
+
+@pytest.mark.parametrize("command", [Delete("k"), PutMany((("k", b"2", None, None),), "node3")])
+def test_removals_and_writes_of_many_wait_too(leader: Leader, command: Any) -> None:
+    leader.apply(Put("k", b"1", "node1"))
+
+    index = leader.apply(command)
+
+    assert leader.held() == (index,)
+
+
+def test_a_read_of_an_absence_waits_for_the_removal(leader: Leader) -> None:
+    leader.apply(Put("k", b"1", "node1"))
+    delete = leader.apply(Delete("k"))
+
+    fill = leader.apply(FillMany(("other", "k"), "node3"))
+
+    assert leader.held() == (delete, fill)
+    leader.applied["node1"] = delete
+    assert leader.held() == ()
+
+
+def test_a_refusal_that_tells_the_version_waits_for_it_to_be_the_only_one(leader: Leader) -> None:
+    leader.apply(Put("k", b"1", "node1"))
+    leader.apply(Put("k", b"2", "node2"))
+
+    refused = leader.apply(Put("k", b"3", "node3", None, 7))
+
+    assert leader.held() == (2, refused)
+
+
+def test_an_expiry_makes_its_holders_pending(leader: Leader) -> None:
+    leader.apply(Put("k", b"1", "node1", 5))
+    leader.log.time_ms += 10
+
+    fill = leader.apply(Fill("k", "node2"))
+
+    assert leader.held() == (fill,)
+
+
+def test_other_lines_are_not_waited_for(leader: Leader) -> None:
+    leader.apply(Put("k", b"1", "node1"))
+    leader.apply(Put("k", b"2", "node2"))
+
+    leader.apply(Put("other", b"2", "node2"))
+    leader.apply(Fill("other", "node3"))
+
+    assert leader.held() == (2,)
+
+
+def test_a_node_that_does_not_lead_keeps_no_account_and_starts_anew(leader: Leader) -> None:
+    leader.apply(Put("k", b"1", "node1"))
+    leader.apply(Put("k", b"2", "node2"))
+
+    leader.account.end()
+
+    assert (leader.held(), leader.wanted()) == ((), frozenset())
+    leader.apply(Put("k", b"3", "node3"))
+    assert leader.held() == ()
+    leader.account.begin()
+    assert leader.held() == ()
