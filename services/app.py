@@ -93,6 +93,8 @@ async def run_node(settings: Settings) -> int:
     finally:
         await runner.cleanup()
     if failure is None:
+    if failure is None and TASKS in app and app[TASKS].failed.done():
+        failure = app[TASKS].failed.result()
         return 0
     # The last line of the log: whoever looks why the node is gone looks there first.
     logger.critical("ended, because going on was not safe", error=describe(failure), advice=advice_for(failure))
