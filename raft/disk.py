@@ -185,7 +185,12 @@ class DiskQueue:
         await log_thread
         # After an error not even a seal may be written; else sealing may take a sync, which must not hold the loop.
         seal = not self._failed.is_set()
-        await self._loop.run_in_executor(None, lambda: self._storage.close(seal=seal))
+        try:
+            await self._loop.run_in_executor(None, lambda: self._storage.close(seal=seal))
+        except OSError as error:
+            # What was called back is durable; only the seal is not. Still nobody must think that all went well.
+            self._failed.set()
+            self._on_failure(error)
         for future in tuple(self._futures):
             self._settle(future, None, DiskClosed("the disk queue was closed"))
 

@@ -16,6 +16,7 @@ from services.cluster.errors import UsageError
 from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
+from services.cluster.repair import repair_node
 from services.cluster.topology import TOPOLOGIES
 
 
@@ -67,6 +68,17 @@ def restore_command(file: Path, topology: str, data_dir: Path | None, cluster: s
         restore_node(file, data_dir, cluster)
 
 
+@click.command("repair")
+@click.argument("node")
+def repair_command(node: str) -> None:
+    """Heal NODE, whose data is damaged, from the others.
+
+    What it refuses to use is put aside, not deleted, and the node joins those groups anew. A majority of each must be
+    sound without it.
+    """
+    repair_node(_surroundings(), node)
+
+
 @click.group("wal")
 def wal_group() -> None:
     """Look into data directories; nothing is changed."""
@@ -102,4 +114,4 @@ def verify_command(directory: Path) -> None:
     sys.exit(0 if all(verification.ok for verification in verifications) else 1)
 
 
-COMMANDS = (backup_command, restore_command, wal_group)
+COMMANDS = (backup_command, restore_command, repair_command, wal_group)

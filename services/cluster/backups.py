@@ -3,16 +3,15 @@
 import http.client
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.config import SettingsError, load_settings
 from common.parsers import parse_cluster
 from raft.storage import StorageError
 from raft.storage.backup import Backup, verify_backup
+from services.cluster.admin_calls import admin_headers
 from services.cluster.backend import Backend
-from services.cluster.environ import node_variables
 from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
@@ -22,22 +21,6 @@ from services.cluster.topology import TOPOLOGIES, Topology
 #: How long a node may let us wait for the next bytes of a backup.
 READ_TIMEOUT_SECONDS = 60.0
 PIECE_BYTES = 1 << 20
-
-
-def admin_headers(environ: Mapping[str, str]) -> dict[str, str]:
-    """What proves to a node that we may ask for everything: the first admin token in MUFAKAT_AUTH_TOKENS.
-
-    Raises:
-        UsageError: that variable cannot be read.
-    """
-    try:
-        tokens = load_settings(
-            {"MUFAKAT_AUTH_TOKENS": node_variables(environ).get("MUFAKAT_AUTH_TOKENS", "")}
-        ).auth_tokens
-    except SettingsError as error:
-        raise UsageError(f"{error}.") from error
-    token = next((token for role, token in tokens if role == "admin"), None)
-    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: str = "") -> Backup:

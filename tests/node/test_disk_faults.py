@@ -221,3 +221,15 @@ async def test_a_snapshot_that_finds_no_room_is_given_up_and_the_next_one_is_tak
 
         assert given_up
         assert not group.fatal
+
+
+async def test_a_disk_that_fails_while_the_node_stops_is_told() -> None:
+    """The stop goes through, and whoever runs the process hears that not all went well."""
+    async with group_with_faults() as group:
+        node = await group.follower()
+        await node.propose(b"x")
+        group.files[node.id].broken = True
+
+        await group.crash(node.id)
+
+        assert [error.errno for error in group.fatal] == [errno.EIO]

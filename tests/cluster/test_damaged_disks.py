@@ -1,0 +1,201 @@
+"""Real nodes whose disks fail, fill up or come back damaged."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.cluster.errors import ClusterError, InTheWay
+from services.cluster.lifecycle import Request, down, up
+from services.cluster.nodes import kill_nodes, start_nodes
+from services.cluster.repair import repair_node
+from services.cluster.waiting import wait_ready
+from tests.cluster.load import missing_lines, missing_messages, writers
+from tests.cluster.tools import Cluster, call, cluster_in, free_port_offset, wait_until
+
+pytestmark = pytest.mark.cluster
+
+
+def log_lines(cluster: Cluster, node_id: str) -> list[dict[str, Any]]:
+    """The node's log, a line each."""
+    lines = cluster.backend.log_tail(cluster.backend.topology.node(node_id), 200)
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def data_folder(cluster: Cluster, node_id: str, group: str) -> Path:
+    topology = cluster.backend.topology
+    return cluster.surroundings.home.node_folder(topology, topology.node(node_id)) / "data" / group
+
+
+def damage_log(folder: Path) -> None:
+    """Flip a bit in the first entry of the oldest segment: no power loss does that."""
+    segment = min(folder.glob("*.wal"))
+    content = bytearray(segment.read_bytes())
+    content[content.index(b"MR", 150) + 30] ^= 1
+    segment.write_bytes(content)
+
+
+def reasons(cluster: Cluster, node_id: str) -> dict[str, str]:
+    status, answer = call(cluster.port(node_id), "/readyz")
+    return answer["reasons"] if status == 503 else {}
+
+
+def test_a_failed_sync_ends_the_process_with_a_clear_last_line_and_a_restart_recovers(tmp_path: Path) -> None:
+    """Exit code 1, what failed and what to do; nothing acknowledged is lost."""
+    command = (sys.executable, "-m", "tests.cluster.faulty_node")
+    with cluster_in(tmp_path / "home", serve_command=command) as surroundings:
+        surroundings.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # type: ignore[index]
+        request = Request("combined", "local", free_port_offset("combined"))
+        cluster = Cluster(surroundings, up(surroundings, request), request.port_offset)
+        victim = cluster.leader("cache")
+        broken = data_folder(cluster, victim, "cache").parents[1] / "broken"
+        with writers(cluster.ports()) as done:
+            wait_until(lambda: len(done.times) >= 30, timeout_seconds=20, what="writes before the fault")
+            broken.touch()
+            wait_until(
+                lambda: not cluster.backend.processes()[victim].is_running,
+                timeout_seconds=15,
+                what="the node ends by itself",
+            )
+            before = len(done.times)
+            wait_until(lambda: len(done.times) >= before + 30, timeout_seconds=20, what="the others go on")
+        last = log_lines(cluster, victim)[-1]
+        broken.unlink()
+        start_nodes(surroundings, [victim])
+        wait_ready(cluster.backend, [cluster.backend.topology.node(victim)])
+
+        assert "Input/output error" in last["error"]
+        assert "start the node again" in last["advice"]
+        assert missing_lines(cluster.port(victim), done) == []
+        assert missing_messages(cluster.port(victim), done) == set()
+
+
+def test_a_node_with_a_damaged_log_stays_up_and_takes_no_part_in_that_group(combined: Cluster) -> None:
+    """Known bug 58: it may have lost what it promised, so it must not vote, lead or serve there."""
+    victim = combined.leader("lock")
+    _, held = call(combined.port(victim), "/lock/acquire", {"key": "a", "client_id": "me"})
+    kill_nodes(combined.surroundings, [victim])
+    damage_log(data_folder(combined, victim, "lock"))
+
+    start_nodes(combined.surroundings, [victim])
+    others = combined.ports(without=victim)
+    wait_until(
+        lambda: set(reasons(combined, victim)) == {"lock"}, timeout_seconds=20, what="only lock is refused"
+    )
+    reason = reasons(combined, victim)["lock"]
+    status, refused = call(combined.port(victim), "/lock/acquire", {"key": "b", "client_id": "me"})
+    served, _ = call(combined.port(victim), "/cache/put", {"key": "k", "val": 1})
+    _, health = call(combined.port(victim), "/health")
+    _, kept = call(others[0], "/lock/status?key=a")
+    critical = [line for line in log_lines(combined, victim) if line["level"] == "critical"]
+
+    assert held["ok"]
+    assert ".wal: damaged at byte" in reason and f"mufakat repair {victim}" in reason
+    assert (status, refused["reason"]) == (503, "storage_failed")
+    assert served == 200
+    assert set(health["groups"]) == {"queue", "cache"}
+    assert kept["held"]
+    assert ".wal: damaged at byte" in critical[-1]["problem"] and "repair" in critical[-1]["advice"]
+
+
+def test_repair_puts_the_damaged_files_aside_and_the_group_heals_the_node(combined: Cluster) -> None:
+    """It comes back as a learner, is brought up to date by the others and votes again; nothing is deleted."""
+    with writers(combined.ports()) as done:
+        wait_until(lambda: len(done.times) >= 50, timeout_seconds=20, what="50 writes")
+    victim = combined.leader("cache")
+    kill_nodes(combined.surroundings, [victim])
+    folder = data_folder(combined, victim, "cache")
+    damage_log(folder)
+    damaged = min(folder.glob("*.wal")).read_bytes()
+
+    repair_node(combined.surroundings, victim)
+    wait_until(lambda: victim in voters(combined, "cache"), timeout_seconds=20, what="it is a voter again")
+
+    aside = list(folder.parent.glob("cache.damaged-*"))
+    assert [min(each.glob("*.wal")).read_bytes() for each in aside] == [damaged]
+    assert missing_lines(combined.port(victim), done) == []
+    assert len({tuple(hash_of(combined, node, "cache")) for node in combined.backend.topology.nodes}) == 1
+
+
+def test_repair_is_refused_where_nothing_is_damaged_or_the_others_are_too_few(combined: Cluster) -> None:
+    """What only the damaged node may hold is not given up without an operator's decision."""
+    with pytest.raises(ClusterError, match="Nothing is damaged"):
+        repair_node(combined.surroundings, "node1")
+    kill_nodes(combined.surroundings, ["node1", "node2"])
+    damage_log(data_folder(combined, "node1", "lock"))
+
+    with pytest.raises(ClusterError, match="Only 0 of the 3 nodes of lock are ready and 2 are needed"):
+        repair_node(combined.surroundings, "node1")
+
+    assert list(data_folder(combined, "node1", "lock").glob("*.wal"))
+
+
+def voters(cluster: Cluster, group: str) -> list[str]:
+    _, answer = call(cluster.ports()[0], "/status")
+    return answer["groups"][group]["voters"] if group in answer["groups"] else []
+
+
+def hash_of(cluster: Cluster, node: Any, group: str) -> tuple[int, str]:
+    _, answer = call(node.client_port, f"/admin/hash?group={group}")
+    return answer["applied_index"], answer["hash"]
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    folder.mkdir(parents=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True)
+    if done.returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_node_whose_disk_fills_up_refuses_and_resumes_by_itself(tmp_path: Path) -> None:
+    """On a real filesystem: 503 while there is no room, everything as before once there is."""
+    home = tmp_path / "home"
+    folder = home / "combined" / "node1" / "data"
+    with small_disk(folder, "32m"), cluster_in(home) as surroundings:
+        surroundings.environ["MUFAKAT_WAL_SEGMENT_BYTES"] = str(1 << 20)  # type: ignore[index]
+        request = Request("combined", "local", free_port_offset("combined"))
+        cluster = Cluster(surroundings, up(surroundings, request), request.port_offset)
+        port = cluster.port("node1")
+        with open(folder / "ballast", "wb") as ballast, contextlib.suppress(OSError):
+            while True:
+                ballast.write(bytes(1 << 16))
+                ballast.flush()
+        value = "x" * 100_000
+
+        with writers(cluster.ports(without="node1")) as done:
+            wait_until(
+                lambda: call(cluster.ports()[1], "/cache/put", {"key": "big", "val": value})[0] == 200
+                and "cache" in reasons(cluster, "node1"),
+                timeout_seconds=30,
+                what="node1 notices that its disk is full",
+            )
+            status, refused = call(port, "/cache/put", {"key": "k", "val": 1})
+            why = reasons(cluster, "node1")["cache"]
+            (folder / "ballast").unlink()
+            wait_until(lambda: call(port, "/readyz")[0] == 200, timeout_seconds=20, what="node1 resumes")
+        served, _ = call(port, "/cache/put", {"key": "k", "val": 2})
+
+        assert (status, refused["reason"]) == (503, "storage_failed")
+        assert "disk is full" in why
+        assert served == 200
+        assert missing_lines(port, done) == []
+        down(surroundings, wipe=False)
+
+
+def test_restore_refuses_a_cluster_that_is_up(combined: Cluster, tmp_path: Path) -> None:
+    from services.cluster.backups import restore_cluster, take_backup
+
+    take_backup(combined.surroundings, "lock", tmp_path / "lock.backup")
+
+    with pytest.raises(InTheWay, match="A cluster is up"):
+        restore_cluster(combined.surroundings, tmp_path / "lock.backup", "combined")
