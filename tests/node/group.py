@@ -75,7 +75,7 @@ class Group:
     ) -> RaftNode:
         """Start a node on its disk. `voters` are those to begin with, where they are not all of the group."""
         storage, recovered = open_memory_storage(self.files[id])
-        machine = ListMachine()
+        machine = self.make_machine()
         loaded = storage.load_snapshot()
         if loaded is not None:
             machine.restore(loaded[1])
@@ -86,7 +86,7 @@ class Group:
         )
         settings = {"voters": self.ids if voters is None else voters, **self._config, **config}
         node = RaftNode(
-            NodeConfig(group="test", core=CoreConfig(id=id), **settings),
+            NodeConfig(group="test", core=self.core_config(id), **settings),
             machine=machine,
             storage=storage,
             disk=disk,
@@ -98,8 +98,20 @@ class Group:
         )
         self.nodes[id] = node
         self.network.attach(id, node)
+        self.prepare(node)
         node.start()
         return node
+
+    # What a group of another machine does differently
+
+    def make_machine(self) -> Any:
+        return ListMachine()
+
+    def core_config(self, id: str) -> CoreConfig:
+        return CoreConfig(id=id)
+
+    def prepare(self, node: RaftNode) -> None:
+        """A node is about to start."""
 
     async def crash(self, id: str) -> None:
         """The process is gone: nothing is handed over, its peers notice the broken connection."""

@@ -1,0 +1,236 @@
+"""The cache's coherence over three nodes in one loop: who waits for whom, and what a local hit costs."""
+
+import asyncio
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+from common.clock import now_ms
+from common.metrics import Metrics
+from raft.core.config import CoreConfig
+from raft.node import RESTORED_TOPIC, RaftNode
+from services.cache.coherence import Coherence
+from services.cache.commands import Delete, Fill, Put
+from services.cache.invalidations import Invalidations
+from services.cache.machine import CacheMachine
+from services.envelope import ReplicatedMachine, encode_command
+from tests.helpers import eventually
+from tests.node.group import Group
+
+LEASE_MS = 600
+#: What a dead holder may delay the first write of its lines by.
+DELAY_MAX_S = (LEASE_MS + 200) / 1000
+
+
+@dataclass
+class Part:
+    coherence: Coherence
+    invalidations: Invalidations
+
+
+class CacheGroup(Group):
+    """Three cache nodes, asked as their routes ask them."""
+
+    def __init__(self, **config: Any) -> None:
+        super().__init__(**config)
+        self.parts: dict[str, Part] = {}
+
+    def make_machine(self) -> ReplicatedMachine:
+        return ReplicatedMachine(CacheMachine)
+
+    def core_config(self, id: str) -> CoreConfig:
+        return CoreConfig(id=id, lease_ms=LEASE_MS, lease_drift_percent=5)
+
+    def prepare(self, node: RaftNode) -> None:
+        metrics = Metrics()
+        coherence = Coherence(node, metrics, recent_ms=2_000)
+        node.subscribe(RESTORED_TOPIC, lambda _: coherence.on_restored())
+        node.withheld = Invalidations(node, metrics.cache_invalidation_wait_seconds.labels())
+        self.parts[node.id] = Part(coherence, node.withheld)
+
+    async def put(self, id: str, key: str, value: bytes) -> dict[str, Any]:
+        answer = await self.nodes[id].propose(encode_command(Put(key, value, id)))
+        self.parts[id].coherence.grant(key, answer["version"])
+        return answer
+
+    async def delete(self, id: str, key: str) -> dict[str, Any]:
+        return await self.nodes[id].propose(encode_command(Delete(key)))
+
+    async def fill(self, id: str, key: str) -> dict[str, Any]:
+        answer = await self.nodes[id].propose(encode_command(Fill(key, id)))
+        if answer["hit"]:
+            self.parts[id].coherence.grant(key, answer["version"])
+        return answer
+
+    def local(self, id: str, key: str) -> bytes | None:
+        """What the node would answer from memory at this moment."""
+        line = self.parts[id].coherence.may_serve(key)
+        return None if line is None else line.value
+
+    async def ready(self) -> str:
+        """Every node holds a lease; returns the leader's id."""
+        leader = await self.leader()
+        await eventually(lambda: all(node.may_serve_locally() for node in self.nodes.values()), 3)
+        return leader.id
+
+    async def followers(self) -> tuple[str, str]:
+        leader = await self.ready()
+        first, second = (id for id in self.ids if id != leader)
+        return first, second
+
+
+async def seconds_of(work: Any) -> float:
+    began = monotonic()
+    await work
+    return monotonic() - began
+
+
+async def test_a_writer_and_a_reader_serve_from_memory_with_no_raft_work_at_all() -> None:
+    """A local hit sends nothing: commit index and message counters stand still but for heartbeats."""
+    async with CacheGroup() as group:
+        writer, reader = await group.followers()
+        await group.put(writer, "k", b"1")
+        await group.fill(reader, "k")
+        nodes = group.nodes.values()
+        await eventually(lambda: len({node.core.log.commit_index for node in nodes}) == 1)
+        commits = [node.core.log.commit_index for node in nodes]
+        leader = group.leaders[0]
+        sent, began = leader.core.last_sequence, now_ms()
+
+        hits = [group.local(id, "k") for _ in range(20_000) for id in (writer, reader)]
+
+        # No await since: not even a heartbeat came between.
+        assert set(hits) == {b"1"}
+        assert [node.core.log.commit_index for node in nodes] == commits
+        assert leader.core.last_sequence == sent
+        await asyncio.sleep(0.2)
+        rounds = (now_ms() - began) // leader.core.config.heartbeat_ms + 2
+        assert leader.core.last_sequence - sent <= 2 * rounds
+        assert [node.core.log.commit_index for node in nodes] == commits
+
+
+async def test_a_new_value_is_shown_to_nobody_while_another_node_may_serve_the_old_one() -> None:
+    """The answer to a write comes once every holder has applied it."""
+    async with CacheGroup() as group:
+        leader = await group.ready()
+        first, second = await group.followers()
+        await group.put(leader, "k", b"0")
+        for number in range(1, 60):
+            writer = group.ids[number % 3]
+            await group.put(writer, "k", b"%d" % number)
+
+            assert {group.local(id, "k") for id in group.ids} <= {None, b"%d" % number}
+            for id in (first, second):
+                assert (await group.fill(id, "k"))["val"] == b"%d" % number
+
+
+async def test_a_holder_that_is_cut_off_delays_the_first_write_of_its_lines_by_a_lease_at_most() -> None:
+    """Later writes, and writes of other lines, wait for nobody."""
+    async with CacheGroup() as group:
+        holder, writer = await group.followers()
+        await group.put(holder, "held", b"1")
+        await group.put(holder, "held too", b"1")
+        await group.put(writer, "other", b"1")
+        await group.ready()
+        group.network.isolate(holder)
+
+        other_s = await seconds_of(group.put(writer, "other", b"2"))
+        first_s = await seconds_of(group.put(writer, "held", b"2"))
+        served = group.local(holder, "held")
+        later_s = await seconds_of(group.put(writer, "held", b"3"))
+        too_s = await seconds_of(group.put(writer, "held too", b"3"))
+
+        assert other_s < 0.2
+        assert 0.2 < first_s <= DELAY_MAX_S
+        assert served is None
+        assert later_s < 0.2
+        assert too_s < 0.2
+
+
+async def test_a_holder_that_comes_back_serves_nothing_old() -> None:
+    """A lapsed lease is given anew only behind what was answered without it."""
+    async with CacheGroup() as group:
+        holder, writer = await group.followers()
+        await group.put(holder, "k", b"1")
+        group.network.isolate(holder)
+        await group.put(writer, "k", b"2")
+        group.network.heal()
+
+        await eventually(group.nodes[holder].may_serve_locally, 3)
+
+        assert group.local(holder, "k") is None
+        assert (await group.fill(holder, "k"))["val"] == b"2"
+
+
+async def test_a_crashed_holder_is_waited_for_once() -> None:
+    async with CacheGroup() as group:
+        holder, writer = await group.followers()
+        await group.put(holder, "k", b"1")
+        await group.ready()
+        await group.crash(holder)
+
+        assert await seconds_of(group.put(writer, "k", b"2")) <= DELAY_MAX_S
+        assert await seconds_of(group.put(writer, "k", b"3")) < 0.2
+
+
+async def test_a_crashed_leader_takes_no_lease_with_it() -> None:
+    """Every write and fill of the new leader waits until all leases of the old one have ended."""
+    async with CacheGroup() as group:
+        first, second = await group.followers()
+        leader = group.leaders[0].id
+        await group.put(leader, "k", b"1")
+        await group.fill(first, "k")
+        crashed = monotonic()
+        await group.crash(leader)
+
+        answer = await group.fill(second, "k")
+
+        assert answer["val"] == b"1"
+        assert monotonic() - crashed < 2.5
+        assert (await group.put(second, "k", b"2"))["ok"]
+        assert group.local(first, "k") is None
+
+
+async def test_a_leader_that_is_cut_off_stops_serving_before_another_answers() -> None:
+    async with CacheGroup() as group:
+        first, _ = await group.followers()
+        leader = group.leaders[0].id
+        await group.put(leader, "k", b"1")
+        group.network.isolate(leader)
+
+        async def written() -> bool:
+            try:
+                return (await group.put(first, "k", b"2"))["ok"]
+            except Exception:
+                return False
+
+        await eventually(written, 8)
+
+        assert group.local(leader, "k") is None
+
+
+async def test_leadership_is_handed_over_without_waiting_for_a_lease() -> None:
+    """Every node hears of the new leader's no-op, so nothing is left to wait out."""
+    async with CacheGroup() as group:
+        first, second = await group.followers()
+        await asyncio.sleep(LEASE_MS / 1000)
+        await group.put(second, "k", b"1")
+        group.leaders[0].transfer_leadership(first)
+        await eventually(lambda: [node.id for node in group.leaders] == [first])
+
+        assert await seconds_of(group.put(second, "k", b"2")) < 0.5
+
+
+async def test_an_absence_is_known_without_a_log_entry_some_time_after_the_removal() -> None:
+    async with CacheGroup() as group:
+        first, second = await group.followers()
+        await group.put(first, "k", b"1")
+        await group.delete(second, "k")
+        coherence = group.parts[second].coherence
+
+        early = coherence.is_surely_absent("k")
+        await asyncio.sleep(2.1)
+
+        assert not early
+        assert coherence.is_surely_absent("k")
+        assert coherence.is_surely_absent("never there")
