@@ -230,6 +230,6 @@ async def test_a_disk_that_fails_while_the_node_stops_is_told() -> None:
         await node.propose(b"x")
         group.files[node.id].broken = True
 
-        await group.crash(node.id)
+        await node.stop(handover_s=0)
 
         assert [error.errno for error in group.fatal] == [errno.EIO]
