@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from raft.core.messages import InstallSnapshot, Message
-from raft.core.types import NOBODY, Configuration, NodeId, Role
+from raft.core.types import Configuration, NodeId, Role
 from tests.core.replica import Disk, Replica
 from tests.scenarios.telling import tell_message, tell_role
 
@@ -29,6 +29,8 @@ class Cluster:
         #: One-way links that lose everything.
         self.cuts: set[tuple[NodeId, NodeId]] = set()
         self._trace: list[str] = []
+        #: What was last told of each node.
+        self._seen: dict[NodeId, dict[str, Any]] = {}
         for id in configuration.members:
             self.add(id, configuration)
 
@@ -36,6 +38,7 @@ class Cluster:
         """A node with this disk; another of that id is replaced."""
         seed = sum(map(ord, id))
         self.nodes[id] = Replica(id, configuration, disk=disk, seed=seed, **self._config)
+        self._seen[id] = _look(self.nodes[id], {})
 
     def take_trace(self) -> list[str]:
         taken, self._trace = self._trace, []
@@ -50,16 +53,19 @@ class Cluster:
         """Do it, tell what changed, and let what it sends fly."""
         node = self.nodes[id]
         assert id not in self.down, f"{id} is down"
-        before = _look(node)
         action(node)
-        self._tell_changes(id, before, _look(node))
+        self._tell_changes(id)
         for state in node.read_states:
             told = f"may be served at {state.index}" if state.index else "is refused"
             self.tell(f"{id}: read {state.context} {told}")
         node.read_states = []
         self.flying.extend(m for m in node.sent() if (m.sender, m.to) not in self.cuts)
 
-    def _tell_changes(self, id: NodeId, before: dict[str, Any], after: dict[str, Any]) -> None:
+    def _tell_changes(self, id: NodeId) -> None:
+        before, after = self._seen[id], _look(self.nodes[id], self._seen[id])
+        if before is after:
+            return
+        self._seen[id] = after
         if before["role"] != after["role"]:
             self.tell(f"{id}: {after['role']}")
         old, new = before["log"], after["log"]
@@ -128,7 +134,10 @@ class Cluster:
             for message in moving:
                 self._arrive(message)
             for id in self.up:
-                self.at(id, lambda node: node.pass_ms(STEP_MS))
+                node = self.nodes[id]
+                node.now_ms += STEP_MS
+                if node.core.next_deadline_ms() <= node.now_ms:
+                    self.at(id, lambda node: node.pass_ms(0))
             changes = [line for line in self.take_trace() if " -> " not in line]
             self._trace = kept + changes
 
@@ -141,10 +150,11 @@ class Cluster:
 
     def restart(self, id: NodeId) -> None:
         self.down.discard(id)
-        before = _look(self.nodes[id])
         self.nodes[id].disk_holds = False
         self.nodes[id].restart()
-        self._tell_changes(id, {**before, "role": ""}, {**_look(self.nodes[id]), "commit": before["commit"]})
+        restarted = _look(self.nodes[id], {})
+        self._seen[id] = {**self._seen[id], "key": None, "role": "", "commit": restarted["commit"]}
+        self._tell_changes(id)
 
     # Looking
 
@@ -168,15 +178,21 @@ class Cluster:
         return lines
 
 
-def _look(node: Replica) -> dict[str, Any]:
-    log = node.core.log
+def _look(node: Replica, before: dict[str, Any]) -> dict[str, Any]:
+    """What is told when it changes; `before` itself where nothing did."""
+    log, state = node.core.log, node.core.state
     configuration = node.core.configuration
+    ends = (log.first_index, log.last_index, log.last_term, log.commit_index)
+    key = (state.role, state.leader, state.hard_state, ends, configuration)
+    if before.get("key") == key:
+        return before
     learners = f", learners {' '.join(configuration.learners)}" if configuration.learners else ""
     return {
+        "key": key,
         "role": tell_role(node),
         "first": log.first_index,
         "last": log.last_index,
-        "log": [(log.entry(i).index, log.entry(i).term) for i in range(log.first_index, log.last_index + 1)],
+        "log": [(index, log.term_at(index)) for index in range(log.first_index, log.last_index + 1)],
         "commit": log.commit_index,
-        "voters": f"voters {' '.join(configuration.voters) or NOBODY or 'nobody'}{learners}",
+        "voters": f"voters {' '.join(configuration.voters) or 'nobody'}{learners}",
     }
