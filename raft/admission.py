@@ -81,10 +81,10 @@ async def answer(node: RaftNode, request: AdmissionRequest) -> AdmissionReply:
         return AdmissionReply(WAIT, core.state.term, leader, core.configuration.address_of(leader))
     configuration = core.configuration
     if request.node not in configuration.members:
-        return AdmissionReply(REFUSED, reason=_no_member(node.group, request))
+        return AdmissionReply(REFUSED, reason=_no_member(request))
     bound = configuration.incarnation_of(request.node)
     if bound and bound != request.incarnation:
-        return AdmissionReply(REFUSED, reason=_other_disk(node.group, request))
+        return AdmissionReply(REFUSED, reason=_other_disk(request))
     give_up = asyncio.get_running_loop().time() + BIND_SECONDS_MAX
     change = MemberChange(BIND, request.node, request.address, request.incarnation)
     reply = await node.membership.change_here(change, give_up)
@@ -96,18 +96,15 @@ async def answer(node: RaftNode, request: AdmissionRequest) -> AdmissionReply:
     return AdmissionReply(ADMITTED, core.state.term, node.id)
 
 
-def _no_member(group: str, request: AdmissionRequest) -> str:
-    return (
-        f"{request.node} is no member of the group {group}; if it shall be one: "
-        f"`mufakat member add {request.node} {request.address} --group {group}`"
-    )
+def _no_member(request: AdmissionRequest) -> str:
+    return f"no member of the group; `mufakat member add {request.node} {request.address}` makes it one"
 
 
-def _other_disk(group: str, request: AdmissionRequest) -> str:
+def _other_disk(request: AdmissionRequest) -> str:
     return (
-        f"{request.node} is known with another data directory than this one: its disk was wiped or replaced, and "
-        f"what it promised before is lost with it. `mufakat member remove {request.node} --group {group}`, then "
-        f"`mufakat member add {request.node} {request.address} --group {group}`: it comes back as a learner"
+        "its data directory is not the one that the group knows; what it promised is lost with the one before. "
+        f"`mufakat member remove {request.node}`, then `mufakat member add {request.node} {request.address}` "
+        "takes it back as a learner"
     )
 
 

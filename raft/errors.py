@@ -7,8 +7,8 @@ RaftError
 │   ├── NoQuorum          the leader cannot reach a majority
 │   ├── Overloaded        too much is waiting at this node or in the log
 │   ├── StorageFailed     this node's disk failed or is full
-│   ├── MembershipRefused the change of members is not possible; says why
 │   └── Stopping          this node is shutting down
+├── MembershipRefused     the change of members is not possible; says why
 └── OutcomeUnknown        it may or may not have been done: neither success nor failure
 """
 
@@ -47,7 +47,7 @@ class StorageFailed(NotDone):
     """The disk of this node refused a write, or is full."""
 
 
-class MembershipRefused(NotDone):
+class MembershipRefused(RaftError):
     """The change of members is not possible as things are; the text says why."""
 
 

@@ -56,6 +56,8 @@ class NodeStatus:
     uptime_ms: int
     log_bytes: int
     snapshot_index: Index
+    #: Where members are reached, as `(id, host:port)`, as far as the configuration knows.
+    addresses: tuple[tuple[NodeId, str], ...] = ()
 
     @property
     def ready(self) -> bool:
@@ -77,6 +79,7 @@ class NodeStatus:
             uptime_ms=now_ms - node.started_ms,
             log_bytes=node.log_bytes,
             snapshot_index=node.core.log.snapshot.index,
+            addresses=node.core.configuration.addresses,
         )
 
 

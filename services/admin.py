@@ -74,9 +74,6 @@ async def status(request: web.Request) -> web.Response:
     """All that this node knows of itself and its groups, for people and for `mufakat status`."""
     here = host(request)
     statuses = {group: node.status() for group, node in _nodes(here)}
-    members = {
-        node_id: f"{name}:{port}" for node_id, (name, port) in sorted(here.settings.cluster.items())
-    }
     return json_response(
         {
             "ok": True,
@@ -84,7 +81,7 @@ async def status(request: web.Request) -> web.Response:
             "node": here.node_id,
             "version": VERSION,
             "uptime_s": max((each.uptime_ms for each in statuses.values()), default=0) / 1000,
-            "members": members,
+            "members": _members(here, statuses.values()),
             "groups": {group: _group_status(here, each) for group, each in statuses.items()},
             "not_ready": _reasons_not_ready(here),
             "refused": {group: refusal.problem for group, refusal in here.refused.items()},
@@ -140,6 +137,17 @@ def _nodes(here: Host) -> list[tuple[str, "RaftNode"]]:
     return [(group, here.nodes[group]) for group in here.settings.groups if group in here.nodes]
 
 
+def _members(here: Host, statuses: Iterable["NodeStatus"]) -> dict[str, str | None]:
+    """Id to address of every member of this node's groups; before a group knows any, of the settings' nodes."""
+    settings = here.settings
+    addresses = {node_id: settings.address_of(node_id) for node_id in settings.cluster}
+    members: set[str] = set()
+    for each in statuses:
+        addresses = {**dict(each.addresses), **addresses}
+        members |= {*each.core.voters, *each.core.learners}
+    return {node_id: addresses.get(node_id) for node_id in sorted(members or settings.cluster)}
+
+
 def _reasons_not_ready(here: Host) -> dict[str, str]:
     reasons = {group: "has not started yet" for group in here.settings.groups}
     for group, node in _nodes(here):
@@ -168,7 +176,7 @@ def _group_status(here: Host, found: "NodeStatus") -> dict[str, Any]:
     """The fields of `/health` and what else the replica and its core tell, under their own names."""
     further = asdict(found)
     core = further.pop("core")
-    del further["group"]
+    del further["group"], further["addresses"]
     core["vote"] = core["vote"] or None
     further["uptime_s"] = further.pop("uptime_ms") / 1000
     return {**core, **further, "ready": found.ready, **_group_health(here, found)}

@@ -33,7 +33,7 @@ from raft.transport.http import HttpTransport
 from raft.transport.identity import Identity
 from raft.transport.peers import Peers
 from raft.transport.routes import PeerListener
-from services import admin, maintenance
+from services import admin, maintenance, members
 from services.auth import Guard
 from services.envelope import ReplicatedMachine
 from services.errors import from_raft
@@ -68,6 +68,7 @@ def create_app(settings: Settings | None = None) -> web.Application:
     )
     app.router.add_routes(admin.routes())
     app.router.add_routes(maintenance.routes())
+    app.router.add_routes(members.routes())
     for group in settings.groups:
         app.router.add_routes(ROLES[group].routes())
     app[HOST] = Host(settings=settings, metrics=metrics, boot=secrets.token_hex(8), nodes={})
@@ -92,9 +93,9 @@ async def run_node(settings: Settings) -> int:
         failure = error
     finally:
         await runner.cleanup()
-    if failure is None:
     if failure is None and TASKS in app and app[TASKS].failed.done():
         failure = app[TASKS].failed.result()
+    if failure is None:
         return 0
     # The last line of the log: whoever looks why the node is gone looks there first.
     logger.critical("ended, because going on was not safe", error=describe(failure), advice=advice_for(failure))

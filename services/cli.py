@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from common.config import SETTINGS, Setting, SettingsError, load_settings
-from services.cli_storage import COMMANDS
+from services import cli_members, cli_storage
 from services.cluster.environ import node_variables
 from services.cluster.errors import ClusterError, UsageError
 from services.cluster.home import Home
@@ -182,7 +182,7 @@ def logs_command(node: tuple[str, ...], follow: bool, lines: int) -> None:
     backend.show_logs(nodes, follow=follow, lines=lines)
 
 
-for _command in COMMANDS:
+for _command in (*cli_members.COMMANDS, *cli_storage.COMMANDS):
     main.add_command(_command)
 
 

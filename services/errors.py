@@ -10,6 +10,7 @@ from typing import Any
 
 from common.web import ApiError
 from raft.errors import (
+    MembershipRefused,
     NoLeader,
     NoQuorum,
     NotLeader,
@@ -42,6 +43,7 @@ TROUBLES: dict[str, Trouble] = {
     ),
     "fenced": Trouble(409, "A newer holder has a higher token; acquire the lock again before going on."),
     "version_mismatch": Trouble(409, "The value has another version by now; read it again and decide anew."),
+    "membership_refused": Trouble(409, "The members cannot be changed so; `GET /admin/members` shows who they are."),
     "session_expired": Trouble(409, "The session has ended and its locks are released; open a new one."),
     "too_large": Trouble(413, "The request is too large; send less at a time."),
     "unsupported_media_type": Trouble(415, "The body must be JSON; send `Content-Type: application/json`."),
@@ -79,6 +81,7 @@ _REASON_BY_RAFT_ERROR: dict[type[RaftError], str] = {
     Overloaded: "overloaded",
     StorageFailed: "storage_failed",
     Stopping: "stopping",
+    MembershipRefused: "membership_refused",
     OutcomeUnknown: "outcome_unknown",
 }
 

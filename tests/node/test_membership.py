@@ -163,7 +163,7 @@ async def test_a_wiped_node_comes_back_as_a_learner_and_is_promoted() -> None:
         await eventually(lambda: node.hindrance)
 
         await leader.membership.change(remove(wiped))
-        await eventually(lambda: "is no member" in node.hindrance)
+        await eventually(lambda: "no member of" in node.hindrance)
         await leader.membership.change(add(wiped))
 
         await eventually(lambda: node.core.is_voter and not node.hindrance)
@@ -195,7 +195,7 @@ async def test_a_new_node_joins_as_a_learner_and_is_promoted_when_it_has_caught_
             await leader.propose(b"%d" % number)
         follower = await group.follower()
         newcomer = group.run("d", joins=True)
-        await eventually(lambda: "no member" in newcomer.hindrance)
+        await eventually(lambda: "no member of" in newcomer.hindrance)
 
         assert await follower.membership.change(add("d"))
 
@@ -250,7 +250,7 @@ async def test_a_removed_node_says_so() -> None:
 
         await leader.membership.change(remove(removed.id))
 
-        await eventually(lambda: "is no member" in removed.hindrance, 6)
+        await eventually(lambda: "no member of" in removed.hindrance, 6)
         assert not removed.status().ready
 
 
