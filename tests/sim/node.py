@@ -11,18 +11,16 @@ from __future__ import annotations
 
 from collections import deque
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from raft.core import snapshotting
 from raft.core.config import CoreConfig
 from raft.core.messages import Message
 from raft.core.raft import RaftCore
 from raft.core.ready import Persist, Ready
-from raft.core.types import Configuration, Entry, EntryKind, Index, Role, SnapshotMeta
-from raft.state_machine import ApplyContext
+from raft.core.types import Configuration, Index, Role
 from tests.sim.clock import SimClock
-from tests.sim.disk import DamagedDisk, SimDisk, Write
-from tests.sim.service import Service
+from tests.sim.disk import DamagedDisk, Write
+from tests.sim.replica import Replica
 from tests.sim.watch import Watch
 
 if TYPE_CHECKING:
@@ -36,20 +34,15 @@ class PowerFailure(Exception):
     """The armed crash struck."""
 
 
-class SimNode:
+class SimNode(Replica):
     """One identity: its disk stays through crashes, its core and machine do not."""
 
     def __init__(self, world: World, id: str, configuration: Configuration, clock: SimClock) -> None:
-        self.world = world
+        super().__init__(world)
         self.id = id
         #: What a first start is told; a joining node is told nothing.
         self.first_configuration = configuration
         self.clock = clock
-        self.disk = SimDisk()
-        #: Counts starts: what an earlier life scheduled is void.
-        self.life = 0
-        self.core: RaftCore | None = None
-        self.service: Service = world.new_service()
         self.watch = Watch(world, self)
         #: For good: a damaged disk, or an identity that was replaced.
         self.dead = False
@@ -57,11 +50,6 @@ class SimNode:
         self.crash_armed = ""
         self.inbox: deque[Message] = deque()
         self.incoming_snapshots: dict[Index, tuple[bytes, ...]] = {}
-        #: Applied entries of this life: index -> (term, answer).
-        self.applied: dict[Index, tuple[int, Any]] = {}
-        self.applied_index: Index = 0
-        self.applied_time_ms = 0
-        self.snapshot_job: SnapshotMeta | None = None
         self._awake_since_us = 0
         self._timer_us = 0
         self._wake_scheduled = False
@@ -95,16 +83,9 @@ class SimNode:
             self.dead = True
             return
         world.log("start", self.id, hard_state.term, hard_state.vote, len(entries))
-        self.service = world.new_service()
-        if snapshot is not None:
-            self.service.restore(data)
-            world.on_snapshot_data(self, snapshot, self.service.snapshot())
-        self.applied = {}
-        self.applied_index = snapshot.index if snapshot is not None else 0
-        self.applied_time_ms = snapshot.time_ms if snapshot is not None else 0
+        self.begin_life(snapshot, data)
         self.inbox.clear()
         self.incoming_snapshots.clear()
-        self.snapshot_job = None
         self.crash_armed = ""
         self._wake_scheduled = False
         self.core = RaftCore(
@@ -284,7 +265,7 @@ class SimNode:
         if self.crash_armed == "after persist" and ready.persist is not None:
             raise PowerFailure
         if ready.committed:
-            self._apply(ready.committed)
+            self.apply(ready.committed)
         for state in ready.read_states:
             self.world.on_read_state(self, state)
         if self.crash_armed == "after apply" and ready.committed:
@@ -305,7 +286,7 @@ class SimNode:
         data: tuple[bytes, ...] = ()
         if persist is not None and persist.snapshot is not None:
             data = self.incoming_snapshots[persist.snapshot.index]
-            self._install(persist.snapshot, data)
+            self.install(persist.snapshot, data)
         disk.queue.append(Write(persist, after, data))
         if len(disk.queue) > 1:
             self.world.cover["writes waited for an earlier fsync"] += 1
@@ -361,82 +342,6 @@ class SimNode:
         if persist.snapshot is not None:
             for hook in world.observers.on_snapshot:
                 hook(self, persist.snapshot, self.disk.snapshots.get(persist.snapshot.index, ()), True)
-
-    # The machine
-
-    def _apply(self, entries: tuple[Entry, ...]) -> None:
-        world, every = self.world, self.world.plan.snapshot_every
-        for entry in entries:
-            answer = self._apply_one(entry)
-            for hook in world.observers.on_applied:
-                hook(self, entry, answer)
-            if every and entry.index % every == 0:
-                self._begin_snapshot(entry)
-        self.core.applied(entries[-1].index)
-        self.world.on_applied(self, entries)
-
-    def _apply_one(self, entry: Entry) -> Any:
-        assert entry.index == self.applied_index + 1, "entries are applied in order, each once"
-        context = ApplyContext(index=entry.index, time_ms=entry.time_ms)
-        answer = None
-        if entry.kind is EntryKind.COMMAND:
-            answer = self.service.apply(context, entry.data)
-        elif entry.kind is EntryKind.ADVANCE:
-            self.service.advance(context)
-        answer = (answer, context.events)
-        self.applied_index, self.applied_time_ms = entry.index, entry.time_ms
-        self.applied[entry.index] = (entry.term, answer)
-        return answer
-
-    def _begin_snapshot(self, entry: Entry) -> None:
-        core = self.core
-        if self.snapshot_job is not None:
-            self.world.cover["snapshot skipped: one under way"] += 1
-            return
-        if not snapshotting.may_take(core, entry.index):
-            self.world.cover["snapshot refused: no configuration known yet"] += 1
-            return
-        meta = snapshotting.meta_at(core, entry.index, entry.time_ms)
-        self.snapshot_job = meta
-        data = self.service.snapshot()
-        self.world.on_snapshot_data(self, meta, data)
-        self.world.after(self.world.plan.snapshot_write_us, self._on_snapshot_written, self.life, meta, data)
-
-    def _on_snapshot_written(self, life: int, meta: SnapshotMeta, data: tuple[bytes, ...]) -> None:
-        core, disk, world = self.core, self.disk, self.world
-        if life != self.life or core is None:
-            world.cover["crash while a snapshot was written"] += 1
-            return
-        if disk.snapshot is not None and disk.snapshot.index >= meta.index:
-            world.cover["own snapshot overtaken by the leader's"] += 1
-            self.snapshot_job = None
-            return
-        if self.frozen or disk.full or disk.hung or disk.term_at(meta.index) != meta.term:
-            # The mark of a snapshot goes through the same ordered log, behind the entries that it covers.
-            world.cover["snapshot ready before its entries were durable"] += 1
-            world.after(2_000, self._on_snapshot_written, life, meta, data)
-            return
-        self.snapshot_job = None
-        if core.log.snapshot.index >= meta.index:
-            # A leader's newer one is in the disk queue.
-            world.cover["own snapshot overtaken by the leader's"] += 1
-            return
-        disk.store_snapshot(meta, data)
-        core.snapshot_taken(meta, meta.index - world.plan.retain + 1)
-        disk.compact(min(core.log.compacted_index, meta.index))
-        for hook in world.observers.on_snapshot:
-            hook(self, meta, data, False)
-        self._finish_step(core)
-
-    def _install(self, meta: SnapshotMeta, data: tuple[bytes, ...]) -> None:
-        world = self.world
-        world.log("install", self.id, meta.index)
-        self.service = world.new_service()
-        self.service.restore(data)
-        world.on_snapshot_data(self, meta, self.service.snapshot())
-        self.applied_index, self.applied_time_ms = meta.index, meta.time_ms
-        self.applied = {}
-        self.core.applied(meta.index)
 
     # What the world asks
 

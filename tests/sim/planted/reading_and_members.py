@@ -48,7 +48,7 @@ BUGS = (
     Bug(
         "apply_reads_the_local_clock",
         (77,),
-        "tests.sim.node:SimNode._apply_one",
+        "tests.sim.replica:Replica._apply_one",
         "time_ms=entry.time_ms",
         "time_ms=self.now_ms()",
     ),
