@@ -1,0 +1,5 @@
+"""See the package."""
+
+from tests.services.backups import main
+
+main()
