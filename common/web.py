@@ -33,7 +33,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _json_spellings = {"application/json", JSON_CONTENT_TYPE}
 _JSON_SPELLINGS_MAX = 64
 
-_encode = msgspec.json.Encoder().encode
+#: Any value as JSON; `msgspec.Raw` is copied as it is.
+encode = msgspec.json.Encoder().encode
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -76,8 +77,13 @@ def bad_request(detail: str) -> ApiError:
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """`value` as JSON. Values of `msgspec.Raw` are copied as they are, so they must be JSON already."""
     if headers:
-        return web.Response(body=_encode(value), status=status, headers={**_JSON_HEADERS, **headers})
-    return web.Response(body=_encode(value), status=status, headers=_JSON_HEADERS)
+        return web.Response(body=encode(value), status=status, headers={**_JSON_HEADERS, **headers})
+    return web.Response(body=encode(value), status=status, headers=_JSON_HEADERS)
+
+
+def encoded_response(body: bytes) -> web.Response:
+    """200 with JSON that is encoded already."""
+    return web.Response(body=body, headers=_JSON_HEADERS)
 
 
 async def read_body(request: web.Request, kind: type[Body]) -> Body:

@@ -61,6 +61,8 @@ class Leases:
         self._held: frozenset[Index] = frozenset()
         #: Follower: the leader waits to hear how far this node has applied.
         self.wanted = False
+        #: Leader: until when it may serve itself, as far as it was reckoned.
+        self.leader_until_ms = 0
         #: Leader: counts its releases, so that each peer is sent the newest.
         self.release_number = 0
         #: Leader: nodes whose progress it waits for.
@@ -119,6 +121,7 @@ class Leases:
         self._barriers.clear()
         self._wants = frozenset()
         self._commit_marks = (0, 0)
+        self.leader_until_ms = 0
         self._earlier_until_ms = now_ms + longest_ms
 
     def on_heartbeat(self, commit_index: Index) -> None:
@@ -187,11 +190,12 @@ def is_valid(raft: RaftCore, now_ms: int) -> bool:
         return False
     if now_ms < raft.leases.valid_until_ms:
         return True
-    return (
-        raft.state.role is Role.LEADER
-        and raft.applied_index >= raft.term_start_index
-        and now_ms < election.quorum_contact_ms(raft) + raft.config.lease_ms
-    )
+    if raft.state.role is not Role.LEADER or raft.applied_index < raft.term_start_index:
+        return False
+    if now_ms >= raft.leases.leader_until_ms:
+        # A quorum that acknowledged a round did so for good: what was reckoned before stands.
+        raft.leases.leader_until_ms = election.quorum_contact_ms(raft) + raft.config.lease_ms
+    return now_ms < raft.leases.leader_until_ms
 
 
 def is_open(raft: RaftCore) -> bool:

@@ -20,9 +20,11 @@ from services.cache.directory import STATES, I
 from services.cache.line import Line, Transition
 from services.cache.machine import TRANSITION_TOPIC, CacheMachine
 
-#: Lines that a node serves from memory, and the bytes of their keys and values.
+#: Lines that a node serves from memory, and the bytes of their keys, values and kept answers.
 LINES_MAX = 100_000
 LINE_BYTES_MAX = 128 << 20
+#: Values up to this size have their whole answers kept beside the line.
+KEPT_ANSWER_BYTES_MAX = 16 << 10
 #: Keys that were removed lately and are remembered one by one; with more, every absence counts as recent.
 REMOVED_MAX = 100_000
 
@@ -40,6 +42,22 @@ class Node(Protocol):
     def now_ms(self) -> int: ...
 
     def may_serve_locally(self) -> bool: ...
+
+
+class Granted:
+    """A line that this node may serve while its lease is valid and the directory lists it."""
+
+    __slots__ = ("get_answer", "line", "read_answer", "size", "version")
+
+    def __init__(self, version: int, size: int) -> None:
+        self.version = version
+        #: Bytes that it counts for.
+        self.size = size
+        #: The row that was found in order last; None before the first look.
+        self.line: Line | None = None
+        #: Whole answers for that very row, kept by the routes.
+        self.get_answer = b""
+        self.read_answer = b""
 
 
 class Coherence:
@@ -64,8 +82,8 @@ class Coherence:
         self._lines_max = lines_max
         self._line_bytes_max = line_bytes_max
         self._recent_ms = recent_ms
-        #: key -> (granted version, bytes counted), least recently used first.
-        self._granted: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        #: Least recently used first.
+        self._granted: OrderedDict[str, Granted] = OrderedDict()
         self._granted_bytes = 0
         #: Keys that an entry removed -> when this node applied it, by its clock, oldest first. Not the entry's own
         #: time: the commit may come long after the leader stamped it.
@@ -85,19 +103,28 @@ class Coherence:
 
     def may_serve(self, key: str) -> Line | None:
         """The line of `key` where this node may answer a read from it at this moment, else None."""
+        granted = self.hit(key)
+        return None if granted is None else granted.line
+
+    def hit(self, key: str) -> Granted | None:
+        """As `may_serve`, with the answers that are kept beside the line."""
         granted = self._granted.get(key)
         if granted is None:
             return None
-        line = self.machine.line(key)
-        if line is None or line.version != granted[0] or line.directory.state_of(self.node_id) == I:
-            return None
+        line = self._node.machine.inner.line(key)
+        if line is not granted.line or line is None:
+            # Rows are never changed in place: the same one is in the same state.
+            if line is None or line.version != granted.version or line.directory.state_of(self.node_id) == I:
+                return None
+            granted.line = line
+            granted.get_answer = granted.read_answer = b""
         if line.expires_at is not None and line.expires_at <= self._node.cluster_time_ms():
             # By this node's estimate; a fill decides by the log's own time.
             return None
         if not self._node.may_serve_locally():
             return None
         self._granted.move_to_end(key)
-        return line
+        return granted
 
     def grant(self, key: str, version: int) -> None:
         """The answer to this node's own write or fill of `key` was released: it may serve this version."""
@@ -105,10 +132,10 @@ class Coherence:
         if line is None or line.version != version:
             return
         self._forget(key)
-        size = line.counted_bytes
+        size = line.counted_bytes + 2 * min(len(line.value), KEPT_ANSWER_BYTES_MAX)
         if size > self._line_bytes_max:
             return
-        self._granted[key] = (version, size)
+        self._granted[key] = Granted(version, size)
         self._granted_bytes += size
         while len(self._granted) > self._lines_max or self._granted_bytes > self._line_bytes_max:
             self._forget(next(iter(self._granted)))
@@ -148,7 +175,7 @@ class Coherence:
     def _forget(self, key: str) -> None:
         granted = self._granted.pop(key, None)
         if granted is not None:
-            self._granted_bytes -= granted[1]
+            self._granted_bytes -= granted.size
 
     def _lines_by_state(self) -> list[tuple[tuple[str], int]]:
         return [((state,), count) for state, count in self.machine.census(self.node_id).items()]

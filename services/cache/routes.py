@@ -15,9 +15,18 @@ from typing import Annotated, Any
 from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
-from common.web import ApiError, bad_request, check_name, json_response, read_body, read_query
+from common.web import (
+    ApiError,
+    bad_request,
+    check_name,
+    encode,
+    encoded_response,
+    json_response,
+    read_body,
+    read_query,
+)
 from raft.node import RESTORED_TOPIC, RaftNode
-from services.cache.coherence import Coherence
+from services.cache.coherence import KEPT_ANSWER_BYTES_MAX, Coherence, Granted
 from services.cache.commands import KEYS_MAX, TTL_MS_MAX, Delete, Fill, FillMany, Incr, Put, PutMany
 from services.cache.directory import M
 from services.cache.invalidations import Invalidations
@@ -40,6 +49,9 @@ _CONFLICTS = {
     "not_an_integer": "The value is no whole number of 64 bits; put one before you count with it.",
     "out_of_range": "The sum would leave the range of 64-bit numbers; count by less or put another value.",
 }
+
+#: What makes a query more than one plain `key=text`.
+_ESCAPES = frozenset("%+&;#")
 
 _ABSENT = {"hit": False, "val": None, "state": "I"}
 
@@ -200,17 +212,54 @@ def _ttl_ms(ttl: float | None) -> int | None:
 async def get(request: web.Request) -> web.Response:
     """`/cache/get`."""
     body = await read_body(request, KeyBody)
-    return json_response(await _read(request, body.key))
+    here = host(request)
+    granted = here.parts[Coherence].hit(body.key)
+    if granted is None:
+        return json_response(await _read(request, body.key))
+    here.metrics.served.cache_reads += 1
+    here.metrics.cache_hit_total.add()
+    return encoded_response(granted.get_answer or _keep_get_answer(here, granted))
 
 
 async def read(request: web.Request) -> web.Response:
     """`/cache/read`: the same as `/cache/get` in the long vocabulary."""
-    query = read_query(request, KeyBody)
-    found = await _read(request, query.key)
+    key = _simple_key(request) or read_query(request, KeyBody).key
+    here = host(request)
+    granted = here.parts[Coherence].hit(key)
+    if granted is not None:
+        here.metrics.served.cache_reads += 1
+        here.metrics.cache_hit_total.add()
+        return encoded_response(granted.read_answer or _keep_read_answer(here, granted))
+    found = await _read(request, key)
     if not found["hit"]:
         return json_response({"ok": False, "reason": "not_found"})
-    value = {"state": found["state"], "value": found["val"], "version": found["version"]}
-    return json_response({"ok": True, "value": value})
+    return json_response(_read_answer(found))
+
+
+def _simple_key(request: web.Request) -> str:
+    """The key, where the query is nothing but `key=` and plain text; else empty. It saves a third of a hit's cost."""
+    query = request.rel_url.raw_query_string
+    if query.startswith("key=") and query.isascii() and _ESCAPES.isdisjoint(query):
+        return query[4:]
+    return ""
+
+
+def _read_answer(found: dict[str, Any]) -> dict[str, Any]:
+    return {"ok": True, "value": {"state": found["state"], "value": found["val"], "version": found["version"]}}
+
+
+def _keep_get_answer(here: Host, granted: Granted) -> bytes:
+    answered = encode(_hit(here.node_id, granted.line))
+    if len(granted.line.value) <= KEPT_ANSWER_BYTES_MAX:
+        granted.get_answer = answered
+    return answered
+
+
+def _keep_read_answer(here: Host, granted: Granted) -> bytes:
+    answered = encode(_read_answer(_hit(here.node_id, granted.line)))
+    if len(granted.line.value) <= KEPT_ANSWER_BYTES_MAX:
+        granted.read_answer = answered
+    return answered
 
 
 async def mget(request: web.Request) -> web.Response:
@@ -260,9 +309,11 @@ async def _fill(request: web.Request, command: Fill | FillMany) -> dict[str, Any
 def _from_memory(coherence: Coherence, key: str) -> dict[str, Any] | None:
     """A local hit, with no message at all; None where there is none."""
     held = coherence.may_serve(key)
-    if held is None:
-        return None
-    state = held.directory.state_of(coherence.node_id)
+    return None if held is None else _hit(coherence.node_id, held)
+
+
+def _hit(node_id: str, held: Line) -> dict[str, Any]:
+    state = held.directory.state_of(node_id)
     return {"hit": True, "val": Raw(held.value), "state": state, "version": held.version, "source": "local"}
 
 
