@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.cluster.errors import ClusterError, InTheWay
+from services.cluster.errors import ClusterError
 from services.cluster.lifecycle import Request, down, up
 from services.cluster.nodes import kill_nodes, start_nodes
 from services.cluster.repair import repair_node
@@ -190,12 +190,3 @@ def test_a_node_whose_disk_fills_up_refuses_and_resumes_by_itself(tmp_path: Path
         assert served == 200
         assert missing_lines(port, done) == []
         down(surroundings, wipe=False)
-
-
-def test_restore_refuses_a_cluster_that_is_up(combined: Cluster, tmp_path: Path) -> None:
-    from services.cluster.backups import restore_cluster, take_backup
-
-    take_backup(combined.surroundings, "lock", tmp_path / "lock.backup")
-
-    with pytest.raises(InTheWay, match="A cluster is up"):
-        restore_cluster(combined.surroundings, tmp_path / "lock.backup", "combined")
