@@ -14,7 +14,7 @@ DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .PHONY: help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
-	bench-snapshot soak-disk clean
+	bench-snapshot bench-failover soak-disk clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -53,6 +53,9 @@ sim-selftest: $(DEV)  ## plant known bugs and count the seeds until each is caug
 
 bench-smoke: $(DEV)  ## a short measurement beside a bare aiohttp handler
 	$(BIN)/python -m bench.smoke
+
+bench-failover: $(DEV)  ## how long writes stop when the leader is killed, frozen or stopped
+	$(BIN)/python -m bench.failover
 
 bench-memory: $(DEV)  ## bytes that a lock, a queued message and a cache key cost
 	$(BIN)/python -m bench.memory
