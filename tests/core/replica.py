@@ -31,6 +31,9 @@ from raft.core.types import (
     Term,
 )
 
+#: Commits are told to every follower at once, so that a test need not wait for them; the delay has its own tests.
+TOLD_AT_ONCE = {name: 0 for name in ("commit_notice_ms",) if hasattr(CoreConfig, name)}
+
 THREE = Configuration(("a", "b", "c"))
 FIVE = Configuration(("a", "b", "c", "d", "e"))
 
@@ -85,7 +88,7 @@ class Replica:
         self.disk = disk or Disk()
         self.now_ms = now_ms
         self.seed = seed
-        self._config = config
+        self._config = {**TOLD_AT_ONCE, **config}
         #: Writes wait for `sync` while this is set.
         self.disk_holds = False
         self.start()

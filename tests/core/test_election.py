@@ -474,6 +474,23 @@ def test_a_leader_whose_disk_hangs_steps_down_within_two_election_timeouts() -> 
     assert leader.now_ms - started_ms <= 2 * MAX_MS
 
 
+def test_a_leader_whose_disk_hangs_steps_down_though_reads_keep_it_busy() -> None:
+    """known bug 38: read rounds are confirmed without the disk, and must not put off the look at it."""
+    leader = settled_leader()
+    leader.disk_holds = True
+    leader.propose(b"x")
+    started_ms = leader.now_ms
+
+    for context in range(1_000):
+        if not leader.leads:
+            break
+        leader.read(context)
+        acknowledge_all(leader)
+        leader.pass_ms(10)
+
+    assert leader.now_ms - started_ms <= 2 * MAX_MS
+
+
 def test_a_node_whose_disk_hangs_is_not_elected() -> None:
     """Its requests wait for its own vote, and that waits for the disk."""
     node = Replica()

@@ -3,7 +3,7 @@
 from itertools import product
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft.core.log import RaftLog
@@ -253,6 +253,7 @@ def test_nothing_older_is_restored() -> None:
 TERMS = st.lists(st.integers(1, 4), max_size=12).map(sorted)
 
 
+@settings(max_examples=50)
 @given(TERMS, st.integers(0, 14), st.integers(0, 5))
 def test_the_conflict_hint_is_the_highest_entry_of_at_most_that_term(
     terms: list[int], index: int, term: int
@@ -269,6 +270,7 @@ def test_the_conflict_hint_is_the_highest_entry_of_at_most_that_term(
     assert hint == (expected, terms[expected - 1] if expected else 0)
 
 
+@settings(max_examples=50)
 @given(TERMS, TERMS)
 def test_two_hints_never_skip_the_point_where_the_logs_meet(own: list[int], leaders: list[int]) -> None:
     """Paper 5.3: the back-up may overshoot where they meet only downward. Here the follower hints and the leader

@@ -80,6 +80,20 @@ def test_a_transfer_that_leads_nowhere_ends_within_an_election_timeout() -> None
     leader.propose(b"x")
 
 
+def test_a_transfer_ends_in_time_though_reads_keep_the_leader_busy() -> None:
+    """known bug 19: a read round counts as a heartbeat to the followers, but must not stop the leader's clock."""
+    leader = settled_leader()
+    leader.transfer("b")
+
+    for context in range(90):
+        leader.read(context)
+        acknowledge_all(leader)
+        leader.pass_ms(10)
+
+    assert leader.leads
+    leader.propose(b"x")
+
+
 @pytest.mark.parametrize("to", ["a", "d", "l", ""])
 def test_only_another_voter_can_be_the_successor(to: str) -> None:
     """Not the leader itself, a stranger, a learner or nobody."""
