@@ -1,0 +1,158 @@
+"""Real nodes that join, leave and lose their disks, by the command and over HTTP."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from services.cli import main
+from services.cluster.nodes import kill_nodes, start_nodes
+from services.cluster.processes import is_port_free
+from tests.cluster.tools import Cluster, call, wait_until
+
+pytestmark = pytest.mark.cluster
+
+
+def members(port: int, group: str = "lock") -> dict[str, str]:
+    """Id to role."""
+    _, answer = call(port, f"/admin/members?group={group}")
+    return {member["id"]: member["role"] for member in answer["groups"][group]["members"]}
+
+
+def change(port: int, **body: dict[str, str]) -> tuple[int, Any]:
+    return call(port, "/admin/members", body, timeout_seconds=30)
+
+
+def command(cluster: Cluster, *arguments: str) -> tuple[int, str]:
+    """Exit code and output of `mufakat` for this cluster."""
+    result = CliRunner().invoke(
+        main, arguments, env={"MUFAKAT_HOME": str(cluster.surroundings.home.root)}, catch_exceptions=False
+    )
+    return result.exit_code, result.output
+
+
+def reasons(port: int) -> str:
+    """Why the node is not ready; empty where it is."""
+    status, answer = call(port, "/readyz")
+    return "" if status == 200 else " ".join(answer["reasons"].values())
+
+
+@contextmanager
+def newcomer(cluster: Cluster, port: int) -> Iterator[None]:
+    """A fourth node, started as an operator would: `mufakat serve` with MUFAKAT_JOIN."""
+    home = cluster.surroundings.home
+    nodes = {node.id: node.client_port for node in cluster.backend.topology.nodes} | {"node4": port}
+    environ = {
+        "PATH": os.environ["PATH"],
+        "MUFAKAT_NODE_ID": "node4",
+        "MUFAKAT_JOIN": "true",
+        "MUFAKAT_CLUSTER": ",".join(f"{id}=127.0.0.1:{number}" for id, number in nodes.items()),
+        "MUFAKAT_CLUSTER_SECRET": home.cluster_secret({}),
+        "MUFAKAT_DATA_DIR": str(home.root / "node4"),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "services.cli", "serve"], env=environ, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: not is_port_free("127.0.0.1", port), timeout_seconds=20, what="node4 listens")
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_fourth_node_joins_and_serves_and_the_first_leader_leaves(combined: Cluster) -> None:
+    """By HTTP through any node, in all groups; the cluster then does without the one that was removed."""
+    port = max(combined.ports()) + 1
+    leader = combined.leader("lock")
+    entrance = combined.ports(without=leader)[0]
+    with newcomer(combined, port):
+        wait_until(lambda: "no member of the group" in reasons(port), timeout_seconds=10, what="node4 waits")
+
+        status, answer = change(entrance, add={"id": "node4", "address": f"127.0.0.1:{port}"})
+        assert (status, answer["ok"], answer["changed"]) == (200, True, True)
+        wait_until(
+            lambda: all(members(port, group).get("node4") == "voter" for group in ("lock", "queue", "cache")),
+            timeout_seconds=20,
+            what="node4 votes",
+        )
+        assert call(port, "/lock/acquire", {"key": "A", "client_id": "ana"})[1]["ok"] is True
+
+        status, answer = change(combined.port(leader), remove={"id": leader})
+        assert (status, answer["ok"]) == (200, True)
+        wait_until(lambda: leader not in members(entrance), timeout_seconds=10, what="the leader left")
+        kill_nodes(combined.surroundings, [leader])
+
+        status, answer = call(port, "/lock/acquire", {"key": "A", "client_id": "ben"})
+        assert (status, answer["reason"]) == (200, "locked")
+
+
+def test_a_wiped_node_takes_no_part_until_it_was_removed_and_added(combined: Cluster) -> None:
+    """By the command, as `/readyz` says (known bug 63)."""
+    leader = combined.leader("lock")
+    wiped = next(node.id for node in combined.backend.topology.nodes if node.id != leader)
+    port = combined.port(wiped)
+    kill_nodes(combined.surroundings, [wiped])
+    shutil.rmtree(combined.surroundings.home.root / "combined" / wiped / "data")
+    start_nodes(combined.surroundings, [wiped])
+
+    wait_until(
+        lambda: f"`mufakat member remove {wiped}`" in reasons(port), timeout_seconds=10, what="it is refused"
+    )
+    health = call(port, "/health")[1]
+    assert {each["term"] for each in health["groups"].values()} == {0}
+
+    assert command(combined, "member", "remove", wiped)[0] == 0
+    wait_until(lambda: "no member of the group" in reasons(port), timeout_seconds=10, what="it was removed")
+    assert command(combined, "member", "add", wiped, f"127.0.0.1:{port}")[0] == 0
+
+    wait_until(lambda: reasons(port) == "", timeout_seconds=20, what="it is ready again")
+    wait_until(lambda: members(port).get(wiped) == "voter", timeout_seconds=20, what="it votes again")
+    code, output = command(combined, "member", "list", "--group", "lock")
+    assert code == 0
+    assert output.count("voter") == 3
+
+
+def test_a_new_cluster_begins_without_its_last_node_which_is_taken_in_later(separated: Cluster) -> None:
+    """A group that has lost a node and its disk before it ever served looks the same: nothing is to be done."""
+    # The cluster of the fixture is complete; begin anew with one node of the lock group missing.
+    backend = separated.backend
+    backend.end_all(wipe=True)
+    first, second, late = backend.topology.members("lock")
+    backend.start(first)
+    backend.start(second)
+    wait_until(
+        lambda: _acquired(first.client_port), timeout_seconds=20, what="two of three nodes serve"
+    )
+
+    backend.start(late)
+
+    wait_until(lambda: _acquired(late.client_port), timeout_seconds=20, what="the late one serves")
+    assert members(late.client_port) == {first.id: "voter", second.id: "voter", late.id: "voter"}
+
+
+def _acquired(port: int) -> bool:
+    try:
+        return call(port, "/lock/acquire", {"key": "A", "client_id": "ana"})[1]["ok"] is True
+    except OSError:
+        return False
+
+
+def test_nonsense_is_refused_by_name(combined: Cluster) -> None:
+    """A typo changes nothing."""
+    port = combined.ports()[0]
+
+    assert change(port)[0] == 400
+    assert change(port, add={"id": "node4"})[0] == 400
+    assert "add.address" in change(port, add={"id": "node4", "address": "here"})[1]["detail"]
+    assert "remove.id" in change(port, remove={"id": "a;b"})[1]["detail"]
+    assert "group" in change(port, remove={"id": "node1", "group": "locks"})[1]["detail"]
+    assert change(port, remove={"id": "node9"})[1]["reason"] == "not_a_member"
+    assert command(combined, "member", "remove", "node9")[0] == 1
+    assert set(members(port)) == {"node1", "node2", "node3"}
