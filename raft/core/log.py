@@ -66,6 +66,13 @@ class RaftLog:
         assert self.compacted_index < index <= self.last_index, f"no entry {index} in memory"
         return self._entries[index - self.compacted_index - 1]
 
+    def data_bytes(self, after: Index, to: Index) -> int:
+        """Bytes of data in the entries behind `after` up to `to`, all of which must be in memory. After a restart
+        that is the whole log at once, within one turn of the driver."""
+        assert self.compacted_index <= after and to <= self.last_index
+        low, high = after - self.compacted_index, to - self.compacted_index
+        return sum([len(entry.data) for entry in self._entries[low:high]])
+
     def is_up_to_date(self, last_index: Index, last_term: Term) -> bool:
         """Whether a log that ends so is at least as up-to-date as this one (paper 5.4.1: the later term wins,
         in equal terms the longer log)."""

@@ -367,11 +367,10 @@ class RaftCore:
 
     def on_own_committed(self, before: Index, after: Index) -> None:
         """Leader: the commit index moved; the uncommitted tail shrank."""
-        for index in range(before + 1, after + 1):
-            self.uncommitted_bytes -= len(self.log.entry(index).data)
+        self.uncommitted_bytes -= self.log.data_bytes(before, after)
 
     def log_bytes_after(self, index: Index) -> int:
-        return sum(len(self.log.entry(i).data) for i in range(index + 1, self.log.last_index + 1))
+        return self.log.data_bytes(index, self.log.last_index)
 
     def start_cluster_time(self) -> None:
         """A new leader continues from the last entry's time and adds its own clock's progress."""
