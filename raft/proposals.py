@@ -62,7 +62,7 @@ class Proposals:
         """A follower's clients' commands: place them and name the place."""
         refused, index = "", 0
         try:
-            index = self._core.propose(message.commands, now_ms)
+            index = self._core.propose(message.commands, now_ms, message.sender)
         except ProposalRefused as refusal:
             refused = _refusal_code(refusal)
         term = self._core.state.term

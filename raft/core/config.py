@@ -22,6 +22,9 @@ class CoreConfig:
     lease_ms: int = 0
     #: How much faster one node's clock may run than another's, per cent.
     lease_drift_percent: int = 5
+    #: How long a leader may keep a new commit index from a follower that nothing else is sent to and none of
+    #: whose clients wait for it. Under load it rides on entries; alone it would double the messages of a write.
+    commit_notice_ms: int = 5
     pre_vote: bool = True
     check_quorum: bool = True
 

@@ -29,7 +29,9 @@ class Progress:
         "acked_sent_ms",
         "acked_sequence",
         "applied_index",
+        "commit_notice_due_ms",
         "commit_sent",
+        "commit_wanted",
         "inflight_bytes",
         "loss_check_due_ms",
         "match_index",
@@ -52,6 +54,10 @@ class Progress:
         self.snapshot_index: Index = 0
         #: Highest commit index that this peer was sent.
         self.commit_sent: Index = 0
+        #: Clients at this peer wait for the commit of entries up to here: it is told at once.
+        self.commit_wanted: Index = 0
+        #: When it is told of a commit that nobody there waits for; None where it knows all.
+        self.commit_notice_due_ms: int | None = None
         #: Newest of the leader's releases that it was sent (`raft.core.leases`).
         self.release_sent = 0
         #: Newest sequence that it answered in this leadership, and when that was *sent*, by the leader's clock.
@@ -160,5 +166,8 @@ class Progress:
         self.state = state
         self.probe_sent = False
         self.snapshot_index = 0
+        self.commit_notice_due_ms = None
+        # Only a peer that is sent entries is owed notices; for another one the leader would wake without end.
+        self.commit_notice_due_ms = None
         self.inflight_bytes = 0
         self._inflight.clear()

@@ -122,15 +122,20 @@ class RaftCore:
         elif self.now_ms >= self.election.deadline_ms:
             election.maybe_start(self)
 
-    def propose(self, commands: Sequence[bytes], now_ms: int) -> Index:
-        """Append one entry per command; returns the first one's index, in the current term.
+    def propose(self, commands: Sequence[bytes], now_ms: int, asker: NodeId = NOBODY) -> Index:
+        """Append one entry per command; returns the first one's index, in the current term. Where they came
+        through a follower, `asker`, that one is told of their commit at once.
 
         Raises:
             NotLeading, TransferInProgress, TooMuchUncommitted: nothing was appended.
         """
         self._advance_clock(now_ms)
         self._check_proposable(sum(map(len, commands)))
-        return self.append_own(EntryKind.COMMAND, commands)
+        first = self.append_own(EntryKind.COMMAND, commands)
+        progress = self.progress.get(asker)
+        if progress is not None:
+            progress.commit_wanted = self.log.last_index
+        return first
 
     def propose_advance(self, now_ms: int) -> Index:
         """Append an entry that only brings cluster time. Raises as `propose`."""
@@ -228,7 +233,7 @@ class RaftCore:
         """When `tick` must be called next, on the node's clock."""
         if self.state.role is not Role.LEADER:
             return self.election.deadline_ms
-        return self.heartbeat_deadline_ms
+        return replication.next_deadline_ms(self)
 
     def cluster_time_ms(self, now_ms: int) -> int:
         """The group's clock as this node would stamp it now: the last entry's time, plus, on a leader, its own

@@ -36,6 +36,10 @@ class ReadRounds:
         return len(self._waiting) + len(self._round)
 
     @property
+    def under_way(self) -> bool:
+        return bool(self._round)
+
+    @property
     def may_start(self) -> bool:
         return bool(self._waiting) and not self._round
 
@@ -113,6 +117,8 @@ def maybe_start_round(raft: RaftCore) -> bool:
 
 def on_answer(raft: RaftCore) -> None:
     """A follower answered: perhaps a quorum has now confirmed the round."""
+    if not raft.reads.under_way:
+        return
     acked = {peer: progress.acked_sequence for peer, progress in raft.progress.items()}
     acked[raft.id] = raft.last_sequence + 1
     index, askers = raft.reads.take_confirmed(quorum_value(acked, raft.configuration.voters))

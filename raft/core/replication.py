@@ -37,7 +37,6 @@ def become_leader(raft: RaftCore) -> None:
 def broadcast_heartbeat(raft: RaftCore) -> None:
     """One empty AppendEntries per peer, at a point where its log is already proven equal: it cannot be refused
     for its position, needs no disk, and so never waits behind a large append."""
-    raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
     raft.leases.on_heartbeat(raft.log.commit_index)
     for peer, progress in raft.progress.items():
         index = progress.match_index
@@ -52,10 +51,24 @@ def flush(raft: RaftCore) -> None:
     for peer, progress in raft.progress.items():
         while maybe_send_entries(raft, peer, progress):
             pass
-        if (progress.state is ProgressState.REPLICATE and progress.commit_sent < min(
-            raft.log.commit_index, progress.match_index
-        )) or (progress.state is ProgressState.REPLICATE and progress.release_sent < raft.leases.release_number):
+        if progress.state is not ProgressState.REPLICATE:
+            continue
+        if progress.release_sent < raft.leases.release_number or _commit_notice_is_due(raft, progress):
             _send_tail_probe(raft, peer, progress)
+
+
+def _commit_notice_is_due(raft: RaftCore, progress: Progress) -> bool:
+    """Whether the commit index must be brought to a follower by a message of its own, now."""
+    known = min(raft.log.commit_index, progress.match_index)
+    if progress.commit_sent >= known:
+        progress.commit_notice_due_ms = None
+        return False
+    # A leader that goes has no later message that the notice could ride on.
+    if raft.retiring or raft.config.lease_ms or progress.commit_sent < min(progress.commit_wanted, known):
+        return True
+    if progress.commit_notice_due_ms is None:
+        progress.commit_notice_due_ms = raft.now_ms + raft.config.commit_notice_ms
+    return raft.now_ms >= progress.commit_notice_due_ms
 
 
 def maybe_send_entries(raft: RaftCore, peer: NodeId, progress: Progress) -> bool:
@@ -89,6 +102,7 @@ def _send(raft: RaftCore, peer: NodeId, progress: Progress, index: int, term: in
     if entries or (progress.state is ProgressState.PROBE and index == progress.next_index - 1):
         progress.on_entries_sent(sequence, index + len(entries), sum(len(entry.data) for entry in entries))
     progress.release_sent = raft.leases.release_number
+    progress.commit_notice_due_ms = None
     commit = raft.log.commit_index
     progress.commit_sent = max(progress.commit_sent, min(commit, index + len(entries)))
     raft.send(
@@ -300,9 +314,21 @@ def maybe_commit(raft: RaftCore) -> bool:
 
 
 def on_tick(raft: RaftCore) -> None:
-    """Leader: what time brings."""
+    """Leader: what time brings, at the pace of heartbeats. Read rounds do not put it off: a leader that is kept
+    busy by reads must still notice that its disk hangs, and end a transfer that leads nowhere."""
+    if raft.now_ms < raft.heartbeat_deadline_ms:
+        return
+    raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
     if not election.check_leadership(raft):
         return
     transfer.check_deadline(raft)
-    if raft.now_ms >= raft.heartbeat_deadline_ms:
-        broadcast_heartbeat(raft)
+    broadcast_heartbeat(raft)
+
+
+def next_deadline_ms(raft: RaftCore) -> int:
+    """Leader: when the next heartbeat or commit notice is due."""
+    due_ms = raft.heartbeat_deadline_ms
+    for progress in raft.progress.values():
+        if progress.commit_notice_due_ms is not None:
+            due_ms = min(due_ms, progress.commit_notice_due_ms)
+    return due_ms
