@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from bench.replica import open_replica, wait_for, wait_leading
-from common.runtime import freeze_garbage, run
+from common.runtime import freeze_garbage, garbage_at_rest, run
 from services.envelope import encode_command
 from services.queue.commands import Enqueue
 
@@ -38,7 +38,9 @@ async def write(directory: Path, entries: int) -> None:
 
 async def recover(directory: Path, entries: int) -> int:
     began = time.perf_counter()
-    node = open_replica(directory, snapshot_entries=1 << 60, snapshot_bytes=1 << 60)
+    used = time.process_time()
+    with garbage_at_rest():  # as the node does
+        node = open_replica(directory, snapshot_entries=1 << 60, snapshot_bytes=1 << 60)
     opened = time.perf_counter()
     freeze_garbage()
     node.start()
@@ -46,11 +48,13 @@ async def recover(directory: Path, entries: int) -> int:
     led = time.perf_counter()
     await wait_for(lambda: node.applier.applied_index >= entries)
     applied = time.perf_counter()
+    used = time.process_time() - used
     size = node.log_bytes
     await node.stop()
     seconds = (opened - began) + (applied - led)
     print(f"{entries:,} entries, {size / 1e6:.0f} MB of log")
     print(f"read and checked in {opened - began:.2f} s, applied in {applied - led:.2f} s")
+    print(f"processor time: {used:.2f} s")
     print(f"recovered in {seconds:.2f} s (the election between them not counted; wanted: under {SECONDS_MAX:.0f} s)")
     return 0 if seconds < SECONDS_MAX else 1
 

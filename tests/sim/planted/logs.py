@@ -133,8 +133,8 @@ BUGS = (
         "uncommitted_bytes_miscounted",
         (35,),
         "raft.core.raft:RaftCore.on_own_committed",
-        "range(before + 1, after + 1)",
-        "range(before + 1, after)",
+        "data_bytes(before, after)",
+        "data_bytes(before, after - 1)",
     ),
     Bug(
         "window_without_bound",
