@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
 from raft.node import RaftNode
 from services.cache import routes as cache_routes
+from services.cache.hits import Handler, in_front
 from services.cache.machine import CacheMachine
 from services.envelope import Command, ServiceMachine
 from services.host import Host
@@ -29,10 +31,12 @@ class Role:
     announcement: Callable[[str, str], Command] | None = None
     #: Nodes of such a group hold read leases, and answers wait for invalidations.
     has_leases: bool = False
+    #: Makes a handler of whole requests that answers some of them ahead of everything else; None where there is none.
+    in_front: Callable[[Host, Callable[[Any], None], Handler], Handler] | None = None
 
 
 ROLES: dict[str, Role] = {
     "lock": Role(LockMachine, lock_routes.routes, lock_routes.attach, DropWaiters),
     "queue": Role(QueueMachine, queue_routes.routes, queue_routes.attach),
-    "cache": Role(CacheMachine, cache_routes.routes, cache_routes.attach, has_leases=True),
+    "cache": Role(CacheMachine, cache_routes.routes, cache_routes.attach, has_leases=True, in_front=in_front),
 }

@@ -19,16 +19,16 @@ from common.web import (
     ApiError,
     bad_request,
     check_name,
-    encode,
     encoded_response,
     json_response,
     read_body,
     read_query,
 )
 from raft.node import RESTORED_TOPIC, RaftNode
-from services.cache.coherence import KEPT_ANSWER_BYTES_MAX, Coherence, Granted
+from services.cache.coherence import Coherence
 from services.cache.commands import KEYS_MAX, TTL_MS_MAX, Delete, Fill, FillMany, Incr, Put, PutMany
 from services.cache.directory import M
+from services.cache.hits import KeyBody, get_answer, hit_of, read_answer, read_answer_of
 from services.cache.invalidations import Invalidations
 from services.cache.line import Line
 from services.cache.machine import INTEGER_MAX, INTEGER_MIN, keys_of
@@ -49,9 +49,6 @@ _CONFLICTS = {
     "not_an_integer": "The value is no whole number of 64 bits; put one before you count with it.",
     "out_of_range": "The sum would leave the range of 64-bit numbers; count by less or put another value.",
 }
-
-#: What makes a query more than one plain `key=text`.
-_ESCAPES = frozenset("%+&;#")
 
 _ABSENT = {"hit": False, "val": None, "state": "I"}
 
@@ -74,10 +71,6 @@ class PutBody(Struct, forbid_unknown_fields=True):
 
 class PutManyBody(Struct, forbid_unknown_fields=True):
     items: Annotated[list[PutBody], Meta(min_length=1, max_length=KEYS_MAX)]
-
-
-class KeyBody(Struct, forbid_unknown_fields=True):
-    key: str
 
 
 class KeysBody(Struct, forbid_unknown_fields=True):
@@ -218,48 +211,22 @@ async def get(request: web.Request) -> web.Response:
         return json_response(await _read(request, body.key))
     here.metrics.served.cache_reads += 1
     here.metrics.cache_hit_total.add()
-    return encoded_response(granted.get_answer or _keep_get_answer(here, granted))
+    return encoded_response(get_answer(here.parts[Coherence], granted))
 
 
 async def read(request: web.Request) -> web.Response:
     """`/cache/read`: the same as `/cache/get` in the long vocabulary."""
-    key = _simple_key(request) or read_query(request, KeyBody).key
+    key = read_query(request, KeyBody).key
     here = host(request)
     granted = here.parts[Coherence].hit(key)
     if granted is not None:
         here.metrics.served.cache_reads += 1
         here.metrics.cache_hit_total.add()
-        return encoded_response(granted.read_answer or _keep_read_answer(here, granted))
+        return encoded_response(read_answer(here.parts[Coherence], granted))
     found = await _read(request, key)
     if not found["hit"]:
         return json_response({"ok": False, "reason": "not_found"})
-    return json_response(_read_answer(found))
-
-
-def _simple_key(request: web.Request) -> str:
-    """The key, where the query is nothing but `key=` and plain text; else empty. It saves a third of a hit's cost."""
-    query = request.rel_url.raw_query_string
-    if query.startswith("key=") and query.isascii() and _ESCAPES.isdisjoint(query):
-        return query[4:]
-    return ""
-
-
-def _read_answer(found: dict[str, Any]) -> dict[str, Any]:
-    return {"ok": True, "value": {"state": found["state"], "value": found["val"], "version": found["version"]}}
-
-
-def _keep_get_answer(here: Host, granted: Granted) -> bytes:
-    answered = encode(_hit(here.node_id, granted.line))
-    if len(granted.line.value) <= KEPT_ANSWER_BYTES_MAX:
-        granted.get_answer = answered
-    return answered
-
-
-def _keep_read_answer(here: Host, granted: Granted) -> bytes:
-    answered = encode(_read_answer(_hit(here.node_id, granted.line)))
-    if len(granted.line.value) <= KEPT_ANSWER_BYTES_MAX:
-        granted.read_answer = answered
-    return answered
+    return json_response(read_answer_of(found))
 
 
 async def mget(request: web.Request) -> web.Response:
@@ -309,12 +276,7 @@ async def _fill(request: web.Request, command: Fill | FillMany) -> dict[str, Any
 def _from_memory(coherence: Coherence, key: str) -> dict[str, Any] | None:
     """A local hit, with no message at all; None where there is none."""
     held = coherence.may_serve(key)
-    return None if held is None else _hit(coherence.node_id, held)
-
-
-def _hit(node_id: str, held: Line) -> dict[str, Any]:
-    state = held.directory.state_of(node_id)
-    return {"hit": True, "val": Raw(held.value), "state": state, "version": held.version, "source": "local"}
+    return None if held is None else hit_of(coherence, held)
 
 
 async def _absent(request: web.Request, coherence: Coherence, key: str) -> dict[str, Any] | None:

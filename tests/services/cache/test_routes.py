@@ -11,8 +11,10 @@ from common.config import load_settings
 from common.metrics import Metrics
 from common.web import ApiError
 from raft.state_machine import ApplyContext
+from services.auth import Guard
 from services.cache import routes
 from services.cache.commands import Delete
+from services.cache.hits import in_front
 from services.cache.machine import CacheMachine
 from services.envelope import ReplicatedMachine, encode_command
 from services.host import HOST, Host
@@ -115,8 +117,10 @@ class Cluster:
             app = web.Application(middlewares=[answer_errors], client_max_size=settings.body_bytes_max)
             app[HOST] = self.hosts[node_id]
             app.add_routes(routes.routes())
-            self.clients[node_id] = TestClient(TestServer(app))
-            await self.clients[node_id].start_server()
+            client = self.clients[node_id] = TestClient(TestServer(app))
+            await client.start_server()
+            server = client.server.runner.server
+            server.request_handler = in_front(self.hosts[node_id], Guard(settings), server.request_handler)
 
     async def post(self, path: str, body: Any, node: str = "node1", status: int = 200, **kwargs: Any) -> Any:
         async with self.clients[node].post(path, json=body, **kwargs) as response:
@@ -154,6 +158,37 @@ async def test_the_writer_reads_its_value_from_memory_as_owner(cluster: Cluster)
     assert written == {"ok": True, "version": 1, "state": "M"}
     assert read == {"hit": True, "val": value, "state": "M", "version": 1, "source": "local"}
     assert cluster.log.index == 1
+
+
+async def test_a_hit_passes_by_routing_and_is_counted_like_any_other(cluster: Cluster) -> None:
+    """Goal: what stands in front answers the very bytes of the ordinary way, and what it leaves alone goes there."""
+    await cluster.post("/cache/put", {"key": "k", "val": {"a": 1}})
+    client = cluster.clients["node1"]
+
+    plain = await (await client.get("/cache/read?key=k")).read()
+    ordinary = await (await client.get("/cache/read?key=k&")).read()
+    posted = await (await client.post("/cache/get", json={"key": "k"})).read()
+    asking = {"Expect": "100-continue"}
+    asked_first = await (await client.post("/cache/get", json={"key": "k"}, headers=asking)).read()
+
+    assert plain == ordinary
+    assert posted == asked_first
+    assert cluster.hosts["node1"].metrics.served.cache_reads == 4
+    assert cluster.metric("cache_hit_total") == 4
+    counted = {"route": "/cache/read", "method": "GET", "status": "200"}
+    assert cluster.metric("http_request_seconds_count", **counted) == 1
+
+
+async def test_a_hit_is_refused_to_a_foreign_page(cluster: Cluster) -> None:
+    await cluster.post("/cache/put", {"key": "k", "val": 1})
+
+    async with cluster.clients["node1"].get(
+        "/cache/read?key=k", headers={"Origin": "http://elsewhere.example"}
+    ) as response:
+        # Here no guard stands in the ordinary way, which it was left to.
+        assert response.status == 200
+    counted = {"route": "/cache/read", "method": "GET", "status": "200"}
+    assert not cluster.metric("http_request_seconds_count", **counted)
 
 
 async def test_the_second_reader_fills_and_shares(cluster: Cluster) -> None:
