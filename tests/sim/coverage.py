@@ -6,6 +6,7 @@ FAULTS: tuple[str, ...] = (
     "fault: all nodes crashed at once",
     "fault: bit flip in what is read back",
     "fault: cluster cut in two",
+    "fault: configuration changed by a leader that nobody hears",
     "fault: connection loss was told falsely",
     "fault: crash",
     "fault: crash at after apply",

@@ -289,6 +289,19 @@ class Nemesis:
     def _membership(self) -> None:
         self.replacements.random_change()
 
+    def _lonely_change(self) -> None:
+        """A leader that nobody hears changes the configuration, its own removal most of all, and dies: the change
+        stands in its log alone (known bug 82)."""
+        leader = self._leader()
+        if leader is None or len(self.world.nodes) < 2:
+            return
+        self.world.cover["fault: configuration changed by a leader that nobody hears"] += 1
+        self._cut([(leader.id, id) for id in self.world.nodes if id != leader.id])
+        self.replacements.change_by(leader, itself=self.world.random.random() < 0.7)
+        delay_us = self.world.plan.disk_max_us + self.world.plan.heartbeat_ms * 500
+        self.world.after(delay_us, self._unless_stopped, self._crash_node, (leader,))
+        self._later(self.restart, leader)
+
     def _transfer(self) -> None:
         node = self._leader()
         if node is None:

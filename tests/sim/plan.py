@@ -22,6 +22,7 @@ FAULT_WEIGHTS = {
     "disk_full": 2,
     "bit_flip": 2,
     "membership": 8,
+    "lonely_change": 3,
     "transfer": 4,
     "peer_lost": 3,
     "burst": 3,

@@ -71,6 +71,12 @@ class Reconfiguration:
             candidates = [leader.id] if random.random() < 0.45 else list(current.members)
             self._remove(leader, random.choice(candidates))
 
+    def change_by(self, leader: SimNode, *, itself: bool) -> None:
+        """`leader` removes itself, or somebody."""
+        members = leader.core.configuration.members
+        if members:
+            self._remove(leader, leader.id if itself else self.world.random.choice(members))
+
     def add_server(self) -> None:
         """A new identity joins: a learner, or straight as a voter."""
         world = self.world

@@ -86,7 +86,9 @@ class LockWorkload(ServiceWorkload):
         command = random.choice(
             (
                 lock.Acquire(key, owner, random.random() < 0.6, random.choice((None, ttl_ms))),
-                lock.Acquire(key, owner, random.random() < 0.6, ttl_ms, ttl_ms, f"w{self._drawn}", node, "b1"),
+                lock.Acquire(
+                    key, owner, random.random() < 0.6, ttl_ms, ttl_ms, f"w{self._drawn}", node, "b1"
+                ),
                 lock.Release(key, owner),
                 lock.Renew(key, owner, ttl_ms),
                 lock.ForceRelease(key),

@@ -78,7 +78,9 @@ def _function(bug: Bug) -> FunctionType:
 def _changed_code(bug: Bug, function: FunctionType) -> CodeType:
     source = dedent(inspect.getsource(function))
     source = source[source.index("def ") :]
-    assert source.count(bug.old) == 1, f"{bug.name}: {bug.old!r} stands {source.count(bug.old)} times in {bug.where}"
+    assert source.count(bug.old) == 1, (
+        f"{bug.name}: {bug.old!r} stands {source.count(bug.old)} times in {bug.where}"
+    )
     made: dict = {}
     changed = "from __future__ import annotations\n" + source.replace(bug.old, bug.new)
     exec(compile(changed, f"<planted {bug.name}>", "exec"), function.__globals__, made)

@@ -55,6 +55,13 @@ BUGS = (
         "    if raft.state.role is Role.LEADER: return\n",
     ),
     Bug(
+        "late_vote_makes_a_leader",
+        (5,),
+        "raft.core.election:on_request_vote_reply",
+        "raft.state.role is not expected or message.sequence",
+        "message.sequence",
+    ),
+    Bug(
         "term_is_bumped_without_stepping_down",
         (6,),
         "raft.core.raft:RaftCore._settle_term",

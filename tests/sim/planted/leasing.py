@@ -24,11 +24,4 @@ BUGS = (
         "self._earlier_until_ms = now_ms + longest_ms",
         "self._earlier_until_ms = 0",
     ),
-    Bug(
-        "drift_is_not_allowed_for",
-        (69, 70),
-        "raft.core.leases:longest_ms",
-        "lease_ms + lease_ms * raft.config.lease_drift_percent // 100 + 2",
-        "lease_ms // 2",
-    ),
 )

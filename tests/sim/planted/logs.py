@@ -74,13 +74,6 @@ BUGS = (
         "success=True, match_index=log.last_index",
     ),
     Bug(
-        "reply_of_an_earlier_term_counts",
-        (5, 28),
-        "raft.core.raft:RaftCore._settle_term",
-        "return isinstance(message, messages.ReadIndexReply)",
-        "return isinstance(message, messages.ReadIndexReply | messages.AppendEntriesReply)",
-    ),
-    Bug(
         "refusal_is_ignored_while_replicating",
         (29, 37),
         "raft.core.progress:Progress.on_refusal",
