@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.metrics import Metrics
-from services import admin, members
+from services import admin, maintenance, members
 from services.errors import TROUBLES
 from services.roles import ROLES
 
@@ -16,7 +16,7 @@ REFERENCE = (ROOT / "docs" / "http-api.md").read_text()
 
 
 def routes_of_the_code() -> set[str]:
-    found = [*admin.routes(), *members.routes()]
+    found = [*admin.routes(), *maintenance.routes(), *members.routes()]
     for role in ROLES.values():
         found += role.routes()
     return {f"{route.method} {route.path}" for route in found}
