@@ -176,3 +176,47 @@ def test_one_slow_follower_does_not_slow_the_others() -> None:
 
     assert leader.core.log.commit_index == 6
     assert leader.core.progress["c"].match_index == 1
+
+
+def test_a_commit_that_nobody_waits_for_is_told_a_little_later() -> None:
+    """Under load it rides on the next entries; a message of its own would double the messages of a write."""
+    leader = settled_leader(commit_notice_ms=5)
+    leader.propose(b"x")
+    leader.receive(*map(acknowledge, leader.sent(AppendEntries)))
+    assert leader.sent(AppendEntries) == []
+
+    leader.pass_ms(leader.core.next_deadline_ms() - leader.now_ms)
+
+    assert {(notice.to, notice.leader_commit) for notice in leader.sent(AppendEntries)} == {
+        ("b", 2),
+        ("c", 2),
+    }
+    assert leader.now_ms <= 1_800 + 5 + leader.core.config.heartbeat_ms
+
+
+def test_a_follower_whose_clients_wait_for_a_commit_is_told_at_once() -> None:
+    """It forwarded the command: its answer depends on it."""
+    leader = settled_leader(commit_notice_ms=5)
+    leader.core.propose((b"x",), leader.now_ms, asker="b")
+    leader.drain()
+
+    leader.receive(*map(acknowledge, leader.sent(AppendEntries)))
+
+    assert [notice.to for notice in leader.sent(AppendEntries)] == ["b"]
+
+
+def test_a_notice_that_is_owed_to_a_lost_peer_does_not_keep_the_leader_awake() -> None:
+    """Nothing is sent to it but probes: a deadline in the past would wake the node without end."""
+    leader = settled_leader(commit_notice_ms=5)
+    leader.propose(b"x")
+    x = leader.sent(AppendEntries)
+    leader.propose(b"y")
+    leader.receive(*map(acknowledge, x))
+
+    leader.core.peer_lost("b", leader.now_ms)
+    for _ in range(3):
+        leader.drain()
+        leader.receive(*(acknowledge(request) for request in leader.sent(AppendEntries) if request.to == "c"))
+        leader.pass_ms(10)
+
+    assert leader.core.next_deadline_ms() > leader.now_ms

@@ -1,7 +1,7 @@
 """Configurations: their bytes, which changes are legal, and the history that a log implies (thesis 4)."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raft.core.errors import ConfigurationRefused, NotLeading
@@ -38,6 +38,7 @@ def configuration_entry(index: int, configuration: Configuration, term: int = 1)
 # Bytes
 
 
+@settings(max_examples=50)
 @given(st.sets(NODE_IDS, max_size=9), st.sets(NODE_IDS, max_size=4))
 def test_a_configuration_survives_its_bytes(voters: set[str], learners: set[str]) -> None:
     """Round trip; nothing of a membership change may be lost on disk or on the wire."""
@@ -93,6 +94,7 @@ def test_a_change_that_changes_nothing_or_leaves_no_voter_is_refused(change: dic
         changed(Configuration(("a",), ("l",)), **change)
 
 
+@settings(max_examples=50)
 @given(st.sets(NODE_IDS, min_size=1, max_size=7), NODE_IDS)
 def test_quorums_before_and_after_a_change_share_a_member(voters: set[str], id: str) -> None:
     """Thesis 4.1: the reason why one server at a time needs no joint consensus."""
@@ -313,6 +315,19 @@ def test_a_removed_leader_steps_down_once_its_removal_is_committed() -> None:
 
     assert not leader.leads
     assert {message.leader_commit for message in leader.sent(AppendEntries)} == {2}
+
+
+def test_a_removed_leader_tells_the_commit_of_its_removal_before_it_goes() -> None:
+    """Nobody else could tell the others before a new leader has committed something: it must not be put off."""
+    leader = settled_leader(commit_notice_ms=40)
+    leader.configure(Configuration(("b", "c")))
+    removal = [request for request in leader.sent(AppendEntries) if request.entries]
+
+    leader.receive(*map(acknowledge, removal))
+
+    assert not leader.leads
+    told = [message.to for message in leader.sent(AppendEntries) if message.leader_commit == 2]
+    assert told == ["b", "c"]
 
 
 def test_a_removed_server_never_campaigns_again() -> None:
