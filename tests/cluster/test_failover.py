@@ -26,6 +26,10 @@ def kill_process_of(cluster: Cluster, node_id: str) -> None:
     pid = cluster.backend.processes()[node_id].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+    # The system takes a moment to clear it away, and until then it counts as running.
+    wait_until(
+        lambda: not cluster.backend.processes()[node_id].is_running, timeout_seconds=5, what=f"{node_id} is gone"
+    )
 
 
 def put(port: int, key: str, value: int) -> bool:
