@@ -13,7 +13,7 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
+.PHONY: bench-cache chaos-cache help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
 	bench-snapshot bench-failover soak-disk clean
 
 help:  ## this list
@@ -65,6 +65,12 @@ bench-recovery: $(DEV)  ## seconds to come back from a log of 200,000 entries
 
 bench-snapshot: $(DEV)  ## largest stall of the event loop while a million messages are snapshotted
 	$(BIN)/python -m bench.snapshot_stall
+
+bench-cache: $(DEV)  ## hits beside a bare aiohttp handler, writes, fills, a frozen holder
+	$(BIN)/python -m bench.cache
+
+chaos-cache: $(DEV)  ## three minutes of faults on a real cache, judged by the checker: SECONDS=n (partitions as root)
+	$(BIN)/python -m tests.chaos.cache --seconds $(or $(SECONDS),180)
 
 soak-disk: $(DEV)  ## three minutes of writes on 64 MiB disks, one of which is filled on purpose (as root)
 	$(BIN)/python -m bench.soak_disk
