@@ -38,7 +38,8 @@ class RequestVoteReply:
     pre_vote: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+# Not `frozen`, for the reason given at `Entry`.
+@dataclass(slots=True, unsafe_hash=True)
 class AppendEntries:
     """Paper 5.3. Without entries it is a heartbeat or carries a new commit index."""
 
@@ -59,7 +60,8 @@ class AppendEntries:
     wants_applied: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+# Not `frozen`, for the reason given at `Entry`.
+@dataclass(slots=True, unsafe_hash=True)
 class AppendEntriesReply:
     """On success `match_index` is the last entry that this request proved equal, durable at the follower.
     On refusal `match_index` is 0 and the hint says where the logs may meet (paper 5.3, last paragraphs):
