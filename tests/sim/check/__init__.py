@@ -42,7 +42,7 @@ The offending part
     operation is taken for unknown. As "not at all" is always among these, the part is not linearizable on its own
     either and can be fed back to the checker. (To drop operations with no such care would blame any read, once
     the write that it saw is gone.) The search for it is bounded; where few values are used very often, more than
-    the smallest set may be left.
+    the smallest set may be left. The command shows the writes and enqueues of the values named as well.
 
 How it decides: each key alone, just-in-time linearization (Lowe 2017) over the events in time order, with memory of
 the configurations that led nowhere (Wing and Gong 1993), and for each model a form of the state in which unknown and

@@ -8,7 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from tests.sim.check import HistoryError, Operation, Undecided, check_history, parse_history
+from tests.sim.check import HistoryError, Operation, Undecided, Verdict, check_history, parse_history
 from tests.sim.check.history import MODELS, infer_model
 
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verdict.linearizable:
         print("linearizable")
         return 0
-    _print_offending(verdict.offending, model)
+    _print_offending(verdict, model)
     return 1
 
 
@@ -46,14 +46,15 @@ def _read(path: str) -> list[Operation]:
         return parse_history(file)
 
 
-def _print_offending(offending: list[Operation], model: str) -> None:
+def _print_offending(verdict: Verdict, model: str) -> None:
+    part = sorted(verdict.offending + verdict.sources, key=lambda operation: operation.call)
     print("not linearizable")
     print(
-        f"{model} {offending[0].key!r}: no order of these {len(offending)} is legal, whatever the rest did",
+        f"{model} {part[0].key!r}: these {len(part)} have no legal order, whatever became of the rest",
         file=sys.stderr,
         flush=True,
     )
-    for operation in offending:
+    for operation in part:
         print(operation.to_json())
 
 

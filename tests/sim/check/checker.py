@@ -19,6 +19,9 @@ SHRINK_STEPS_MAX = 400_000
 #: more leaves the operations in.
 SHRINK_ATTEMPT_STEPS_MAX = 20_000
 
+#: Operations with one value beyond which none of them is shown as its source.
+SOURCES_MAX = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -28,6 +31,9 @@ class Verdict:
     #: By time of call: a smallest set of operations of one key that contradict each other; empty where there is
     #: none.
     offending: list[Operation] = field(default_factory=list)
+    #: By time of call: where the values came from that the offending operations name, if they do not show it; for
+    #: the reader.
+    sources: list[Operation] = field(default_factory=list)
 
 
 def check_history(operations: Iterable[Operation], model: str, steps_max: int = STEPS_MAX) -> Verdict:
@@ -57,10 +63,33 @@ def check_history(operations: Iterable[Operation], model: str, steps_max: int = 
             undecided = error
     if shrinks:
         share = SHRINK_STEPS_MAX // len(shrinks)
-        return Verdict(False, min((shrink.run(share) for shrink in shrinks), key=len))
+        offending = min((shrink.run(share) for shrink in shrinks), key=len)
+        return Verdict(False, offending, _find_sources(keys[identity(offending[0].key)], offending))
     if undecided:
         raise undecided
     return Verdict(True)
+
+
+def _find_sources(history: list[Operation], offending: list[Operation]) -> list[Operation]:
+    last = max(operation.return_ for operation in offending)
+    sources: dict[Hashable, list[Operation]] = {}
+    for operation in history:
+        if operation.ok is not False and operation.call <= last:
+            if operation.op in ("write", "enqueue"):
+                sources.setdefault(identity(operation.value), []).append(operation)
+            elif operation.op == "cas" and operation.result is not False:
+                sources.setdefault(identity(operation.value[1]), []).append(operation)
+    named = {identity(operation.result) for operation in offending if operation.op in ("read", "dequeue")}
+    named |= {identity(operation.value[0]) for operation in offending if operation.op == "cas"}
+    shown = set(map(id, offending))
+    found = {
+        id(source): source
+        for value in named
+        if len(sources.get(value, ())) <= SOURCES_MAX
+        for source in sources.get(value, ())
+        if id(source) not in shown
+    }
+    return sorted(found.values(), key=lambda operation: operation.call)
 
 
 class _Shrink:
