@@ -85,7 +85,9 @@ class Logs(Observer):
         if log.compacted_index and log.compacted_index == log.last_index:
             cover["log compacted to its end"] += 1
 
-    def on_snapshot(self, node: SimNode, meta: SnapshotMeta, data: tuple[bytes, ...], installed: bool) -> None:
+    def on_snapshot(
+        self, node: SimNode, meta: SnapshotMeta, data: tuple[bytes, ...], installed: bool
+    ) -> None:
         cover = self.world.cover
         if installed:
             cover["leader's snapshot installed"] += 1
