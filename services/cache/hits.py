@@ -31,6 +31,13 @@ class KeyBody(Struct, forbid_unknown_fields=True):
     key: str
 
 
+class ReadBody(Struct, forbid_unknown_fields=True):
+    """A read; with `stale_ok` it never waits for anybody, and what may be out of date says so."""
+
+    key: str
+    stale_ok: bool = False
+
+
 _decode = msgspec.json.Decoder(KeyBody).decode
 _CONTENT_LENGTH, _CONTENT_TYPE, _EXPECT = map(istr, (hdrs.CONTENT_LENGTH, hdrs.CONTENT_TYPE, hdrs.EXPECT))
 _JSON = frozenset({"application/json", JSON_CONTENT_TYPE})
@@ -105,7 +112,10 @@ def hit_of(coherence: Coherence, line: Line) -> dict[str, Any]:
 
 def read_answer_of(found: dict[str, Any]) -> dict[str, Any]:
     """What was found, in the words of `/cache/read`."""
-    return {"ok": True, "value": {"state": found["state"], "value": found["val"], "version": found["version"]}}
+    answered = {"ok": True, "value": {"state": found["state"], "value": found["val"], "version": found["version"]}}
+    if "stale" in found:
+        answered["stale"] = True
+    return answered
 
 
 def _is_welcome(guard: Callable[[Any], None], request: web.BaseRequest) -> bool:

@@ -28,7 +28,7 @@ from raft.node import RESTORED_TOPIC, RaftNode
 from services.cache.coherence import Coherence
 from services.cache.commands import KEYS_MAX, TTL_MS_MAX, Delete, Fill, FillMany, Incr, Put, PutMany
 from services.cache.directory import M
-from services.cache.hits import KeyBody, get_answer, hit_of, read_answer, read_answer_of
+from services.cache.hits import KeyBody, ReadBody, get_answer, hit_of, read_answer, read_answer_of
 from services.cache.invalidations import Invalidations
 from services.cache.line import Line
 from services.cache.machine import INTEGER_MAX, INTEGER_MIN, keys_of
@@ -204,11 +204,11 @@ def _ttl_ms(ttl: float | None) -> int | None:
 
 async def get(request: web.Request) -> web.Response:
     """`/cache/get`."""
-    body = await read_body(request, KeyBody)
+    body = await read_body(request, ReadBody)
     here = host(request)
     granted = here.parts[Coherence].hit(body.key)
     if granted is None:
-        return json_response(await _read(request, body.key))
+        return json_response(await _read(request, body))
     here.metrics.served.cache_reads += 1
     here.metrics.cache_hit_total.add()
     return encoded_response(get_answer(here.parts[Coherence], granted))
@@ -216,16 +216,17 @@ async def get(request: web.Request) -> web.Response:
 
 async def read(request: web.Request) -> web.Response:
     """`/cache/read`: the same as `/cache/get` in the long vocabulary."""
-    key = read_query(request, KeyBody).key
+    query = read_query(request, ReadBody)
     here = host(request)
-    granted = here.parts[Coherence].hit(key)
+    granted = here.parts[Coherence].hit(query.key)
     if granted is not None:
         here.metrics.served.cache_reads += 1
         here.metrics.cache_hit_total.add()
         return encoded_response(read_answer(here.parts[Coherence], granted))
-    found = await _read(request, key)
+    found = await _read(request, query)
     if not found["hit"]:
-        return json_response({"ok": False, "reason": "not_found"})
+        stale = {"stale": True} if "stale" in found else {}
+        return json_response({"ok": False, "reason": "not_found", **stale})
     return json_response(read_answer_of(found))
 
 
@@ -252,12 +253,14 @@ async def mget(request: web.Request) -> web.Response:
     return json_response({"ok": True, "items": [{"key": key, **found[key]} for key in keys]})
 
 
-async def _read(request: web.Request, key: str) -> dict[str, Any]:
+async def _read(request: web.Request, asked: ReadBody) -> dict[str, Any]:
     """The answer to a read of one key, with `val` as raw JSON: from memory, or absent, or by a fill."""
     here = host(request)
-    key = _key(here, key)
+    key = _key(here, asked.key)
     coherence = here.parts[Coherence]
     result = _from_memory(coherence, key)
+    if result is None and asked.stale_ok:
+        result = _as_known_here(coherence, key)
     if result is None:
         result = await _absent(request, coherence, key)
     if result is None:
@@ -265,6 +268,14 @@ async def _read(request: web.Request, key: str) -> dict[str, Any]:
         result = _filled(coherence, key, filled)
     _count_reads(here, [result])
     return result
+
+
+def _as_known_here(coherence: Coherence, key: str) -> dict[str, Any]:
+    """What this node has applied of `key`, whoever has written since: labelled, and neither a hit nor a grant."""
+    held = coherence.machine.line(key)
+    if held is None:
+        return {**_ABSENT, "stale": True}
+    return {**hit_of(coherence, held), "source": "replica", "stale": True}
 
 
 async def _fill(request: web.Request, command: Fill | FillMany) -> dict[str, Any]:

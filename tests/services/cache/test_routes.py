@@ -179,6 +179,23 @@ async def test_a_hit_passes_by_routing_and_is_counted_like_any_other(cluster: Cl
     assert cluster.metric("http_request_seconds_count", **counted) == 1
 
 
+async def test_a_stale_read_asks_nobody_and_says_that_it_may_be_stale(cluster: Cluster) -> None:
+    """Goal: a node without its peers still answers whoever can live with that; a line that it holds is not stale."""
+    await cluster.post("/cache/put", {"key": "k", "val": 1})
+    index = cluster.log.index
+
+    other = await cluster.post("/cache/get", {"key": "k", "stale_ok": True}, "node2")
+    long = await cluster.get("/cache/read?key=k&stale_ok=true", "node2")
+    absent = await cluster.post("/cache/get", {"key": "none", "stale_ok": True}, "node2")
+    own = await cluster.post("/cache/get", {"key": "k", "stale_ok": True})
+
+    assert other == {"hit": True, "val": 1, "state": "I", "version": 1, "source": "replica", "stale": True}
+    assert long == {"ok": True, "value": {"state": "I", "value": 1, "version": 1}, "stale": True}
+    assert (absent["hit"], absent["stale"]) == (False, True)
+    assert "stale" not in own
+    assert (cluster.log.index, cluster.replica("node2").read_rounds) == (index, 0)
+
+
 async def test_a_hit_is_refused_to_a_foreign_page(cluster: Cluster) -> None:
     await cluster.post("/cache/put", {"key": "k", "val": 1})
 
