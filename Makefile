@@ -13,7 +13,7 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: bench-cache chaos-cache help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
+.PHONY: bench-cache bench-hit-ratio chaos-cache help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
 	bench-snapshot bench-failover soak-disk clean
 
 help:  ## this list
@@ -68,6 +68,9 @@ bench-snapshot: $(DEV)  ## largest stall of the event loop while a million messa
 
 bench-cache: $(DEV)  ## hits beside a bare aiohttp handler, writes, fills, a frozen holder
 	$(BIN)/python -m bench.cache
+
+bench-hit-ratio: $(DEV)  ## hits of a bounded node on a Zipf trace, beside an ideal LRU
+	$(BIN)/python -m bench.hit_ratio
 
 chaos-cache: $(DEV)  ## three minutes of faults on a real cache, judged by the checker: SECONDS=n (partitions as root)
 	$(BIN)/python -m tests.chaos.cache --seconds $(or $(SECONDS),180)
