@@ -100,6 +100,18 @@ def test_a_vote_leaves_only_once_it_is_durable() -> None:
     assert voter.one_sent(RequestVoteReply).granted
 
 
+def test_a_vote_in_a_term_that_is_durable_already_waits_too() -> None:
+    """known bug 1: the term alone on disk does not keep a restarted node from voting for another."""
+    voter = slow(Replica(disk=Disk(HardState(3))))
+
+    voter.receive(vote_request("b", 3))
+    assert voter.sent() == []
+    voter.sync()
+
+    assert voter.disk.hard_state == HardState(3, "b")
+    assert voter.one_sent(RequestVoteReply).granted
+
+
 def test_vote_requests_leave_only_once_the_own_vote_is_durable() -> None:
     """The design: vote *requests* included. After a crash it could vote for another in the same term."""
     node = candidate()
