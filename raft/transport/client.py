@@ -4,6 +4,9 @@
               all groups, many to a frame. The answers come on the stream that the peer opens.
     POST      votes always; heartbeats while the stream is down or backed up. The reply is the response.
 
+What needs an answer is sent only while the peer's own stream to this node stands: an answer that could not come would
+leave a request's outcome unknown.
+
 A message that cannot leave now is dropped, as the protocol allows, and the sender is told. When the stream
 breaks, or a connection is refused, the groups hear `peer_lost` at once: it is how a dead leader is noticed.
 """
@@ -12,14 +15,16 @@ import asyncio
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 import aiohttp
 
 from common.logs import get_logger
 from common.wire import MESSAGE_BYTES_MAX, WireError
-from raft.core.messages import AppendEntries, AppendEntriesReply, RequestVote
+from raft.core.messages import AppendEntries, AppendEntriesReply, ReadIndex, RequestVote
 from raft.core.types import NodeId
+from raft.forwarding import Forward
 from raft.membership import CHANGE_SECONDS_MAX, MemberChange, MemberChangeReply
 from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
 from raft.transport.codec import (
@@ -51,6 +56,9 @@ RECONNECT_MIN_S = 0.02
 RECONNECT_MAX_S = 0.5
 #: Requests on the stream whose answer time is being taken.
 TIMED_MAX = 1024
+
+#: Messages whose sender waits for an answer on the peer's stream.
+_NEED_ANSWERS = (Forward, ReadIndex)
 
 logger = get_logger("raft.transport")
 
@@ -93,6 +101,10 @@ class PeerLink:
         self._queue: deque[tuple[str, PeerMessage]] = deque()
         self._wake = asyncio.Event()
         self._stream: aiohttp.ClientWebSocketResponse | None = None
+        #: Streams that the peer has open to this node: the way of its answers.
+        self._peer_streams = 0
+        #: Set where another try to connect is worth while at once.
+        self._retry = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
         self._task: asyncio.Task | None = None
         self._posts: set[asyncio.Task] = set()
@@ -131,7 +143,8 @@ class PeerLink:
         is_append = isinstance(message, AppendEntries)
         if is_append and not message.entries and not self._stream_flows():
             return self._start_post(group, "append_entries", message)
-        if self._stream is None or len(self._queue) >= QUEUE_MAX:
+        unanswerable = isinstance(message, _NEED_ANSWERS) and not self._peer_streams
+        if self._stream is None or unanswerable or len(self._queue) >= QUEUE_MAX:
             self.dropped += 1
             return False
         if is_append:
@@ -142,6 +155,16 @@ class PeerLink:
         self._backlog_bytes += _weight(message)
         self._wake.set()
         return True
+
+    def on_peer_streams(self, count: int) -> None:
+        """The peer opened a stream to this node, or one of its streams ended; `count` are left."""
+        lost = self._peer_streams and not count
+        if count > self._peer_streams:
+            # It runs: no need to wait any longer before the next try to reach it.
+            self._retry.set()
+        self._peer_streams = count
+        if lost:
+            self._tell_lost()
 
     def on_reply(self, group: str, message: PeerMessage) -> None:
         """A reply of this peer's arrived on its stream: take the time of the request."""
@@ -243,7 +266,9 @@ class PeerLink:
                     refused = True
                     logger.warning("peer refuses the stream", peer=self.peer, status=error.status)
                 self._tell_lost()
-                await asyncio.sleep(pause_s)
+                self._retry.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._retry.wait(), pause_s)
                 pause_s = min(2 * pause_s, RECONNECT_MAX_S)
                 continue
             pause_s, refused = RECONNECT_MIN_S, False

@@ -81,6 +81,7 @@ class Peers:
                 is_trusted=self._is_trusted,
             )
             link.start(self._on_failure)
+            link.on_peer_streams(self._streams[peer])
 
     def stream_opened(self, peer: NodeId, address: str) -> None:
         """`peer` sends on a stream and names its address."""
@@ -88,12 +89,19 @@ class Peers:
         self._named[peer] = address
         if peer not in self.links:
             self.sync()
+        self._tell_link(peer)
 
     def stream_closed(self, peer: NodeId) -> None:
         self._streams[peer] -= 1
+        self._tell_link(peer)
         if not self._streams[peer]:
             del self._streams[peer]
             self.sync()
+
+    def _tell_link(self, peer: NodeId) -> None:
+        link = self.links.get(peer)
+        if link is not None:
+            link.on_peer_streams(self._streams[peer])
 
     async def close(self) -> None:
         self._started = False
