@@ -21,7 +21,8 @@ class ProgressState(Enum):
 
 
 class Progress:
-    """One peer's replication state; its fields are assigned in this file only."""
+    """One peer's replication state. Its state, indexes and window are assigned in this file only; what it was last
+    told is noted where it is sent."""
 
     __slots__ = (
         "_inflight",
