@@ -6,6 +6,7 @@ from raft.core.errors import ConfigurationBusy, ConfigurationRefused
 from raft.core.membership import changed, decode_configuration, described, encode_configuration
 from raft.core.messages import AppendEntries, AppendEntriesReply, RequestVoteReply
 from raft.core.types import Configuration, HardState, Role
+from tests.core.admission_walk import PLANTED, STEPS, Broken, Walk
 from tests.core.replica import (
     THREE,
     Disk,
@@ -174,3 +175,24 @@ def test_only_an_empty_node_is_admitted(disk: Disk) -> None:
 
     with pytest.raises(AssertionError):
         node.core.admit(2, "b", node.now_ms)
+
+
+# The argument as a whole
+
+
+def test_random_walks_with_wiped_disks_lose_nothing_and_come_back() -> None:
+    """One leader in a term, one entry at each committed place (docs/membership.md)."""
+    wipes = 0
+    for seed in range(1, 101):
+        walk = Walk(seed)
+        walk.run(STEPS)
+        wipes += walk.wipes
+
+    assert wipes >= 100
+
+
+def test_the_walks_notice_an_empty_node_that_votes() -> None:
+    """Else they would prove nothing."""
+    with pytest.raises(Broken):
+        for seed in range(1, 101):
+            Walk(seed, PLANTED[0]).run(STEPS)
