@@ -96,6 +96,7 @@ def _outside_type_checking(node: ast.AST) -> list[ast.AST]:
     return found
 
 
+@cache
 def all_imports(module: str) -> frozenset[str]:
     """As `imports`, with those for type checkers: layers hold for them too."""
     found: set[str] = set(imports(module))

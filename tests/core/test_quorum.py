@@ -3,7 +3,7 @@
 known bug 31: even sizes, the sorted prefix, majority less one.
 """
 
-from collections.abc import Iterable
+from functools import cache
 from itertools import combinations, product
 
 import pytest
@@ -13,9 +13,9 @@ from raft.core.quorum import VoteResult, quorum_size, quorum_value, vote_result
 IDS = ("n1", "n2", "n3", "n4", "n5", "n6", "n7")
 
 
-def majorities(voters: Iterable[str]) -> list[set[str]]:
+@cache
+def majorities(voters: tuple[str, ...]) -> list[set[str]]:
     """Every set of voters that is more than half of them."""
-    voters = tuple(voters)
     return [
         set(chosen)
         for size in range(len(voters) + 1)

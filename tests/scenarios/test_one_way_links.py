@@ -19,11 +19,11 @@ def test_no_combination_of_broken_links_makes_elections_endless() -> None:
         cluster.at("a", Replica.time_out)
         cluster.settle(lambda _: True)
         cluster.cuts = set(cut)
-        cluster.run(3_000)
+        cluster.run(2_500)
         terms = max(cluster.nodes[id].term for id in "abc")
 
         cluster.cuts = set()
-        cluster.run(1_500)
+        cluster.run(1_200)
 
         leaders = [id for id in "abc" if cluster.nodes[id].leads]
         assert len(leaders) == 1, cut
