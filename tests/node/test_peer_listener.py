@@ -1,0 +1,152 @@
+"""The peer listener: who is let in, who is heard, and whose answers count (raft/transport/identity.py)."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp.test_utils import TestClient
+
+from raft.admission import EMPTY, AdmissionRequest
+from raft.core.messages import AppendEntriesReply, RequestVote, RequestVoteReply
+from raft.core.types import NOBODY, Configuration, Role
+from raft.transport.codec import encode, encode_frame
+from raft.transport.identity import Identity, does_answer_count, is_request_heard
+from raft.transport.member_codec import decode_admission_reply, encode_admission_request
+from raft.transport.peers import Peers, peer_url
+from raft.transport.routes import PeerListener
+from tests.helpers import eventually, serving
+
+SECRET = "sixteen letters!"
+#: b's disk is known, c's is not yet.
+CONFIGURATION = Configuration(("a", "b", "c"), (), (("a", "h:1"), ("b", "h:2"), ("c", "h:3")), (("b", "b1"),))
+
+
+class StubNode:
+    """What the listener needs of a node: it votes for everybody."""
+
+    def __init__(self, leader: str = "c") -> None:
+        self.group = "lock"
+        self.admitted = True
+        self.received: list[Any] = []
+        log = SimpleNamespace(last_index=9, commit_index=9)
+        state = SimpleNamespace(leader=leader, role=Role.FOLLOWER, term=3)
+        self.core = SimpleNamespace(configuration=CONFIGURATION, state=state, log=log)
+
+    async def call(self, message: Any, timeout_s: float) -> RequestVoteReply:
+        return RequestVoteReply("a", message.sender, message.term, message.sequence, True)
+
+    def receive(self, message: Any) -> None:
+        self.received.append(message)
+
+
+def listening(node: StubNode):
+    identity = Identity("a", "h:1", SECRET, {"lock": "a1"})
+    peers = Peers(identity, {"lock": node}, {}, observe_rpc=lambda *_: None, on_failure=lambda _: None)
+    return serving(PeerListener({"lock": node}, peers, SECRET).application())
+
+
+def headers_of(peer: str, incarnation: str) -> dict[str, str]:
+    return Identity(peer, f"{peer}:1", SECRET, {"lock": incarnation}).request_headers()
+
+
+async def vote_status(client: TestClient, peer: str, incarnation: str) -> int:
+    message = RequestVote(peer, "a", 4, 1, 9, 3)
+    headers = headers_of(peer, incarnation)
+    response = await client.post("/raft/lock/request_vote", data=encode(message), headers=headers)
+    return response.status
+
+
+@pytest.mark.parametrize(
+    ("peer", "incarnation", "status"), [("b", "b1", 200), ("b", "b2", 403), ("c", "c7", 200), ("d", "d1", 403)]
+)
+async def test_who_is_no_member_or_has_another_disk_is_refused(peer: str, incarnation: str, status: int) -> None:
+    """While a leader is heard, nobody else has anything to say."""
+    async with listening(StubNode(leader="c")) as client:
+        assert await vote_status(client, peer, incarnation) == status
+
+
+async def test_without_a_leader_a_stranger_is_heard() -> None:
+    """A log that is behind does not know yet who has joined meanwhile (thesis 4.1)."""
+    async with listening(StubNode(leader=NOBODY)) as client:
+        assert await vote_status(client, "d", "d1") == 200
+
+
+async def test_without_the_secret_nothing_is_answered() -> None:
+    async with listening(StubNode()) as client:
+        for path in ("request_vote", "members", "admission", "install_snapshot"):
+            response = await client.post(f"/raft/lock/{path}", data=b"", headers={"Authorization": "Bearer no"})
+            assert response.status == 401
+
+
+async def test_an_answer_says_whose_it_is() -> None:
+    """So that the one who counts can tell a replaced disk."""
+    async with listening(StubNode()) as client:
+        data = encode(RequestVote("b", "a", 4, 1, 9, 3))
+        response = await client.post("/raft/lock/request_vote", data=data, headers=headers_of("b", "b1"))
+
+        assert response.headers["X-Mufakat-Incarnations"] == "lock=a1"
+
+
+async def test_a_stranger_may_ask_for_admission() -> None:
+    """With the secret; it is how one becomes a member."""
+    node = StubNode(leader=NOBODY)
+    node.core.log.last_index = 0
+    async with listening(node) as client:
+        data = encode_admission_request(AdmissionRequest("d", "d1", "d:1"))
+        response = await client.post("/raft/lock/admission", data=data, headers=headers_of("d", "d1"))
+
+        assert decode_admission_reply(await response.read()).verdict == EMPTY
+
+
+async def test_a_node_that_is_not_admitted_answers_no_vote() -> None:
+    node = StubNode(leader=NOBODY)
+    node.admitted = False
+    async with listening(node) as client:
+        assert await vote_status(client, "b", "b1") == 503
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x93\x01\x02\x03", b"\x93\xa1d\xa1x\x00"])
+async def test_what_cannot_be_read_is_400(data: bytes) -> None:
+    async with listening(StubNode()) as client:
+        for path in ("request_vote", "members", "admission", "install_snapshot"):
+            response = await client.post(f"/raft/lock/{path}", data=data, headers=headers_of("b", "b1"))
+            assert response.status == 400
+
+
+async def test_acknowledgements_on_a_stream_count_only_from_the_known_disk() -> None:
+    """Also when no leader is heard: requests may be a stranger's, answers may not."""
+    node = StubNode(leader=NOBODY)
+    acknowledgement = AppendEntriesReply("b", "a", 3, 1, True, 9)
+    question = RequestVote("b", "a", 4, 1, 9, 3)
+    frame = encode_frame([("lock", acknowledgement), ("lock", question)])
+    async with listening(node) as client:
+        for incarnation in ("b2", "b1"):
+            async with client.ws_connect("/raft/stream", headers=headers_of("b", incarnation)) as stream:
+                await stream.send_bytes(frame)
+                count = len(node.received)
+                await eventually(lambda count=count: len(node.received) > count)
+
+    assert node.received == [question, acknowledgement, question]
+
+
+async def test_a_stream_of_a_stranger_is_refused_while_a_leader_is_heard() -> None:
+    async with listening(StubNode(leader="c")) as client:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+            await client.ws_connect("/raft/stream", headers=headers_of("d", "d1"))
+
+    assert refusal.value.status == 403
+
+
+def test_what_counts_and_what_is_heard() -> None:
+    node: Any = StubNode(leader="c")
+
+    assert [does_answer_count(node, *who) for who in (("b", "b1"), ("b", ""), ("c", "x"))] == [True, False, True]
+    assert [is_request_heard(node, *who) for who in (("b", "b2"), ("c", "x"), ("d", ""))] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("address", "url"), [("h:8000", "http://h:18000"), ("[::1]:8001", "http://[::1]:18001")]
+)
+def test_the_peer_port_follows_from_the_address(address: str, url: str) -> None:
+    assert peer_url(address) == url
