@@ -128,6 +128,15 @@ def test_more_than_one_voter_at_a_time_is_refused(configuration: Configuration) 
     assert leader.core.log.last_index == 1
 
 
+def test_two_learners_are_not_promoted_at_once() -> None:
+    """Thesis 4.1: the members stay the same, but two more votes are two changes."""
+    leader = settled_leader(Configuration(("a", "b", "c"), ("l", "m")))
+
+    with pytest.raises(ConfigurationRefused):
+        leader.configure(Configuration(("a", "b", "c", "l", "m")))
+    assert leader.core.log.last_index == 1
+
+
 @pytest.mark.parametrize(
     "configuration",
     [
