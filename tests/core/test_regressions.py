@@ -51,7 +51,9 @@ def lead(core: RaftCore) -> None:
     persist_all(core, core.take_ready())
 
 
-def append(core: RaftCore, previous: tuple[int, int], entries: tuple[Entry, ...], *, sender: str, term: int) -> Ready:
+def append(
+    core: RaftCore, previous: tuple[int, int], entries: tuple[Entry, ...], *, sender: str, term: int
+) -> Ready:
     index, previous_term = previous
     core.receive(AppendEntries(sender, "a", term, 1, index, previous_term, 0, entries), core.now_ms)
     return core.take_ready()
