@@ -188,7 +188,7 @@ class Nemesis:
         if victim is not None and len(self.world.nodes) > 4:
             self.world.cover["fault: rival leaders"] += 1
             rounds = self.world.random.randint(2, 6)
-            if self.world.random.random() < 0.8:
+            if self.world.random.random() < 0.6:
                 victim.disk.hung = True
                 hung_us = rounds * self.world.plan.election_timeout_max_ms * 1_500
                 self.world.after(hung_us, self._unless_stopped, self._free_disk, (victim,))
