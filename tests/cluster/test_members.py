@@ -29,6 +29,13 @@ def change(port: int, **body: dict[str, str]) -> tuple[int, Any]:
     return call(port, "/admin/members", body, timeout_seconds=30)
 
 
+def is_bound(port: int, node_id: str) -> bool:
+    """Whether each group knows the node's data directory: before that, a wiped node is taken in like a late one."""
+    _, answer = call(port, "/admin/members")
+    listed = [member for group in answer["groups"].values() for member in group["members"]]
+    return all(member["bound"] for member in listed if member["id"] == node_id)
+
+
 def command(cluster: Cluster, *arguments: str) -> tuple[int, str]:
     """Exit code and output of `mufakat` for this cluster."""
     result = CliRunner().invoke(
@@ -98,6 +105,9 @@ def test_a_wiped_node_takes_no_part_until_it_was_removed_and_added(combined: Clu
     leader = combined.leader("lock")
     wiped = next(node.id for node in combined.backend.topology.nodes if node.id != leader)
     port = combined.port(wiped)
+    wait_until(
+        lambda: is_bound(combined.port(leader), wiped), timeout_seconds=10, what="each group knows its directory"
+    )
     kill_nodes(combined.surroundings, [wiped])
     shutil.rmtree(combined.surroundings.home.root / "combined" / wiped / "data")
     start_nodes(combined.surroundings, [wiped])
