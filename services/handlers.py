@@ -134,8 +134,15 @@ def _encode(request: web.Request, command: Command) -> bytes:
 
 
 def fingerprint(command: Command) -> bytes:
-    """16 bytes that tell one request from another: what was asked, whichever node or vocabulary said it."""
-    asked = {name: value for name, value in values_by_name(command).items() if name not in _PER_TRY_FIELDS}
+    """16 bytes that tell one request from another: what was asked, whichever node or vocabulary said it. A field that
+    its command was given later (`ADDED`) counts where it says something: an answer that was kept before an upgrade is
+    found after it."""
+    added: dict[str, Any] = getattr(command, "ADDED", {})
+    asked = {
+        name: value
+        for name, value in values_by_name(command).items()
+        if name not in _PER_TRY_FIELDS and not (name in added and value == added[name])
+    }
     return blake2b(pack([command.OP, asked]), digest_size=16).digest()
 
 
