@@ -40,7 +40,7 @@ class Event(Enum):
     OWN_FILL_SHARED = "own fill, shared"
     #: Another node, not a holder so far, read it.
     OTHER_FILL = "other fill"
-    #: It was deleted, expired or evicted.
+    #: It was deleted, expired, evicted or invalidated by a tag.
     DROP = "drop"
 
 

@@ -7,21 +7,27 @@ earlier one; a writer's own node is no reason to hold the writer's answer, becau
 its own apply. (Leaving the writer out of the pendings altogether looks harmless and is not: another node's fill
 could show the new value while the writer's node still serves the old one.)
 
+An invalidated tag is awaited under a name of its own: for all that held any line of it, and for all that owe an
+apply already. From their apply of that one entry on they show none of the lines, swept or not. What the answer to a
+later entry waits for is found by the keys that it names: the first that meets such a line removes it, which makes its
+holders pending once more.
+
 Only a leader keeps this account, from the first entry of its leadership on; what went before is covered by the
 wait after an election (`raft.core.leases.is_open`).
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from common.metrics import Histogram
 from raft.withheld import IsDone
-from services.cache.line import Answered, Transition
-from services.cache.machine import ANSWER_TOPIC, TRANSITION_TOPIC
+from services.cache.line import Answered, Invalidated, Transition
+from services.cache.machine import ANSWER_TOPIC, tag_key
+from services.cache.store import INVALIDATED_TOPIC, TRANSITION_TOPIC
 
 #: Causes of transitions that take the line from its holders.
-INVALIDATING = frozenset({"write", "delete", "expire", "evict"})
+INVALIDATING = frozenset({"write", "delete", "expire", "evict", "invalidate"})
 
 
 class Node(Protocol):
@@ -48,6 +54,7 @@ class Invalidations:
         #: Key of a held entry -> the entries.
         self._held_by_key: dict[str, list[int]] = {}
         node.subscribe(TRANSITION_TOPIC, self.on_transition)
+        node.subscribe(INVALIDATED_TOPIC, self.on_invalidated)
         node.subscribe(ANSWER_TOPIC, self.on_answer)
 
     def begin(self) -> None:
@@ -63,11 +70,23 @@ class Invalidations:
         return tuple(sorted(self._pending.get(key, ())))
 
     def on_transition(self, transition: Transition) -> None:
-        if self._leading and transition.cause in INVALIDATING and transition.before.holders:
-            pending = self._pending.setdefault(transition.key, {})
-            for node, _ in transition.before.holders:
-                pending.setdefault(node, deque()).append(transition.index)
-                self._owed.setdefault(node, deque()).append((transition.index, transition.key))
+        if transition.cause in INVALIDATING:
+            self._owe(transition.index, transition.key, [node for node, _ in transition.before.holders])
+
+    def on_invalidated(self, invalidated: Invalidated) -> None:
+        # Whoever owes the apply of an earlier entry may still serve a line of the tag that this entry did not find
+        # any more, because it had just been replaced or removed. Which lines those were nobody remembers.
+        nodes = sorted({*invalidated.holders, *self._owed})
+        self._owe(invalidated.index, tag_key(invalidated.tag), nodes)
+
+    def _owe(self, index: int, key: str, holders: Sequence[str]) -> None:
+        """The holders may serve what the entry at `index` replaced of `key`."""
+        if not self._leading or not holders:
+            return
+        pending = self._pending.setdefault(key, {})
+        for node in holders:
+            pending.setdefault(node, deque()).append(index)
+            self._owed.setdefault(node, deque()).append((index, key))
 
     def on_answer(self, answer: Answered) -> None:
         if self._leading and self._waits(answer):

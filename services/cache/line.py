@@ -3,11 +3,14 @@
 The rule of this file: plain data, and the one place where the snapshot's rows are laid out:
 
     ["machine", time_ms, evicted, expired]
+    ["dead", tag, index]                                                one per generation of `Tags` to be swept
+    ["lease", ...], ["invalidated", ...], ["forgotten", ...]            see `FillLeases.rows`
     ["directory", node, state, node, state, ...]                        one per set of holders, numbered from 0
-    ["line", key, value, version, touched, expires_at, sweep_at, directory number]           one per line
+    ["line", key, value, version, touched, expires_at, sweep_at, directory number, tag, ...]           one per line
 """
 
 from collections.abc import Iterable, Iterator
+from sys import intern
 
 import msgspec
 
@@ -30,18 +33,21 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     #: Bucket in `Deadlines`; None where it never expires.
     sweep_at: int | None
     directory: Directory
+    #: What it can be invalidated by.
+    tags: tuple[str, ...] = ()
 
     @property
     def counted_bytes(self) -> int:
         """What the line counts for against the bytes that the store may hold."""
-        return len(self.key) + len(self.value)
+        size = len(self.key) + len(self.value)
+        return size + sum(map(len, self.tags)) if self.tags else size
 
 
 class Transition(msgspec.Struct, frozen=True, gc=False):
     """What one entry did to one line, for this node's listeners."""
 
     key: str
-    #: `write`, `fill`, `delete`, `expire` or `evict`.
+    #: `write`, `fill`, `delete`, `expire`, `evict` or `invalidate`.
     cause: str
     #: Version before and after; 0 where there was or is no value.
     version_before: int
@@ -63,6 +69,18 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     writer: str
 
 
+class Invalidated(msgspec.Struct, frozen=True, gc=False):
+    """An entry made every line with a tag worthless, at once and for good; the transitions of the lines follow as
+    they are met or swept."""
+
+    tag: str
+    #: Log index of the entry.
+    index: int
+    #: The nodes that held a line of it.
+    holders: tuple[str, ...]
+    lines: int
+
+
 class Statistics(msgspec.Struct, frozen=True):
     """Figures of one machine."""
 
@@ -70,6 +88,10 @@ class Statistics(msgspec.Struct, frozen=True):
     bytes: int
     evicted: int
     expired: int
+    #: Different tags that lines carry.
+    tags: int = 0
+    #: Absent keys that somebody has the lease to fill.
+    fill_leases: int = 0
 
 
 def encode_lines(directories: list[Directory], lines: list[Line]) -> Iterator[list]:
@@ -80,9 +102,8 @@ def encode_lines(directories: list[Directory], lines: list[Line]) -> Iterator[li
         yield ["directory", *(text for holder in directory.holders for text in holder)]
     for line in lines:
         number = number_of[line.directory]
-        yield [
-            "line", line.key, line.value, line.version, line.touched, line.expires_at, line.sweep_at, number
-        ]  # fmt: skip
+        times = (line.version, line.touched, line.expires_at, line.sweep_at)
+        yield ["line", line.key, line.value, *times, number, *line.tags]
 
 
 def decode_lines(records: Iterable[list], registry: Directories) -> Iterator[Line]:
@@ -90,7 +111,7 @@ def decode_lines(records: Iterable[list], registry: Directories) -> Iterator[Lin
     directories: list[Directory] = []
     for table, *row in records:
         if table == "line":
-            yield Line(*row[:6], directories[row[6]])
+            yield Line(*row[:6], directories[row[6]], tuple(map(intern, row[7:])) if len(row) > 7 else ())
         elif table == "directory":
             directories.append(registry.of(zip(row[::2], row[1::2], strict=True)))
         else:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from common.metrics import Metrics
-from services.cache.commands import Delete, Fill, FillMany, Put, PutMany
+from raft.state_machine import ApplyContext
+from services.cache import store
+from services.cache.commands import Delete, Fill, FillMany, Invalidate, Put, PutMany
 from services.cache.invalidations import Invalidations
 from services.cache.machine import CacheMachine
 from tests.services.cache.tools import Log
@@ -35,7 +37,8 @@ class Leader:
         """Apply at the leader; returns the entry's index."""
         self.log.apply(command)
         for topic, body in self.log.events:
-            self.listeners[topic](body)
+            if topic in self.listeners:
+                self.listeners[topic](body)
         return self.log.index
 
     def held(self) -> tuple[int, ...]:
@@ -151,6 +154,86 @@ def test_an_expiry_makes_its_holders_pending(leader: Leader) -> None:
     fill = leader.apply(Fill("k", "node2"))
 
     assert leader.held() == (fill,)
+
+
+def tagged(key: str, node: str) -> Put:
+    return Put(key, b"1", node, tags=("t",))
+
+
+def test_an_invalidation_waits_for_every_holder_of_any_line_of_the_tag(
+    leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: those of lines that are swept by later entries too."""
+    monkeypatch.setattr(store, "SWEPT_PER_ENTRY_MAX", 1)
+    leader.apply(tagged("a", "node1"))
+    leader.apply(tagged("b", "node2"))
+    leader.apply(tagged("c", "node3"))
+    leader.apply(Put("d", b"1", "node3"))
+
+    invalidation = leader.apply(Invalidate("t"))
+
+    assert (leader.held(), leader.wanted()) == ((invalidation,), {"node1", "node2", "node3"})
+    leader.applied = {"node1": invalidation, "node2": invalidation, "node3": invalidation - 1}
+    assert leader.held() == (invalidation,)
+    leader.lapsed.add("node3")
+    assert leader.held() == ()
+
+
+def test_a_holder_of_other_lines_is_no_reason_to_hold_an_invalidation(leader: Leader) -> None:
+    leader.apply(tagged("a", "node1"))
+    leader.apply(Put("d", b"1", "node3"))
+
+    leader.apply(Invalidate("t"))
+
+    assert leader.wanted() == {"node1"}
+
+
+@pytest.mark.parametrize("gone", [Put("k", b"2", "node2"), Delete("k")])
+def test_an_invalidation_waits_for_holders_of_lines_that_had_just_gone(leader: Leader, gone: Any) -> None:
+    """Goal: node1 serves the tagged line still; whoever hears of the invalidation must not read it there after."""
+    leader.apply(tagged("k", "node1"))
+    first = leader.apply(gone)
+
+    invalidation = leader.apply(Invalidate("t"))
+
+    assert leader.held() == (first, invalidation)
+    leader.applied["node1"] = invalidation
+    assert leader.held() == ()
+
+
+def test_a_second_invalidation_waits_for_what_the_first_removed(leader: Leader) -> None:
+    leader.apply(tagged("k", "node1"))
+    first = leader.apply(Invalidate("t"))
+
+    second = leader.apply(Invalidate("t"))
+
+    assert leader.held() == (first, second)
+    leader.applied["node1"] = second
+    assert leader.held() == ()
+
+
+def test_a_repeated_invalidation_is_held_like_its_first(leader: Leader) -> None:
+    leader.apply(tagged("k", "node1"))
+    leader.apply(Invalidate("t"))
+    context = ApplyContext(leader.log.index + 1, leader.log.time_ms)
+    leader.log.machine.repeat(context, Invalidate("t"))
+    for topic, body in context.events:
+        leader.listeners[topic](body)
+
+    assert leader.held() == (2, 3)
+
+
+def test_a_reader_of_an_unswept_line_waits_for_its_holders(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the absence that an invalidation made is shown only once nobody serves the line."""
+    monkeypatch.setattr(store, "SWEPT_PER_ENTRY_MAX", 0)
+    leader.apply(tagged("a", "node1"))
+    invalidation = leader.apply(Invalidate("t"))
+
+    fill = leader.apply(Fill("a", "node2"))
+
+    assert leader.held() == (invalidation, fill)
+    leader.applied["node1"] = fill
+    assert leader.held() == ()
 
 
 def test_other_lines_are_not_waited_for(leader: Leader) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from common.wire import pack, unpack
 from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
-from services.cache.machine import EXPIRED_PER_ENTRY_MAX, CacheMachine
+from services.cache.machine import CacheMachine
+from services.cache.store import SWEPT_PER_ENTRY_MAX
 from tests.services.cache.tools import Log, copy, observable
 
 
@@ -232,7 +233,7 @@ def test_a_rewrite_without_ttl_lives_on() -> None:
 def test_a_mass_expiry_is_swept_in_bounded_steps() -> None:
     """Goal: one entry never takes as long as a million lines would; what is left is due at once."""
     log = Log()
-    for number in range(EXPIRED_PER_ENTRY_MAX + 10):
+    for number in range(SWEPT_PER_ENTRY_MAX + 10):
         log.apply(Put(f"k{number}", b"1", "node1", ttl_ms=1000))
 
     log.advance(5000)

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
+from services.cache.commands import Delete, Fill, FillMany, Incr, Invalidate, Put, PutMany
 from services.cache.machine import CacheMachine
 from tests.services.cache.tools import NODES, Log, copy, observable
 
@@ -25,6 +25,7 @@ class TwinLine:
     expires_at: int | None
     used: int
     holders: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
 
 class Twin:
@@ -32,22 +33,36 @@ class Twin:
 
     def __init__(self) -> None:
         self.lines: dict[str, TwinLine] = {}
+        #: key -> (token, expires_at, asker)
+        self.leases: dict[str, tuple[int, int, str]] = {}
+        #: tag -> index, never forgotten.
+        self.invalidated: dict[str, int] = {}
 
     def apply(self, index: int, now: int, command: Any) -> dict[str, Any]:
         self.lines = {k: r for k, r in self.lines.items() if r.expires_at is None or r.expires_at > now}
+        self.leases = {key: lease for key, lease in self.leases.items() if lease[1] > now}
         match command:
-            case Put(key, value, node, ttl, if_version):
-                return self._put_all(index, now, [(key, value, ttl, if_version)], node)
+            case Put(key, value, node, ttl, if_version, tags, lease):
+                if lease is not None and not self._may_fill(key, lease, tags):
+                    return {"ok": False, "reason": "lease_lost", "key": key, "version": self._version(key)}
+                return self._put_all(index, now, [(key, value, ttl, if_version, tags)], node)
             case PutMany(items, node):
                 return self._put_all(index, now, list(items), node)
-            case Fill(key, node):
-                return self._fill(index, key, node)
+            case Fill(key, node, lease_ms):
+                answer = self._fill(index, key, node)
+                return answer if answer["hit"] or not lease_ms else answer | self._lease(index, now, command)
             case FillMany(keys, node):
                 return {"ok": True, "items": {key: self._fill(index, key, node) for key in sorted(set(keys))}}
             case Delete(key, if_version):
                 if if_version not in (None, self._version(key)):
                     return self._mismatch(key)
+                self.leases.pop(key, None)
                 return {"ok": True, "deleted": self.lines.pop(key, None) is not None}
+            case Invalidate(tag):
+                self.invalidated[tag] = index
+                kept = {key: row for key, row in self.lines.items() if tag not in row.tags}
+                removed, self.lines = len(self.lines) - len(kept), kept
+                return {"ok": True, "invalidated": removed}
             case Incr(key, by, node, ttl):
                 row = self.lines.get(key)
                 try:
@@ -55,7 +70,8 @@ class Twin:
                 except ValueError:
                     version = self._version(key)
                     return {"ok": False, "reason": "not_an_integer", "key": key, "version": version}
-                self._write(index, key, b"%d" % (number + by), node, row.expires_at if row else None)
+                expires_at, tags = (row.expires_at, row.tags) if row else (None, ())
+                self._write(index, key, b"%d" % (number + by), node, expires_at, tags)
                 if ttl is not None:
                     self.lines[key].expires_at = now + ttl
                 self._evict()
@@ -69,16 +85,32 @@ class Twin:
         return {"ok": False, "reason": "version_mismatch", "key": key, "version": self._version(key)}
 
     def _put_all(self, index: int, now: int, items: list, node: str) -> dict[str, Any]:
-        for key, _, _, if_version in sorted(items):
+        for key, _, _, if_version, *_ in sorted(items):
             if if_version not in (None, self._version(key)):
                 return self._mismatch(key)
-        for key, value, ttl, _ in items:
-            self._write(index, key, value, node, None if ttl is None else now + ttl)
+        for key, value, ttl, _, *tags in items:
+            self._write(index, key, value, node, None if ttl is None else now + ttl, tags[0] if tags else ())
         self._evict()
         return {"ok": True, "version": index, "state": "M"}
 
-    def _write(self, index: int, key: str, value: bytes, node: str, expires_at: int | None) -> None:
-        self.lines[key] = TwinLine(value, index, expires_at, index, {node: "M"})
+    def _write(
+        self, index: int, key: str, value: bytes, node: str, expires_at: int | None, tags: tuple[str, ...]
+    ) -> None:
+        self.lines[key] = TwinLine(value, index, expires_at, index, {node: "M"}, tags)
+        self.leases.pop(key, None)
+
+    def _lease(self, index: int, now: int, asked: Fill) -> dict[str, Any]:
+        taken = self.leases.setdefault(asked.key, (index, now + asked.lease_ms, asked.asker))
+        what = {"lease": taken[0]} if taken[2] == asked.asker else {"filling": True}
+        return {**what, "lease_expires_ms": taken[1]}
+
+    def _may_fill(self, key: str, token: int, tags: tuple[str, ...]) -> bool:
+        if self.leases.get(key, (0,))[0] != token:
+            return False
+        if all(self.invalidated.get(tag, 0) < token for tag in tags):
+            return True
+        del self.leases[key]
+        return False
 
     def _fill(self, index: int, key: str, node: str) -> dict[str, Any]:
         row = self.lines.get(key)
@@ -102,10 +134,17 @@ nodes = st.sampled_from(NODES)
 values = st.sampled_from([b"1", b"-7", b'"text"', b"null"])
 ttls = st.none() | st.sampled_from([1, 15, 16, 100, 5000])
 versions = st.none() | st.integers(0, 12)
-items = st.lists(st.tuples(keys, values, ttls, versions), max_size=4, unique_by=lambda item: item[0])
+tags = st.sampled_from([(), (), ("t",), ("u",), ("t", "u")])
+tokens = st.integers(1, 12)
+lease_times = st.sampled_from([1, 30, 1000])
+askers = st.sampled_from(["x", "y"])
+items = st.lists(st.tuples(keys, values, ttls, versions, tags), max_size=4, unique_by=lambda item: item[0])
 commands = st.one_of(
-    st.builds(Put, keys, values, nodes, ttls, versions),
+    st.builds(Put, keys, values, nodes, ttls, versions, tags),
+    st.builds(Put, keys, values, nodes, tags=tags, lease=tokens),
     st.builds(Fill, keys, nodes),
+    st.builds(Fill, keys, nodes, lease_times, askers),
+    st.builds(Invalidate, st.sampled_from(["t", "u"])),
     st.builds(Fill, keys, nodes),
     st.builds(Delete, keys, versions),
     st.builds(Incr, keys, st.integers(-5, 5), nodes, ttls),
@@ -147,7 +186,12 @@ def test_the_machine_agrees_with_its_twin(history: list) -> None:
     for number, (command, after_ms) in enumerate(history):
         unswept = _expired_by(log.machine, log.time_ms + after_ms)
         answer = log.apply(command, after_ms)
+        if isinstance(command, Invalidate) and unswept:
+            # How many lines went is counted before it is looked which of them had expired.
+            answer = {**answer, "invalidated": None}
         expected = twin.apply(log.index, log.time_ms, command)
+        if answer.get("invalidated", 0) is None:
+            expected = {**expected, "invalidated": None}
 
         last_write.update({t.key: t.version_after for t in log.transitions if t.cause == "write"})
         check_invariants(log, last_write)
@@ -161,6 +205,9 @@ def test_the_machine_agrees_with_its_twin(history: list) -> None:
         assert {k: r.holders for k, r in twin.lines.items()} == {
             k: dict(line.directory.holders) for k, line in seen.items()
         }
+        assert {key: log.machine.lease_token(key) for key in KEYS if log.machine.lease_token(key)} == {
+            key: lease[0] for key, lease in twin.leases.items()
+        }
         if number % 5 == 0:
             restored = copy(log.machine, lines_max=LINES_MAX)
             assert observable(restored) == observable(log.machine)
@@ -169,7 +216,7 @@ def test_the_machine_agrees_with_its_twin(history: list) -> None:
 
 SCRIPT = """
 import hashlib, random
-from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
+from services.cache.commands import Delete, Fill, FillMany, Incr, Invalidate, Put, PutMany
 from services.cache.machine import CacheMachine
 from tests.services.cache.tools import Log, observable
 chance = random.Random(7)
@@ -182,6 +229,8 @@ for step in range(3000):
         Put(key, b"%d" % step, node, chance.choice([None, 50, 4000])), Fill(key, node), Delete(key),
         Incr(key, 1, node), FillMany(several, node),
         PutMany(tuple((k, b"1", 300, None) for k in dict.fromkeys(several)), node),
+        Put(key, b"%d" % step, node, tags=("t%d" % (step % 7), "all")), Invalidate("t%d" % (step % 9)),
+        Fill(key, node, 200, node), Put(key, b"0", node, tags=("all",), lease=step - 20),
     ])
     answers.append(log.apply(command, chance.randrange(30)))
 print(hashlib.sha256(repr((answers, observable(log.machine))).encode()).hexdigest())

@@ -5,9 +5,11 @@ from typing import Any
 from raft.state_machine import ApplyContext
 from services.cache.directory import STATES
 from services.cache.line import Transition
-from services.cache.machine import ANSWER_TOPIC, TRANSITION_TOPIC, CacheMachine
+from services.cache.machine import ANSWER_TOPIC, CacheMachine
+from services.cache.store import INVALIDATED_TOPIC, LEASE_ENDED_TOPIC, TRANSITION_TOPIC
 
 NODES = ("node1", "node2", "node3")
+TOPICS = {TRANSITION_TOPIC, ANSWER_TOPIC, INVALIDATED_TOPIC, LEASE_ENDED_TOPIC}
 
 
 class Log:
@@ -29,7 +31,7 @@ class Log:
 
     def _keep(self, context: ApplyContext) -> None:
         self.events = list(context.events)
-        assert {topic for topic, _ in context.events} <= {TRANSITION_TOPIC, ANSWER_TOPIC}
+        assert {topic for topic, _ in context.events} <= TOPICS
         self.transitions = [body for topic, body in context.events if topic == TRANSITION_TOPIC]
 
     def apply(self, command: Any, after_ms: int = 0) -> dict[str, Any]:
@@ -51,11 +53,17 @@ class Log:
 
 def observable(machine: CacheMachine) -> dict[str, Any]:
     """Everything replicated or observable of a machine, the orders and the deadlines included."""
-    deadlines = machine._deadlines
+    deadlines, leases, tags = machine._deadlines, machine._fill_leases, machine._tags
     return {
         "snapshot": list(machine.snapshot()),
         "recency": list(machine._lines),
         "buckets": {time: list(keys) for time, keys in deadlines._buckets.items() if keys},
+        "lease buckets": {time: list(keys) for time, keys in leases._deadlines._buckets.items() if keys},
+        "leases": (list(leases._leases.values()), dict(leases._invalidated), leases._forgotten_index),
+        "tags": {
+            (each.tag, each.index): (list(each.keys), each.holders())
+            for each in [*tags._live.values(), *tags._dead.values()]
+        },
         "due": machine.next_due_ms(),
         "statistics": machine.statistics(),
         "census": {node: {s: n for s, n in machine.census(node).items() if s in STATES} for node in NODES},

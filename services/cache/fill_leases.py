@@ -1,0 +1,134 @@
+"""Leases to fill an absent key, so that one caller computes its value while the others wait ("Scaling Memcache at
+Facebook", section 3.2.1).
+
+The rule of this file: a key has at most one lease, and whoever presents its token may fill only as long as nothing
+happened in between that could have made the value old. A write or a removal of the key ends the lease. An
+invalidation of a tag cannot know which values under way will carry it, so it is remembered for as long as a lease
+that is older runs, and compared with the tags that the fill brings. Time is cluster time; a token is the log index
+of the entry that took the lease, so it rises.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import msgspec
+
+from services.cache.deadlines import Deadlines, sweep_time_ms
+
+#: Leases at one time.
+LEASES_MAX = 100_000
+#: Invalidated tags that are remembered one by one; with more, older leases may not fill anything with tags.
+INVALIDATED_MAX = 10_000
+
+
+class FillLease(msgspec.Struct, frozen=True, gc=False):
+    """One caller's right to fill one key."""
+
+    key: str
+    #: Log index of the entry that took it.
+    token: int
+    #: Cluster time from which on it has ended, milliseconds.
+    expires_at: int
+    #: Bucket in `Deadlines`.
+    sweep_at: int
+    #: The life of the node for whose client it was taken.
+    asker: str
+
+
+class FillLeases:
+    """All leases of one machine."""
+
+    def __init__(self) -> None:
+        #: Oldest first, so tokens rise.
+        self._leases: OrderedDict[str, FillLease] = OrderedDict()
+        self._deadlines = Deadlines()
+        #: Tag -> log index of its last invalidation, lowest index first; those that some lease is older than.
+        self._invalidated: OrderedDict[str, int] = OrderedDict()
+        #: Invalidations up to this index may have been forgotten.
+        self._forgotten_index = 0
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def of(self, key: str, time_ms: int) -> FillLease | None:
+        """The lease of `key`, where it has not ended by that time."""
+        lease = self._leases.get(key)
+        return None if lease is None or lease.expires_at <= time_ms else lease
+
+    def take(self, key: str, token: int, time_ms: int, lease_ms: int, asker: str) -> FillLease:
+        assert key not in self._leases, "a key has one lease"
+        expires_at = time_ms + lease_ms
+        lease = FillLease(key, token, expires_at, sweep_time_ms(time_ms, expires_at), asker)
+        self._leases[key] = lease
+        self._deadlines.add(key, lease.sweep_at)
+        return lease
+
+    def end(self, key: str) -> bool:
+        """Whether there was a lease of `key`, ended or not."""
+        lease = self._leases.pop(key, None)
+        if lease is None:
+            return False
+        self._deadlines.remove(key, lease.sweep_at)
+        self._forget_invalidated()
+        return True
+
+    def may_fill(self, key: str, token: int, tags: Iterable[str], time_ms: int) -> bool:
+        """Whether a value with these tags, computed under the lease of that token, may be stored."""
+        lease = self.of(key, time_ms)
+        if lease is None or lease.token != token:
+            return False
+        return all(max(self._forgotten_index, self._invalidated.get(tag, 0)) < token for tag in tags)
+
+    def on_invalidated(self, tag: str, index: int) -> None:
+        """A tag was invalidated: a value that is being computed and will carry it is old already."""
+        if not self._leases:
+            return
+        self._invalidated[tag] = index
+        self._invalidated.move_to_end(tag)
+        if len(self._invalidated) > INVALIDATED_MAX:
+            _, self._forgotten_index = self._invalidated.popitem(last=False)
+
+    def next_due_ms(self) -> int | None:
+        return self._deadlines.next_due_ms()
+
+    def pop_due(self, time_ms: int) -> str | None:
+        """End a lease whose bucket is due and return its key; None where none is."""
+        key = self._deadlines.pop_due(time_ms)
+        if key is not None:
+            self.end(key)
+        return key
+
+    # Snapshots
+
+    def rows(self) -> list[list]:
+        """`["lease", ...]` and `["invalidated", tag, index]`, oldest first; made at once."""
+        rows: list[list] = [
+            ["lease", each.key, each.token, each.expires_at, each.sweep_at, each.asker]
+            for each in self._leases.values()
+        ]
+        rows += [["invalidated", tag, index] for tag, index in self._invalidated.items()]
+        if self._forgotten_index:
+            rows.append(["forgotten", self._forgotten_index])
+        return rows
+
+    def restore_row(self, row: list) -> None:
+        """One of `rows`, in their order."""
+        table, *fields = row
+        if table == "lease":
+            lease = FillLease(*fields)
+            self._leases[lease.key] = lease
+            self._deadlines.add(lease.key, lease.sweep_at)
+        elif table == "invalidated":
+            tag, index = fields
+            self._invalidated[tag] = index
+        else:
+            (self._forgotten_index,) = fields
+
+    def _forget_invalidated(self) -> None:
+        """Forget what no lease is older than."""
+        oldest = next(iter(self._leases.values())).token if self._leases else None
+        while self._invalidated:
+            tag, index = next(iter(self._invalidated.items()))
+            if oldest is not None and index > oldest:
+                return
+            del self._invalidated[tag]
