@@ -36,8 +36,9 @@ class Applier:
         if entry.time_ms != self.applied_time_ms:
             self.applied_time_ms = entry.time_ms
             self._applied_at_ms = self._clock_ms()
-        for topic, body in context.events:
-            self.announce(topic, body)
+        if self._listeners:
+            for topic, body in context.events:
+                self.announce(topic, body)
         return result
 
     def announce(self, topic: str, body: Any) -> None:

@@ -88,6 +88,8 @@ class Proposals:
     def on_applied(self, index: Index, term: Term, result: Any) -> bool:
         """An entry was applied here: answer whoever it is of. True where proposals look for a place again,
         because another leader's entry stands at theirs."""
+        if not self._placed:
+            return False
         ours, lost = self._placed.take(index, term)
         if ours and self._core.config.lease_ms and not self._core.leases.is_released(index):
             self._withheld[index] = (ours, result)

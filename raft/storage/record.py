@@ -99,7 +99,9 @@ _CHUNK = struct.Struct("<Q")
 _END = struct.Struct("<QQI")
 
 RECORD_BYTES_MIN = _HEADER.size + _CHECKSUM.size
-_ENTRY_OVERHEAD = _ENTRY_RECORD.size + _CHECKSUM.size
+_CHECKSUM_BYTES = _CHECKSUM.size
+_ENTRY_RECORD_BYTES = _ENTRY_RECORD.size
+_ENTRY_OVERHEAD = _ENTRY_RECORD_BYTES + _CHECKSUM_BYTES
 
 _32_BITS = 0xFFFFFFFF
 #: A record's length and every offset in a file must fit in 32 bits.
@@ -184,6 +186,38 @@ def read_records(raw: bytes, offset: int, seed: int) -> Iterator[Record]:
     while (record := read_record(raw, offset, seed)) is not None:
         yield record
         offset = record.end
+
+
+class EntryRun(NamedTuple):
+    """Entries whose records follow one another in a file."""
+
+    entries: list[Entry]
+    #: Offset of the first byte after the last record.
+    end: int
+    #: What the last record says is durable.
+    durable: int
+
+
+def read_entries(raw: bytes, offset: int, seed: int, *, durable: int, first_index: int) -> EntryRun:
+    """The intact entry records from `offset` on that continue the log from `first_index`: what `read_record` and
+    `decode_entry` give, in a third of the time, since a log is nearly all entries. It ends at the first record that
+    is anything else, damaged or out of place; whoever reads on with `read_record` finds out what."""
+    unpack, unpack_checksum, kinds, mark = _ENTRY_RECORD.unpack_from, _CHECKSUM.unpack_from, _KINDS, MARK
+    entries: list[Entry] = []
+    append, size, index = entries.append, len(raw), first_index
+    while offset + _ENTRY_OVERHEAD <= size:
+        found, type, kind, length, stated, place, term, time_ms = unpack(raw, offset)
+        end = offset + length
+        if found != mark or type != _ENTRY_TYPE or place != index or not durable <= stated <= offset:
+            break
+        if length < _ENTRY_OVERHEAD or end > size or kind not in kinds:
+            break
+        checksum_at = end - _CHECKSUM_BYTES
+        if crc32(raw[offset:checksum_at], seed + offset & _32_BITS) != unpack_checksum(raw, checksum_at)[0]:
+            break
+        append(Entry(place, term, time_ms, kinds[kind], raw[offset + _ENTRY_RECORD_BYTES : checksum_at]))
+        offset, durable, index = end, stated, index + 1
+    return EntryRun(entries, offset, durable)
 
 
 def decode_entry(record: Record) -> Entry:

@@ -28,8 +28,8 @@ from raft.storage.record import (
     decode_hard_state,
     decode_meta,
     decode_segment_start,
+    read_entries,
     read_record,
-    read_records,
     record_length,
 )
 
@@ -124,6 +124,13 @@ class LogContents:
             self._forget(self.snapshot)
         elif record.type != RecordType.SEAL:
             raise MalformedBody(f"a record of type {record.type} has no place here")
+
+    def extend(self, entries: list[Entry], size: int) -> None:
+        """Take in entries that continue the log, of `size` bytes of records."""
+        if entries:
+            self.entries += entries
+            self.segments[-1].index_max = entries[-1].index
+            self.entry_bytes += size
 
     def start_segment(self, start: SegmentStart, path: Path) -> None:
         """Begin a segment. Raises `MalformedBody` where it does not continue the one before."""
@@ -220,7 +227,14 @@ def _read_segment(contents: LogContents, raw: bytes, path: Path, sequence: int, 
             raise MalformedBody(f"says that it is segment {start.sequence}")
         _check_whole(contents, start)
         contents.start_segment(start, path)
-        for at in read_records(raw, first.end, seed):
+        while True:
+            run = read_entries(raw, position, seed, durable=durable, first_index=contents.last_index + 1)
+            contents.extend(run.entries, run.end - position)
+            position, durable = run.end, run.durable
+            record = read_record(raw, position, seed)
+            if record is None:
+                break
+            at = record
             if not durable <= at.durable <= at.offset:
                 raise MalformedBody(f"durable offset {at.durable} after {durable}")
             contents.apply(at)
