@@ -13,7 +13,7 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: bench-cache bench-hit-ratio chaos-cache help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
+.PHONY: sim-cache sim-cache-selftest bench-cache bench-hit-ratio chaos-cache help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
 	bench-snapshot bench-failover soak-disk clean
 
 help:  ## this list
@@ -50,6 +50,12 @@ sim: $(DEV)  ## run the deterministic simulator: SEEDS=n SEED=first
 
 sim-selftest: $(DEV)  ## plant known bugs and count the seeds until each is caught
 	@$(BIN)/python -m tests.sim --selftest
+
+sim-cache: $(DEV)  ## simulate the cache's leases with drifting clocks: SEEDS=n SEED=first
+	@$(BIN)/python -m tests.sim.cache_cluster --seeds $(or $(SEEDS),300) $(if $(SEED),--seed $(SEED))
+
+sim-cache-selftest: $(DEV)  ## plant bugs of the lease protocol and count the seeds until each is caught
+	@$(BIN)/python -m tests.sim.cache_planted $(if $(SEEDS),--seeds $(SEEDS))
 
 bench-smoke: $(DEV)  ## a short measurement beside a bare aiohttp handler
 	$(BIN)/python -m bench.smoke

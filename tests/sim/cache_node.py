@@ -1,0 +1,303 @@
+"""One cache node of the lease simulation: the real core, proposals, reads, machine, grants and account, driven as
+`raft.node.RaftNode` drives them, on a disk that answers at once and a clock that runs a little wrong.
+
+The rule of the file: what the driver does, it does in the driver's order (apply before send, a stall is noticed
+before the inbox is read), so that what is shown here holds there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from raft.applier import Applier
+from raft.core import leases, snapshotting
+from raft.core.config import CoreConfig
+from raft.core.messages import InstallSnapshot
+from raft.core.raft import RaftCore
+from raft.core.ready import Persist, Ready
+from raft.core.types import Configuration, Entry, HardState, SnapshotMeta
+from raft.errors import NoLeader
+from raft.forwarding import Forward, ForwardReply
+from raft.node import RESTORED_TOPIC
+from raft.proposals import Proposals
+from raft.read_index import ReadIndexClient
+from raft.transport.codec import PeerMessage
+from raft.withheld import Publisher
+from services.cache.coherence import Coherence
+from services.cache.invalidations import Invalidations
+from services.cache.line import Transition
+from services.cache.machine import TRANSITION_TOPIC, CacheMachine
+from services.envelope import ReplicatedMachine, encode_command
+
+if TYPE_CHECKING:
+    from tests.sim.cache_cluster import World
+
+Then = Callable[[Any, Exception | None], None]
+
+
+class Answer:
+    """As much of a Future as `Proposals` and `ReadIndexClient` use."""
+
+    def __init__(self, then: Then) -> None:
+        self._then = then
+        self._done = False
+
+    def done(self) -> bool:
+        return self._done
+
+    def set_result(self, result: Any) -> None:
+        self._done = True
+        self._then(result, None)
+
+    def set_exception(self, error: Exception) -> None:
+        self._done = True
+        self._then(None, error)
+
+
+@dataclass
+class Disk:
+    """What a crash leaves."""
+
+    hard_state: HardState = field(default_factory=HardState)
+    snapshot: SnapshotMeta | None = None
+    chunks: tuple[bytes, ...] = ()
+    entries: list[Entry] = field(default_factory=list)
+
+    def save(self, snapshot: SnapshotMeta, chunks: tuple[bytes, ...]) -> None:
+        self.snapshot, self.chunks = snapshot, chunks
+        self.entries = [entry for entry in self.entries if entry.index > snapshot.index]
+
+    def append(self, entries: tuple[Entry, ...]) -> None:
+        if entries and self.entries:
+            del self.entries[max(0, entries[0].index - self.entries[0].index) :]
+        # What was applied, and is in the snapshot, may reach the disk only now.
+        kept_from = 0 if self.snapshot is None else self.snapshot.index + 1
+        self.entries.extend(entry for entry in entries if entry.index >= kept_from)
+
+
+class Node:
+    """Also the `Node` that its grants and its account know."""
+
+    def __init__(self, world: World, id: str) -> None:
+        self.world = world
+        self.id = id
+        self.rate = world.random.choice(world.plan.rates)
+        self.offset_ms = world.random.randrange(1_000_000)
+        self.disk = Disk()
+        self.frozen_until = 0.0
+        #: The next run stops for so long right after it read the clock.
+        self.pause_ms = 0.0
+        self.alive = True
+        self.life = 0
+        self.start()
+
+    def start(self) -> None:
+        """Power on with what the disk kept."""
+        plan, disk = self.world.plan, self.disk
+        self.life += 1
+        now_ms = self.now_ms()
+        self.core = RaftCore(
+            CoreConfig(
+                id=self.id,
+                lease_ms=plan.lease_ms,
+                lease_drift_percent=5,
+                election_timeout_min_ms=plan.election_timeout_ms,
+                election_timeout_max_ms=2 * plan.election_timeout_ms,
+                check_quorum=plan.check_quorum,
+                pre_vote=plan.pre_vote,
+            ),
+            Configuration(self.world.ids),
+            random=Random(self.world.random.random()),
+            now_ms=now_ms,
+            hard_state=disk.hard_state,
+            snapshot=disk.snapshot,
+            entries=disk.entries,
+        )
+        self.machine = ReplicatedMachine(CacheMachine)
+        if disk.snapshot is not None:
+            self.machine.restore(disk.chunks)
+        self.applier = Applier(self.machine, self.now_ms, start=self.core.log.snapshot)
+        self.proposals = Proposals(self.core, self.world.send)
+        self.reads = ReadIndexClient(self.now_ms)
+        self.publisher = Publisher(self.core)
+        config = self.core.config
+        recent_ms = 2 * plan.lease_ms + 4 * config.heartbeat_ms + config.election_timeout_min_ms
+        self.coherence = Coherence(self, self.world.metrics, recent_ms=recent_ms)
+        self.subscribe(RESTORED_TOPIC, lambda _: self.coherence.on_restored())
+        #: key -> the newest entry that removed it, as far as this node has applied.
+        self.removed: dict[str, int] = {}
+        self.subscribe(TRANSITION_TOPIC, self._on_transition)
+        self.account = Invalidations(self, self.world.metrics.cache_invalidation_wait_seconds.labels())
+        self.inbox: list[PeerMessage] = []
+        #: Data of snapshots that arrived, until the core has decided.
+        self.received: dict[SnapshotMeta, tuple[bytes, ...]] = {}
+        self.restoring: SnapshotMeta | None = None
+        self._to_apply: deque[Entry] = deque()
+        self._stopped: tuple[int, list[PeerMessage]] | None = None
+        self._last_wake_ms = now_ms
+
+    # What its parts ask of it
+
+    def now_ms(self) -> int:
+        return int(self.world.time_ms * self.rate) + self.offset_ms
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
+        return self.applier.subscribe(topic, callback)
+
+    def _on_transition(self, transition: Transition) -> None:
+        if not transition.version_after:
+            self.removed[transition.key] = transition.index
+
+    def cluster_time_ms(self) -> int:
+        return self.applier.estimated_time_ms()
+
+    def may_serve_locally(self) -> bool:
+        return leases.is_valid(self.core, self.now_ms())
+
+    # What the world asks of it
+
+    @property
+    def runs(self) -> bool:
+        return self.alive and self.world.time_ms >= self.frozen_until
+
+    def propose(self, command: Any, then: Then) -> None:
+        now_ms = self.now_ms()
+        answer: Any = Answer(then)
+        self.proposals.add(
+            encode_command(command), answer, place_by_ms=now_ms + 1_500, settle_by_ms=now_ms + 1_800
+        )
+        self.run()
+
+    def read_index(self, then: Then) -> None:
+        answer: Any = Answer(then)
+        self.reads.add(answer, give_up_ms=self.now_ms() + 1_500)
+        self.run()
+
+    def run(self) -> None:
+        """One round of the driver, or two where it was stopped in the middle of one."""
+        if not self.runs:
+            return
+        if self._stopped is not None:
+            now_ms, inbox = self._stopped
+            self._stopped = None
+            self._drive(now_ms, inbox)
+        now_ms = self.now_ms()
+        if now_ms - self._last_wake_ms > self.core.config.election_timeout_min_ms // 2:
+            self.core.stalled(now_ms)
+        self._last_wake_ms = now_ms
+        inbox, self.inbox = self.inbox, []
+        if self.pause_ms:
+            self._stopped = (now_ms, inbox)
+            self.frozen_until, self.pause_ms = self.world.time_ms + self.pause_ms, 0.0
+            return
+        self._drive(now_ms, inbox)
+
+    def peer_lost(self, peer: str) -> None:
+        """The connection to `peer` broke."""
+        if self.runs:
+            self.core.peer_lost(peer, self.now_ms())
+            self.proposals.on_leader_lost(peer)
+            self.reads.ask_again()
+
+    # The driver
+
+    def _drive(self, now_ms: int, inbox: list[PeerMessage]) -> None:
+        leader = self.core.state.leader
+        for message in inbox:
+            if isinstance(message, Forward):
+                self.proposals.on_forward(message, now_ms)
+            elif isinstance(message, ForwardReply):
+                self.proposals.on_forward_reply(message, self.applier.applied_index)
+            else:
+                self.core.receive(message, now_ms)
+        self.core.tick(now_ms)
+        if self.core.state.leader != leader:
+            if leader:
+                self.proposals.on_leader_lost(leader)
+            self.reads.ask_again()
+        self.proposals.feed(now_ms)
+        self.reads.ask(self.core, now_ms)
+        while True:
+            self._apply_committed()
+            ready = self.core.take_ready()
+            if not ready:
+                break
+            self._carry_out(ready)
+        self.proposals.settle_released()
+        self.proposals.expire(now_ms, lambda: NoLeader("none"))
+        self.reads.expire(now_ms)
+
+    def _apply_committed(self) -> None:
+        self.publisher.before_apply(self.account)
+        if not self.core.is_installing:
+            self._to_apply.extend(self.core.take_committed())
+            self._apply()
+        self.publisher.after_apply(self.account)
+
+    def _carry_out(self, ready: Ready) -> None:
+        for message in ready.messages:
+            self._send(message)
+        if ready.persist is not None:
+            self._persist(ready.persist)
+        for message in ready.messages_after_persist:
+            self._send(message)
+        self._to_apply.extend(ready.committed)
+        self._apply()
+        for read_state in ready.read_states:
+            self.reads.on_read_state(read_state)
+        self.reads.serve(self.applier.applied_index)
+
+    def _send(self, message: PeerMessage) -> None:
+        if isinstance(message, InstallSnapshot):
+            self.world.send_snapshot(self, message)
+        else:
+            self.world.send(message)
+
+    def _persist(self, persist: Persist) -> None:
+        self.disk.hard_state = persist.hard_state or self.disk.hard_state
+        installed = persist.snapshot
+        if installed is not None:
+            self.disk.entries = []
+            self.disk.save(installed, self.received[installed])
+            self.received.clear()
+        self.disk.append(persist.entries)
+        self.core.persisted(persist, self.now_ms())
+        if installed is not None:
+            self.restoring = installed
+            self.proposals.on_snapshot_installed(installed.index)
+            life = self.life
+            self.world.at(self.world.random.uniform(0, 60), lambda: self._restored(installed, life))
+
+    def _restored(self, snapshot: SnapshotMeta, life: int) -> None:
+        """The machine is rebuilt; the old one has served until now."""
+        if self.life != life or self.restoring != snapshot:
+            return
+        if not self.runs:
+            self.world.at(10, lambda: self._restored(snapshot, life))
+            return
+        self.world.note_restored(self)
+        self.restoring = None
+        self.machine.restore(self.disk.chunks)
+        self.applier.restored(snapshot)
+        self.applier.announce(RESTORED_TOPIC, snapshot)
+        self.core.applied(snapshot.index)
+        while self._to_apply and self._to_apply[0].index <= snapshot.index:
+            self._to_apply.popleft()
+        self.run()
+
+    def _apply(self) -> None:
+        if not self._to_apply or self.restoring is not None:
+            return
+        for entry in self._to_apply:
+            self.proposals.on_applied(entry.index, entry.term, self.applier.apply(entry))
+        self._to_apply.clear()
+        index = self.applier.applied_index
+        self.core.applied(index)
+        if index - self.core.log.snapshot.index >= self.world.plan.snapshot_entries:
+            meta = snapshotting.meta_at(self.core, index, self.applier.applied_time_ms)
+            self.disk.save(meta, tuple(self.machine.snapshot()))
+            self.core.snapshot_taken(meta, max(1, index + 1 - self.world.plan.retained_entries))
