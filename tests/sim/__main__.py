@@ -10,7 +10,7 @@ from tests.sim.campaign import Summary, cores, reproduce_line, run_campaign
 from tests.sim.coverage import FAULTS, SITUATIONS, missing, undeclared
 from tests.sim.plan import MACHINES, draw_plan
 from tests.sim.run import EVENTS_DEFAULT, Outcome, describe, run_seed
-from tests.sim.selftest import HEADER, row, run_selftest
+from tests.sim.selftest import HEADER, SERIES, row, run_selftest
 
 #: From this many seeds on, every fault and situation must have occurred.
 SEEDS_FOR_COVERAGE = 2_000
@@ -19,7 +19,7 @@ SEEDS_FOR_COVERAGE = 2_000
 def main() -> int:
     arguments = _parser().parse_args()
     if arguments.selftest:
-        return _selftest(arguments.bug)
+        return _selftest(arguments)
     if arguments.trace:
         return _trace(arguments)
     return _campaign(arguments)
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--coverage", action="store_true", help="print how often each situation occurred")
     parser.add_argument("--selftest", action="store_true", help="plant bugs and count seeds until caught")
     parser.add_argument("--bug", action="append", default=[], help="with --selftest: only this one")
+    parser.add_argument("--series", type=int, default=SERIES, help="with --selftest: hunts for each bug")
     return parser
 
 
@@ -96,11 +97,11 @@ def _trace(arguments: argparse.Namespace) -> int:
     return 1 if outcome.failure else 0
 
 
-def _selftest(names: list[str]) -> int:
+def _selftest(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     print(HEADER)
     missed = caught = 0
-    for catch in run_selftest(names):
+    for catch in run_selftest(arguments.bug, series=arguments.series, workers=arguments.workers):
         print(row(catch), flush=True)
         caught += catch.caught
         missed += not catch.caught

@@ -33,6 +33,7 @@ FAULTS: tuple[str, ...] = (
     "fault: unsynced record torn",
 )
 SITUATIONS: tuple[str, ...] = (
+    "advance not needed: an entry under way brings the time",
     "answer to a client lost",
     "append of entries that are committed already",
     "append refused",
@@ -71,6 +72,7 @@ SITUATIONS: tuple[str, ...] = (
     "leader crashed with uncommitted entries",
     "leader elected",
     "leader elected that its own log removes",
+    "leader elected beside nodes with the other pre-vote setting",
     "leader inherited an uncommitted configuration",
     "leader inherited uncommitted entries",
     "leader learned a higher term from a reply",

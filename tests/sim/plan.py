@@ -82,6 +82,8 @@ class Plan:
     fault_gap_us: int
     fault_length_us: int
     faults: dict[str, int] = field(default_factory=dict)
+    #: Each start of a node draws by itself whether it has PreVote: as where it is switched on node by node.
+    pre_vote_mixed: bool = False
 
 
 def draw_plan(seed: int, events: int, machine: str = "") -> Plan:
@@ -139,4 +141,5 @@ def draw_plan(seed: int, events: int, machine: str = "") -> Plan:
         fault_gap_us=timeout_min_ms * (1_000 if quick else 4_000),
         fault_length_us=timeout_min_ms * random.choice((1_000, 3_000, 8_000)),
         faults=faults,
+        pre_vote_mixed=random.random() < 0.2,
     )

@@ -61,8 +61,9 @@ class Reconfiguration:
             return
         current = leader.core.configuration
         if random.random() < 0.1 and len(current.voters) > 3:
-            # Never allowed: two voters less in one change.
-            two_less = Configuration(current.voters[:-2], current.learners)
+            # Never allowed: two voters made learners in one change.
+            learners = tuple(sorted(current.learners + current.voters[-2:]))
+            two_less = Configuration(current.voters[:-2], learners)
             if has_living_quorum(self.world, two_less):
                 self._propose(leader, two_less)
         elif random.random() < 0.5 and len(current.members) < MEMBERS_MAX:

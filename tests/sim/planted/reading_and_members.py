@@ -22,7 +22,7 @@ BUGS = (
         (67,),
         "raft.core.reads:maybe_start_round",
         "raft.last_sequence + 1",
-        "raft.last_sequence - 2 * len(raft.progress)",
+        "raft.last_sequence - 20 * len(raft.progress)",
     ),
     Bug(
         "read_served_before_it_is_applied",

@@ -55,6 +55,8 @@ class Elections(Observer):
             cover["leader inherited an uncommitted configuration"] += 1
         if not core.is_voter:
             cover["leader elected that its own log removes"] += 1
+        if any(other.core and other.core.config.pre_vote != core.config.pre_vote for other in world.nodes.values()):
+            cover["leader elected beside nodes with the other pre-vote setting"] += 1
         rivals = [other for other in world.leaders() if other is not node]
         if rivals:
             cover["two leaders of different terms at once"] += 1
