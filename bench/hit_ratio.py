@@ -2,7 +2,8 @@
 
     python -m bench.hit_ratio            (`make bench-hit-ratio`)
 
-A Zipf(1.0) trace of 10,000 keys, room for 10 % of them, through the very table that serves local hits.
+A Zipf(1.0) trace of 10,000 keys, room for 10 % of them, through the very table that serves local hits, under each
+policy that a node may be told.
 """
 
 import sys
@@ -13,10 +14,13 @@ from itertools import accumulate
 from random import Random
 from typing import Any
 
+from common.config import Settings
 from common.metrics import Metrics
+from common.parsers import CACHE_POLICIES
 from raft.state_machine import ApplyContext
 from services.cache.coherence import Coherence
 from services.cache.commands import Fill, Put
+from services.cache.held import make_held_lines
 from services.cache.machine import CacheMachine
 from services.envelope import ReplicatedMachine
 
@@ -49,20 +53,21 @@ class Holder:
         return True
 
 
-def trace(seed: int = 1) -> list[str]:
+def trace(seed: int = 1, requests: int = REQUESTS) -> list[str]:
     """Key `n` is asked for in proportion to 1 / n."""
     chance = Random(seed)
     sums = list(accumulate(1 / rank for rank in range(1, KEYS + 1)))
-    return [f"key-{bisect_left(sums, chance.random() * sums[-1])}" for _ in range(REQUESTS)]
+    return [f"key-{bisect_left(sums, chance.random() * sums[-1])}" for _ in range(requests)]
 
 
-def ours(keys: list[str]) -> float:
+def ours(keys: list[str], policy: str) -> float:
     """The share of hits in a node's table."""
     node = Holder()
     for number in range(KEYS):
         node.machine.inner.apply(ApplyContext(2 * number + 1, 0), Put(f"key-{number}", b"1", "node2"))
         node.machine.inner.apply(ApplyContext(2 * number + 2, 0), Fill(f"key-{number}", "node1"))
-    coherence = Coherence(node, Metrics(), recent_ms=0, lines_max=ROOM)
+    held = make_held_lines(Settings(cache_policy=policy, cache_lines_max=ROOM))
+    coherence = Coherence(node, Metrics(), recent_ms=0, held=held)
     hits = 0
     for number, key in enumerate(keys):
         if coherence.may_serve(key) is not None:
@@ -91,12 +96,15 @@ def ideal(keys: list[str]) -> float:
 
 def main() -> int:
     keys = trace()
-    found, wanted = ours(keys), ideal(keys)
-    print(
-        f"Zipf(1.0), {KEYS} keys, room for {ROOM}: {found:.4f} of the reads are hits, an ideal LRU's {wanted:.4f}, "
-        f"ratio {found / wanted:.3f} (wanted: {RATIO_MIN} or more)"
-    )
-    return 0 if found / wanted >= RATIO_MIN else 1
+    wanted = ideal(keys)
+    print(f"Zipf(1.0), {KEYS} keys, room for {ROOM}, {len(keys)} reads")
+    print(f"ideal LRU    {wanted:.4f} of the reads are hits; wanted: {RATIO_MIN} of it or more")
+    enough = True
+    for policy in CACHE_POLICIES:
+        found = ours(keys, policy)
+        enough = enough and found / wanted >= RATIO_MIN
+        print(f"{policy:12} {found:.4f} of the reads are hits, {found / wanted:.3f} of it")
+    return 0 if enough else 1
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from common.parsers import (
+    CACHE_POLICIES,
     GROUPS,
     LOG_FORMATS,
     LOG_LEVELS,
@@ -163,6 +164,22 @@ class Settings:
     )
     cache_lease_drift_percent: int = _setting(
         5, parse_int, "How much faster one node's clock may run than another's.", minimum=0, maximum=50
+    )
+    cache_policy: str = _setting(
+        "lru",
+        parse_choice(*CACHE_POLICIES),
+        "Which of the lines that this node holds goes first: lru, the one used longest ago, or w-tinylfu, the one "
+        "asked for least.",
+    )
+    cache_lines_max: int = _setting(
+        100_000, parse_int, "Lines of the cache that this node answers from memory.", minimum=1, maximum=100_000_000
+    )
+    cache_lines_bytes_max: int = _setting(
+        128 << 20,
+        parse_int,
+        "Bytes of these lines: keys, values and kept answers; a larger one is not held.",
+        minimum=1_024,
+        maximum=1 << 40,
     )
     snapshot_entries: int = _setting(
         100_000, parse_int, "A snapshot is taken after this many entries.", minimum=10, maximum=100_000_000

@@ -12,6 +12,8 @@ GROUPS = ("lock", "queue", "cache")
 ROLES = ("reader", "client", "admin")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "text")
+#: Which of the lines that a cache node holds goes first (`services.cache.held`).
+CACHE_POLICIES = ("lru", "w-tinylfu")
 
 #: Shortest token of a client, in characters.
 TOKEN_LENGTH_MIN = 8

@@ -7,24 +7,21 @@ A node answers key k from memory with no message at all, and the answer is linea
 3. its read lease is valid by its clock, looked at after the value was picked up.
 
 The rule of this file: a route never looks at the directory to decide whether a read is a hit; it asks
-`may_serve` and answers with exactly the line that it returns, with no await in between. Grants are bounded in
-number and in bytes; the least recently used one goes first, silently, as a line is dropped in hardware.
+`may_serve` and answers with exactly the line that it returns, with no await in between. How many grants there may
+be, and which go first, is `services.cache.held`'s.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from common.config import Settings
 from common.metrics import Metrics
 from services.cache.directory import STATES, I
+from services.cache.held import KEPT_ANSWER_BYTES_MAX, Granted, HeldLines, make_held_lines
 from services.cache.line import Line, Transition
 from services.cache.machine import TRANSITION_TOPIC, CacheMachine
 
-#: Lines that a node serves from memory, and the bytes of their keys, values and kept answers.
-LINES_MAX = 100_000
-LINE_BYTES_MAX = 128 << 20
-#: Values up to this size have their whole answers kept beside the line.
-KEPT_ANSWER_BYTES_MAX = 16 << 10
 #: Keys that were removed lately and are remembered one by one; with more, every absence counts as recent.
 REMOVED_MAX = 100_000
 
@@ -44,47 +41,22 @@ class Node(Protocol):
     def may_serve_locally(self) -> bool: ...
 
 
-class Granted:
-    """A line that this node may serve while its lease is valid and the directory lists it."""
-
-    __slots__ = ("get_answer", "line", "read_answer", "size", "version")
-
-    def __init__(self, version: int, size: int) -> None:
-        self.version = version
-        #: Bytes that it counts for.
-        self.size = size
-        #: The row that was found in order last; None before the first look.
-        self.line: Line | None = None
-        #: Whole answers for that very row, kept by the routes.
-        self.get_answer = b""
-        self.read_answer = b""
-
-
 class Coherence:
     """One node's view of the lines that it holds.
 
     Args:
         recent_ms: by this node's clock, a removal that it has applied this long ago is certainly known to every
             node that serves anything.
+        held: the table of lines; None: one of the default bounds.
     """
 
     def __init__(
-        self,
-        node: Node,
-        metrics: Metrics,
-        *,
-        recent_ms: int,
-        lines_max: int = LINES_MAX,
-        line_bytes_max: int = LINE_BYTES_MAX,
+        self, node: Node, metrics: Metrics, *, recent_ms: int, held: HeldLines | None = None
     ) -> None:
         self.node_id = node.id
         self._node = node
-        self._lines_max = lines_max
-        self._line_bytes_max = line_bytes_max
         self._recent_ms = recent_ms
-        #: Least recently used first.
-        self._granted: OrderedDict[str, Granted] = OrderedDict()
-        self._granted_bytes = 0
+        self._held = make_held_lines(Settings()) if held is None else held
         #: Keys that an entry removed -> when this node applied it, by its clock, oldest first. Not the entry's own
         #: time: the commit may come long after the leader stamped it.
         self._removed: OrderedDict[str, int] = OrderedDict()
@@ -108,7 +80,7 @@ class Coherence:
 
     def hit(self, key: str) -> Granted | None:
         """As `may_serve`, with the answers that are kept beside the line."""
-        granted = self._granted.get(key)
+        granted = self._held.find(key)
         if granted is None:
             return None
         line = self._node.machine.inner.line(key)
@@ -123,7 +95,7 @@ class Coherence:
             return None
         if not self._node.may_serve_locally():
             return None
-        self._granted.move_to_end(key)
+        self._held.touch(key)
         return granted
 
     def grant(self, key: str, version: int) -> None:
@@ -131,14 +103,8 @@ class Coherence:
         line = self.machine.line(key)
         if line is None or line.version != version:
             return
-        self._forget(key)
         size = line.counted_bytes + 2 * min(len(line.value), KEPT_ANSWER_BYTES_MAX)
-        if size > self._line_bytes_max:
-            return
-        self._granted[key] = Granted(version, size)
-        self._granted_bytes += size
-        while len(self._granted) > self._lines_max or self._granted_bytes > self._line_bytes_max:
-            self._forget(next(iter(self._granted)))
+        self._held.put(key, Granted(version, size))
 
     def is_surely_absent(self, key: str) -> bool:
         """After a ReadIndex: whether the absence of `key` may be answered without a log entry. A key that went
@@ -160,7 +126,7 @@ class Coherence:
         if before != after:
             self._counters[before, after].add()
         if after == I or transition.version_after != transition.version_before:
-            self._forget(transition.key)
+            self._held.drop(transition.key)
         if not transition.version_after:
             self._removed[transition.key] = now_ms = self._node.now_ms()
             self._removed.move_to_end(transition.key)
@@ -171,11 +137,6 @@ class Coherence:
     def on_restored(self) -> None:
         """A snapshot replaced the machine: what was removed on the way is not known one by one."""
         self._all_recent_until_ms = self._node.now_ms() + self._recent_ms
-
-    def _forget(self, key: str) -> None:
-        granted = self._granted.pop(key, None)
-        if granted is not None:
-            self._granted_bytes -= granted.size
 
     def _lines_by_state(self) -> list[tuple[tuple[str], int]]:
         return [((state,), count) for state, count in self.machine.census(self.node_id).items()]

@@ -85,8 +85,8 @@ BUGS = (
         "writer's early read",
         (),
         "services.cache.coherence:Coherence.on_transition",
-        "self._forget(transition.key)",
-        "self._forget(transition.key); after == 'M' and self.grant(transition.key, transition.version_after)",
+        "self._held.drop(transition.key)",
+        "self._held.drop(transition.key); after == 'M' and self.grant(transition.key, transition.version_after)",
     ),
     Bug(
         "barrier of a lapsed lease alone forgotten",
