@@ -267,6 +267,25 @@ class Metrics:
         self.cache_invalidation_wait_seconds = HistogramFamily(
             "cache_invalidation_wait_seconds", "How long a write waited for invalidations"
         )
+        self._declare_fills()
+
+    def _declare_fills(self) -> None:
+        self.cache_fill_leases = GaugeFamily("cache_fill_leases", "Absent keys that somebody has the lease to fill")
+        self.cache_fill_waiting = GaugeFamily("cache_fill_waiting", "Reads at this node that wait for a fill")
+        self.cache_leases_granted_total = CounterFamily(
+            "cache_leases_granted_total", "Leases to fill a key that this node gave to clients"
+        )
+        self.cache_leases_lost_total = CounterFamily(
+            "cache_leases_lost_total", "Fills refused by this node because their lease had ended"
+        )
+        self.cache_tags = GaugeFamily("cache_tags", "Different tags that lines carry")
+        self.cache_invalidated_total = CounterFamily(
+            "cache_invalidated_total", "Lines that this node saw invalidated by a tag"
+        )
+        self.cache_watching = GaugeFamily("cache_watching", "Clients that watch changes at this node")
+        self.cache_watch_gaps_total = CounterFamily(
+            "cache_watch_gaps_total", "Times that a watcher was told that it missed changes"
+        )
 
     def collect(self) -> Iterator[Metric]:
         """What Prometheus' registry calls at a scrape."""

@@ -110,6 +110,14 @@ class Guard:
             raise api_error("forbidden", f"This needs a token of the role `{needed}`; yours has the role `{role}`.")
 
 
+def role_of(request: web.Request, settings: Settings) -> str | None:
+    """The role of the token that came with a request; None where it has none or tokens are off. For handlers to which
+    the route alone does not tell what is asked."""
+    role_by_digest = {_digest(token): role for role, token in settings.auth_tokens}
+    _, _, token = request.headers.get(_AUTHORIZATION, "").partition(" ")
+    return role_by_digest.get(_digest(token.strip()))
+
+
 def _role_needed(request: web.Request) -> str | None:
     """The least role that may ask this; None where anybody may."""
     resource = request.match_info.route.resource

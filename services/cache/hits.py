@@ -31,13 +31,6 @@ class KeyBody(Struct, forbid_unknown_fields=True):
     key: str
 
 
-class ReadBody(Struct, forbid_unknown_fields=True):
-    """A read; with `stale_ok` it never waits for anybody, and what may be out of date says so."""
-
-    key: str
-    stale_ok: bool = False
-
-
 _decode = msgspec.json.Decoder(KeyBody).decode
 _CONTENT_LENGTH, _CONTENT_TYPE, _EXPECT = map(istr, (hdrs.CONTENT_LENGTH, hdrs.CONTENT_TYPE, hdrs.EXPECT))
 _JSON = frozenset({"application/json", JSON_CONTENT_TYPE})

@@ -15,6 +15,9 @@ NAMES = {
     "locks_held": "gauge", "lock_waiters": "gauge", "lock_deadlocks_total": "counter", "queue_depth": "gauge",
     "queue_in_flight": "gauge", "queue_dead": "gauge", "queue_redelivered_total": "counter", "cache_lines": "gauge",
     "cache_transitions_total": "counter", "cache_invalidation_wait_seconds": "histogram",
+    "cache_fill_leases": "gauge", "cache_fill_waiting": "gauge", "cache_leases_granted_total": "counter",
+    "cache_leases_lost_total": "counter", "cache_tags": "gauge", "cache_invalidated_total": "counter",
+    "cache_watching": "gauge", "cache_watch_gaps_total": "counter",
 }  # fmt: skip
 
 

@@ -1,151 +1,14 @@
 """The cache over HTTP: three nodes behind one log that lives in memory."""
 
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
-from common.config import load_settings
-from common.metrics import Metrics
-from common.web import ApiError
-from raft.state_machine import ApplyContext
-from services.auth import Guard
-from services.cache import routes
+from services.cache import listing, reading
 from services.cache.commands import Delete
-from services.cache.hits import in_front
-from services.cache.machine import CacheMachine
-from services.envelope import ReplicatedMachine, encode_command
-from services.host import HOST, Host
+from services.envelope import encode_command
+from tests.services.cache.cluster import Cluster
 from tests.services.cache.tools import NODES
-
-
-class SharedLog:
-    """What Raft gives: one order of commands, applied at every node, and a time that tests move."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Replica] = []
-        self.index = 0
-        self.time_ms = 1000
-
-    def append(self, command: bytes) -> dict[str, Any]:
-        """Apply at all nodes; each node's answer by node id."""
-        self.index += 1
-        return {node.id: node.apply(ApplyContext(self.index, self.time_ms), command) for node in self.nodes}
-
-
-class Replica:
-    """As much of `raft.node.RaftNode` as the routes use."""
-
-    def __init__(self, node_id: str, log: SharedLog) -> None:
-        self.id = node_id
-        self.machine = ReplicatedMachine(CacheMachine)
-        self.log = log
-        self.subscribers: list[tuple[str, Callable[[Any], None]]] = []
-        self.read_rounds = 0
-        self.lease_valid = True
-        self.withheld: Any = None
-        #: Called once, in the middle of the next proposal, before its entry is appended.
-        self.before_append: Callable[[], None] | None = None
-        log.nodes.append(self)
-
-    def apply(self, context: ApplyContext, command: bytes) -> dict[str, Any]:
-        answer = self.machine.apply(context, command)
-        for topic, body in context.events:
-            for wanted, callback in self.subscribers:
-                if wanted == topic:
-                    callback(body)
-        return answer
-
-    async def propose(self, command: bytes) -> dict[str, Any]:
-        intruder, self.before_append = self.before_append, None
-        if intruder is not None:
-            intruder()
-        return self.log.append(command)[self.id]
-
-    async def read_index(self) -> None:
-        self.read_rounds += 1
-
-    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
-        self.subscribers.append((topic, callback))
-        return lambda: self.subscribers.remove((topic, callback))
-
-    def cluster_time_ms(self) -> int:
-        return self.log.time_ms
-
-    def applied_time_ms(self) -> int:
-        return self.log.time_ms
-
-    def now_ms(self) -> int:
-        return self.log.time_ms
-
-    def may_serve_locally(self) -> bool:
-        return self.lease_valid
-
-
-@web.middleware
-async def answer_errors(request: web.Request, handler: Callable) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except ApiError as error:
-        return error.response()
-
-
-class Cluster:
-    """Three cache nodes, each with its own HTTP server."""
-
-    def __init__(self) -> None:
-        self.log = SharedLog()
-        self.clients: dict[str, TestClient] = {}
-        self.hosts: dict[str, Host] = {}
-
-    async def start(self) -> None:
-        for node_id in NODES:
-            nodes = ",".join(f"{each}=127.0.0.1:{8200 + n}" for n, each in enumerate(NODES))
-            settings = load_settings(
-                {
-                    "MUFAKAT_NODE_ID": node_id,
-                    "MUFAKAT_GROUPS": "cache",
-                    "MUFAKAT_CLUSTER": nodes,
-                    "MUFAKAT_CLUSTER_SECRET": "only for these tests",
-                }
-            )
-            replica = Replica(node_id, self.log)
-            self.hosts[node_id] = Host(settings, Metrics(), "boot", {"cache": replica})
-            routes.attach(self.hosts[node_id], replica)
-            app = web.Application(middlewares=[answer_errors], client_max_size=settings.body_bytes_max)
-            app[HOST] = self.hosts[node_id]
-            app.add_routes(routes.routes())
-            client = self.clients[node_id] = TestClient(TestServer(app))
-            await client.start_server()
-            server = client.server.runner.server
-            server.request_handler = in_front(self.hosts[node_id], Guard(settings), server.request_handler)
-
-    async def post(self, path: str, body: Any, node: str = "node1", status: int = 200, **kwargs: Any) -> Any:
-        async with self.clients[node].post(path, json=body, **kwargs) as response:
-            assert response.status == status, await response.text()
-            return await response.json()
-
-    async def get(self, path: str, node: str = "node1", status: int = 200) -> Any:
-        async with self.clients[node].get(path) as response:
-            assert response.status == status, await response.text()
-            return await response.json()
-
-    def replica(self, node: str) -> Replica:
-        return self.hosts[node].nodes["cache"]
-
-    def metric(self, name: str, node: str = "node1", **labels: str) -> float | None:
-        return self.hosts[node].metrics.registry.get_sample_value(name, labels)
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
-    cluster = Cluster()
-    await cluster.start()
-    yield cluster
-    for client in cluster.clients.values():
-        await client.close()
 
 
 async def test_the_writer_reads_its_value_from_memory_as_owner(cluster: Cluster) -> None:
@@ -325,7 +188,7 @@ async def test_mput_and_mget_take_one_entry_each(cluster: Cluster) -> None:
 
 
 async def test_mget_bounds_the_bytes_of_its_answer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "MGET_BYTES_MAX", 10)
+    monkeypatch.setattr(reading, "MGET_BYTES_MAX", 10)
     await cluster.post("/cache/put", {"key": "a", "val": "x" * 9})
 
     refused = await cluster.post("/cache/mget", {"keys": ["a"]}, status=413)
@@ -402,6 +265,7 @@ async def test_line_shows_the_state_at_every_node(cluster: Cluster) -> None:
         "version": 1,
         "bytes": 2,
         "states": {"node1": "S", "node2": "I", "node3": "S"},
+        "tags": [],
         "pending": [],
         "expires_in_s": 5.0,
     }
@@ -409,7 +273,7 @@ async def test_line_shows_the_state_at_every_node(cluster: Cluster) -> None:
 
 
 async def test_lines_are_listed_in_pages(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routes, "KEYS_PER_SLICE", 3)
+    monkeypatch.setattr(listing, "KEYS_PER_SLICE", 3)
     for key in ("b3", "a1", "b1", "b4", "c1", "b2"):
         await cluster.post("/cache/put", {"key": key, "val": 1})
 

@@ -1,0 +1,75 @@
+"""How HTTP shows the directory: one row, or pages of rows.
+
+The rule of this file: it waits for nobody but a ReadIndex, so a row may name a version whose write is still held.
+"""
+
+import asyncio
+import heapq
+from typing import Any
+
+from aiohttp import web
+
+from common.web import json_response, read_query
+from services.cache.bodies import LinesQuery, key_of
+from services.cache.hits import KeyBody
+from services.cache.invalidations import Invalidations
+from services.cache.line import Line
+from services.handlers import linearizable
+from services.host import Host, host
+
+GROUP = "cache"
+#: Keys that `/cache/lines` looks through before it lets others run.
+KEYS_PER_SLICE = 20_000
+
+
+async def line(request: web.Request) -> web.Response:
+    """`/cache/line`: one row of the directory."""
+    query = read_query(request, KeyBody)
+    here = host(request)
+    key = key_of(here, query.key)
+    machine = await linearizable(request, GROUP)
+    found = machine.line(key)
+    if found is None:
+        return json_response({"ok": False, "reason": "not_found"})
+    return json_response({"ok": True, **_row(here, found)})
+
+
+async def lines(request: web.Request) -> web.Response:
+    """`/cache/lines`: rows in the order of their keys; `next` is the `after` of the next page, null at the end.
+    The keys are those of one moment; a row is left out where its line has gone since."""
+    query = read_query(request, LinesQuery)
+    machine = await linearizable(request, GROUP)
+    page = await _search(machine.keys(), query)
+    here = host(request)
+    rows = [_row(here, found) for key in page[: query.limit] if (found := machine.line(key)) is not None]
+    more = page[query.limit - 1] if len(page) > query.limit else None
+    return json_response({"ok": True, "lines": rows, "next": more})
+
+
+async def _search(keys: list[str], query: LinesQuery) -> list[str]:
+    """The first `limit + 1` keys of the page, sorted. Others run between slices."""
+    first: list[str] = []
+    for start in range(0, len(keys), KEYS_PER_SLICE):
+        part = keys[start : start + KEYS_PER_SLICE]
+        matching = [key for key in part if key.startswith(query.prefix) and key > query.after]
+        first = heapq.nsmallest(query.limit + 1, first + matching)
+        await asyncio.sleep(0)
+    return first
+
+
+def _row(here: Host, found: Line) -> dict[str, Any]:
+    """The directory's row of one line: its state at every node of the cluster."""
+    nodes = sorted({*here.settings.cluster, *(node for node, _ in found.directory.holders)})
+    expires_in_s = None
+    if found.expires_at is not None:
+        left_ms = found.expires_at - here.nodes[GROUP].cluster_time_ms()
+        expires_in_s = max(0, left_ms) / 1000
+    return {
+        "key": found.key,
+        "version": found.version,
+        "bytes": len(found.value),
+        "states": {node: found.directory.state_of(node) for node in nodes},
+        "tags": list(found.tags),
+        "pending": list(here.parts[Invalidations].pending(found.key)),
+        "expires_in_s": expires_in_s,
+    }

@@ -1,0 +1,171 @@
+"""Three cache nodes over HTTP, behind one log that lives in memory."""
+
+import asyncio
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from common.config import load_settings
+from common.metrics import Metrics
+from common.web import ApiError
+from raft.errors import RaftError
+from raft.state_machine import ApplyContext
+from services.auth import Guard
+from services.cache import routes
+from services.cache.hits import in_front
+from services.cache.machine import CacheMachine
+from services.envelope import ReplicatedMachine
+from services.errors import from_raft
+from services.host import HOST, Host
+from tests.services.cache.tools import NODES
+
+
+class SharedLog:
+    """What Raft gives: one order of commands, applied at every node, and a time that tests move."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Replica] = []
+        self.index = 0
+        self.time_ms = 1000
+        #: What every proposal meets, before or on the way back.
+        self.broken: RaftError | None = None
+        #: Until it is set, answers are on their way.
+        self.way: asyncio.Event | None = None
+
+    def append(self, command: bytes) -> dict[str, Any]:
+        """Apply at all nodes; each node's answer by node id."""
+        self.index += 1
+        return {node.id: node.apply(ApplyContext(self.index, self.time_ms), command) for node in self.nodes}
+
+    def advance(self, after_ms: int) -> None:
+        """An entry that brings nothing but time."""
+        self.index += 1
+        self.time_ms += after_ms
+        for node in self.nodes:
+            context = ApplyContext(self.index, self.time_ms)
+            node.machine.advance(context)
+            node.announce(context)
+
+
+class Replica:
+    """As much of `raft.node.RaftNode` as the routes use."""
+
+    def __init__(self, node_id: str, log: SharedLog) -> None:
+        self.id = node_id
+        self.machine = ReplicatedMachine(CacheMachine)
+        self.log = log
+        self.subscribers: list[tuple[str, Callable[[Any], None]]] = []
+        self.read_rounds = 0
+        self.lease_valid = True
+        self.withheld: Any = None
+        self.closed: Exception | None = None
+        #: Called once, in the middle of the next proposal, before its entry is appended.
+        self.before_append: Callable[[], None] | None = None
+        log.nodes.append(self)
+
+    def apply(self, context: ApplyContext, command: bytes) -> dict[str, Any]:
+        answer = self.machine.apply(context, command)
+        self.announce(context)
+        return answer
+
+    def announce(self, context: ApplyContext) -> None:
+        for topic, body in context.events:
+            for wanted, callback in tuple(self.subscribers):
+                if wanted == topic:
+                    callback(body)
+
+    async def propose(self, command: bytes) -> dict[str, Any]:
+        intruder, self.before_append = self.before_append, None
+        if intruder is not None:
+            intruder()
+        if self.log.broken is not None:
+            raise self.log.broken
+        answer = self.log.append(command)[self.id]
+        if self.log.way is not None:
+            await self.log.way.wait()
+        if self.log.broken is not None:
+            raise self.log.broken
+        return answer
+
+    async def read_index(self) -> None:
+        self.read_rounds += 1
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
+        self.subscribers.append((topic, callback))
+        return lambda: self.subscribers.remove((topic, callback))
+
+    def cluster_time_ms(self) -> int:
+        return self.log.time_ms
+
+    def applied_time_ms(self) -> int:
+        return self.log.time_ms
+
+    def status(self) -> Any:
+        return SimpleNamespace(applied_index=self.log.index)
+
+    def now_ms(self) -> int:
+        return self.log.time_ms
+
+    def may_serve_locally(self) -> bool:
+        return self.lease_valid
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Callable) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ApiError as error:
+        return error.response()
+    except RaftError as error:
+        return from_raft(error).response()
+
+
+class Cluster:
+    """Three cache nodes, each with its own HTTP server."""
+
+    def __init__(self) -> None:
+        self.log = SharedLog()
+        self.clients: dict[str, TestClient] = {}
+        self.hosts: dict[str, Host] = {}
+
+    async def start(self) -> None:
+        for node_id in NODES:
+            nodes = ",".join(f"{each}=127.0.0.1:{8200 + n}" for n, each in enumerate(NODES))
+            settings = load_settings(
+                {
+                    "MUFAKAT_NODE_ID": node_id,
+                    "MUFAKAT_GROUPS": "cache",
+                    "MUFAKAT_CLUSTER": nodes,
+                    "MUFAKAT_CLUSTER_SECRET": "only for these tests",
+                }
+            )
+            replica = Replica(node_id, self.log)
+            self.hosts[node_id] = Host(settings, Metrics(), "boot", {"cache": replica})
+            routes.attach(self.hosts[node_id], replica)
+            app = web.Application(middlewares=[answer_errors], client_max_size=settings.body_bytes_max)
+            app[HOST] = self.hosts[node_id]
+            app.add_routes(routes.routes())
+            server = TestServer(app)
+            await server.start_server()
+            self.clients[node_id] = TestClient(server)
+            front = server.runner.server
+            front.request_handler = in_front(self.hosts[node_id], Guard(settings), front.request_handler)
+
+    async def post(self, path: str, body: Any, node: str = "node1", status: int = 200, **kwargs: Any) -> Any:
+        async with self.clients[node].post(path, json=body, **kwargs) as response:
+            assert response.status == status, await response.text()
+            return await response.json()
+
+    async def get(self, path: str, node: str = "node1", status: int = 200) -> Any:
+        async with self.clients[node].get(path) as response:
+            assert response.status == status, await response.text()
+            return await response.json()
+
+    def replica(self, node: str) -> Replica:
+        return self.hosts[node].nodes["cache"]
+
+    def metric(self, name: str, node: str = "node1", **labels: str) -> float | None:
+        return self.hosts[node].metrics.registry.get_sample_value(name, labels)

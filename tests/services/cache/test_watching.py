@@ -1,0 +1,277 @@
+"""`/cache/watch`: what a watcher is told, in which order, and what becomes of one that is too slow."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import ClientResponse
+
+from common.metrics import Counter
+from raft.errors import Stopping
+from services.cache import changes, watching
+from services.cache.changes import HISTORY, LAST_NUMBER, SLOW, Change, Changes, Gap
+from services.cache.watching import position_of, position_text
+from tests.helpers import eventually
+from tests.services.cache.cluster import Cluster
+
+
+class Stream:
+    """A client's side of one stream."""
+
+    def __init__(self, response: ClientResponse) -> None:
+        self._response = response
+
+    async def block(self) -> dict[str, Any]:
+        """The next event or comment, by field; data decoded."""
+        fields: dict[str, Any] = {}
+        while True:
+            line = await asyncio.wait_for(self._response.content.readline(), 5)
+            if not line:
+                return {"event": "closed"}
+            text = line.decode().rstrip("\n")
+            if not text:
+                return fields
+            name, _, value = text.partition(": ")
+            fields[name] = json.loads(value) if name == "data" else value
+
+    async def told(self, count: int) -> list[tuple[str, str, int]]:
+        """So many changes as `(event, key, version)`."""
+        blocks = [await self.block() for _ in range(count)]
+        return [(each["event"], each["data"]["key"], each["data"]["version"]) for each in blocks]
+
+
+@asynccontextmanager
+async def watch(cluster: Cluster, query: str, node: str = "node1", **headers: str) -> AsyncIterator[Stream]:
+    async with cluster.clients[node].get(f"/cache/watch?{query}", headers=headers) as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "text/event-stream"
+        yield Stream(response)
+
+
+def hub(cluster: Cluster, node: str = "node1") -> Changes:
+    return cluster.hosts[node].parts[Changes]
+
+
+async def test_a_watcher_of_a_key_is_told_of_its_changes_and_no_others(cluster: Cluster) -> None:
+    async with watch(cluster, "key=k", "node2") as stream:
+        begin = await stream.block()
+        await cluster.post("/cache/put", {"key": "other", "val": 1})
+        await cluster.post("/cache/put", {"key": "k", "val": 1})
+        await cluster.post("/cache/get", {"key": "k"}, "node3")
+        await cluster.post("/cache/delete", {"key": "k"})
+        blocks = [await stream.block() for _ in range(3)]
+
+    assert begin["event"] == "ready"
+    assert begin["data"] == {"position": f"0-{LAST_NUMBER}", "node": "node2"}
+    assert begin["retry"] == "1000"
+    assert [(each["id"], each["event"]) for each in blocks] == [("2-0", "write"), ("3-0", "fill"), ("4-0", "delete")]
+    assert blocks[1]["data"] == {
+        "key": "k",
+        "version": 2,
+        "previous_version": 2,
+        "states": {"node1": "S", "node3": "S"},
+        "previous_states": {"node1": "M"},
+    }
+    assert (blocks[2]["data"]["version"], blocks[2]["data"]["states"]) == (0, {})
+
+
+async def test_a_watcher_of_a_prefix_is_told_of_every_cause(cluster: Cluster) -> None:
+    async with watch(cluster, "prefix=u:") as stream:
+        await stream.block()
+        await cluster.post("/cache/put", {"key": "u:1", "val": 1, "tags": ["t"]})
+        await cluster.post("/cache/put", {"key": "v:1", "val": 1, "tags": ["t"]})
+        await cluster.post("/cache/put", {"key": "u:2", "val": 1, "ttl": 1})
+        await cluster.post("/cache/invalidate", {"tag": "t"})
+        cluster.log.advance(5000)
+
+        assert await stream.told(4) == [
+            ("write", "u:1", 1), ("write", "u:2", 3), ("invalidate", "u:1", 0), ("expire", "u:2", 0)
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("query", ["key=k&since=1", "key=k&since=1-0", "prefix=&since=1"])
+async def test_a_watcher_goes_on_behind_a_version(cluster: Cluster, query: str) -> None:
+    """Goal: read a line, then watch from its version on: nothing is missed in between."""
+    for number in range(3):
+        await cluster.post("/cache/put", {"key": "k", "val": number})
+
+    async with watch(cluster, query) as stream:
+        await stream.block()
+        await cluster.post("/cache/put", {"key": "k", "val": 9})
+
+        assert await stream.told(3) == [("write", "k", 2), ("write", "k", 3), ("write", "k", 4)]
+
+
+async def test_a_browser_goes_on_at_another_node_in_the_middle_of_an_entry(cluster: Cluster) -> None:
+    """Goal: every node numbers the changes of an entry alike; the header is above what the address says."""
+    await cluster.post("/cache/mput", {"items": [{"key": key, "val": 1} for key in "abc"]})
+    async with watch(cluster, "prefix=&since=0") as stream:
+        await stream.block()
+        ids = [(await stream.block())["id"] for _ in range(2)]
+
+    async with watch(cluster, "prefix=&since=0", "node2", **{"Last-Event-ID": ids[-1]}) as stream:
+        await stream.block()
+        assert await stream.told(1) == [("write", "c", 1)]
+    assert ids == ["1-0", "1-1"]
+
+
+async def test_what_the_client_saw_at_a_node_that_was_ahead_is_not_told_again(cluster: Cluster) -> None:
+    async with watch(cluster, "key=k&since=2") as stream:
+        await stream.block()
+        for number in range(3):
+            await cluster.post("/cache/put", {"key": "k", "val": number})
+
+        assert await stream.told(1) == [("write", "k", 3)]
+
+
+async def test_who_asks_for_more_than_is_kept_is_told_of_the_gap(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "HISTORY_MAX", 2)
+    for number in range(4):
+        await cluster.post("/cache/put", {"key": "k", "val": number})
+
+    async with watch(cluster, "key=k&since=1") as stream:
+        await stream.block()
+        gap = await stream.block()
+        await cluster.post("/cache/put", {"key": "k", "val": 9})
+        assert await stream.told(1) == [("write", "k", 5)]
+    async with watch(cluster, "key=k&since=3") as stream:
+        await stream.block()
+        assert await stream.told(2) == [("write", "k", 4), ("write", "k", 5)]
+
+    assert (gap["event"], gap["data"]["reason"]) == ("gap", HISTORY)
+    assert gap["id"] == gap["data"]["position"] == f"4-{LAST_NUMBER}"
+    assert cluster.metric("cache_watch_gaps_total") == 1
+
+
+async def test_a_snapshot_makes_a_gap(cluster: Cluster) -> None:
+    async with watch(cluster, "key=k") as stream:
+        await stream.block()
+        hub(cluster)._on_restored(type("Meta", (), {"index": 90}))
+        gap = await stream.block()
+
+        assert (gap["event"], gap["data"]) == ("gap", {"reason": "snapshot", "position": f"90-{LAST_NUMBER}"})
+    async with watch(cluster, "key=k&since=7") as stream:
+        await stream.block()
+        assert (await stream.block())["event"] == "gap"
+
+
+async def test_a_slow_watcher_loses_what_it_has_not_taken_and_apply_goes_on(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: what waits is bounded, the loss is said, and what comes after it is told again."""
+    monkeypatch.setattr(changes, "BUFFER_MAX", 3)
+    watcher = hub(cluster).watch(key="k", prefix="", since=None)
+    for number in range(5):
+        await cluster.post("/cache/put", {"key": "k", "val": number})
+
+    told = watcher.take(100)
+
+    assert [type(each) for each in told] == [Gap, Change]
+    assert (told[0].reason, told[0].position, told[1].position) == (SLOW, (4, 0), (5, 0))
+    assert cluster.metric("cache_watch_gaps_total") == 1
+    hub(cluster).leave(watcher)
+
+
+async def test_a_client_that_takes_nothing_is_let_go(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a socket that is full holds up its own stream and nothing else."""
+    monkeypatch.setattr(watching, "STALL_SECONDS_MAX", 0.2)
+    key = "k" * 250
+    response = await cluster.clients["node1"].get(f"/cache/watch?key={key}")
+    response.connection.transport.pause_reading()
+
+    async def written() -> bool:
+        for _ in range(500):
+            await cluster.post("/cache/put", {"key": key, "val": 1}, "node2")
+        return len(hub(cluster)) == 0
+
+    await eventually(written, within_s=60)
+    response.close()
+
+
+async def test_a_silent_stream_has_heartbeats(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "HEARTBEAT_SECONDS", 0.02)
+    async with watch(cluster, "key=k") as stream:
+        await stream.block()
+
+        assert await stream.block() == {"": "heartbeat"}
+
+
+async def test_a_client_that_goes_is_forgotten(cluster: Cluster) -> None:
+    async with watch(cluster, "key=k") as one, watch(cluster, "prefix=k") as other:
+        await one.block()
+        await other.block()
+        assert cluster.metric("cache_watching") == 2
+
+    await eventually(lambda: len(hub(cluster)) == 0)
+
+
+async def test_a_node_that_stops_ends_its_streams(cluster: Cluster) -> None:
+    async with watch(cluster, "key=k") as stream:
+        await stream.block()
+        await cluster.post("/cache/put", {"key": "k", "val": 1})
+        cluster.replica("node1").closed = Stopping("stopping")
+
+        assert await stream.told(1) == [("write", "k", 1)]
+        assert await stream.block() == {"event": "end", "data": {"reason": "stopping"}}
+        assert (await stream.block())["event"] == "closed"
+
+
+async def test_watchers_are_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "WATCHERS_MAX", 1)
+    async with watch(cluster, "key=k") as stream:
+        await stream.block()
+        assert (await cluster.get("/cache/watch?key=k", status=429))["reason"] == "quota"
+
+
+@pytest.mark.parametrize(
+    "query", ["", "key=k&prefix=k", "key=", "key=k&since=x", "key=k&since=1-2-3", "key=k&since=-1"]
+)
+async def test_a_wish_that_cannot_be_is_refused(cluster: Cluster, query: str) -> None:
+    assert (await cluster.get(f"/cache/watch?{query}", status=400))["reason"] == "bad_request"
+
+
+def test_positions_are_read_as_they_are_written() -> None:
+    assert position_of("7") == (7, LAST_NUMBER)
+    assert position_of(position_text((7, 3))) == (7, 3)
+    assert position_of(position_text((7, LAST_NUMBER))) == (7, LAST_NUMBER)
+    assert position_of(None) is None
+
+
+def test_an_apply_costs_the_same_however_slow_the_watchers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: nothing that a watcher does not take is kept beyond its bound."""
+    monkeypatch.setattr(changes, "BUFFER_MAX", 10)
+    monkeypatch.setattr(changes, "HISTORY_MAX", 10)
+    node = FakeNode()
+    hub = Changes(node, Counter())
+    watcher = changes.Watcher("k", "", (0, 0))
+    hub._by_key["k"] = [watcher]
+
+    for index in range(1, 1000):
+        hub._on_transition(Quiet(index))
+
+    assert len(watcher._waiting) <= 10
+    assert len(hub._history) == 10
+
+
+class FakeNode:
+    closed = None
+
+    def subscribe(self, topic: str, callback: Any) -> Any:
+        return lambda: None
+
+    def status(self) -> Any:
+        return type("Status", (), {"applied_index": 0})
+
+
+class Quiet:
+    """As much of a transition as keeping it needs."""
+
+    key = "k"
+
+    def __init__(self, index: int) -> None:
+        self.index = index
