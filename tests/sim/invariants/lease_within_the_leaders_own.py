@@ -1,0 +1,30 @@
+"""No lease that a leader grants outlives its own, which ends one lease after the newest round that a quorum has
+acknowledged: another leader may be at work from then on."""
+
+from raft.core import election
+from raft.core.types import Role
+from tests.sim.node import SimNode
+from tests.sim.observer import Observer
+
+
+class LeaseWithinTheLeadersOwn(Observer):
+    section = "design: the cache's coherence protocol; known bug 70"
+
+    def __init__(self, world) -> None:
+        super().__init__(world)
+        #: Newest grant seen: (leader, life, holder) -> (reply, duration).
+        self._seen: dict[tuple[str, int, str], tuple[int, int]] = {}
+
+    def on_state(self, node: SimNode) -> None:
+        core = node.core
+        if not core.config.lease_ms or core.state.role is not Role.LEADER:
+            return
+        for holder, grant in core.leases._grants.items():
+            place = (node.id, node.life, holder)
+            if self._seen.get(place) != grant:
+                self._seen[place] = grant
+                # A grant that is new was made at this moment of the leader's clock.
+                ends_ms = core.now_ms + grant[1]
+                own_ms = election.quorum_contact_ms(core) + core.config.lease_ms
+                if ends_ms > own_ms:
+                    self.fail(f"{node.id} grants {holder} a lease that ends {ends_ms - own_ms} ms after its own")
