@@ -26,7 +26,7 @@ What a state is made of is written in `coherence_rules`.
 
 from collections.abc import Iterator
 
-from tests.sim.coherence_rules import DELETE, FILL, NONE, PUT, Label, Rules, State
+from tests.sim.coherence_rules import ALL_KEYS, DELETE, FILL, INVALIDATE, NONE, PUT, Label, Rules, State
 
 
 def replaced(items: tuple, place: int, value: object) -> tuple:
@@ -49,7 +49,14 @@ class Model(Rules):
         )  # fmt: skip
         notes = tuple(lease + self.margin if lease and n else 0 for n in self.nodes)
         lead = self._lead(1, 0, 0, (1,) * config.nodes, notes)
-        left = (config.puts, config.fills, config.deletes, config.elections, config.restarts)
+        left = (
+            config.puts,
+            config.fills,
+            config.deletes,
+            config.elections,
+            config.restarts,
+            config.invalidations,
+        )
         return (log, nodes, (lead, *(NONE for _ in self.nodes[1:])), (), ones, left)
 
     def _lead(self, term: int, wait: int, noop: int, known: tuple, notes: tuple) -> tuple:
@@ -249,6 +256,8 @@ class Model(Rules):
                 present = log[-1][3][key]
                 if present or kind == PUT:
                     yield (name, node, key), self._append(state, kind, node, key, leader)
+        if left[INVALIDATE]:
+            yield ("invalidate", node), self._append_invalidation(state, node, leader)
 
     def _append(self, state: State, kind: int, node: int, key: int, leader: int) -> State:
         log, nodes, leads, operations, seen, left = state
@@ -270,7 +279,24 @@ class Model(Rules):
         left = replaced(left, kind, left[kind] - 1)
         return (log, nodes, replaced(leads, leader, lead), (*operations, operation), seen, left)
 
-    def _invalidate(self, lead: tuple, holders: int, key: int, writer: int, leader: int, index: int) -> tuple:
+    def _append_invalidation(self, state: State, node: int, leader: int) -> State:
+        """Every key that is there goes by one entry."""
+        log, nodes, leads, operations, seen, left = state
+        term, versions, holders, present = log[-1]
+        lead = leads[leader]
+        for key in self.keys:
+            if present[key]:
+                versions = replaced(versions, key, versions[key] + 1)
+                lead = self._invalidate(lead, holders[key], key, NONE, leader, len(log))
+        log = (*log, (term, versions, (0,) * self.config.keys, (0,) * self.config.keys))
+        _, own_term, lease, granted, *others = nodes[leader]
+        granted = self._still_granted(granted, versions)
+        nodes = replaced(nodes, leader, (len(log) - 1, own_term, lease, granted, *others))
+        operation = (INVALIDATE, node, ALL_KEYS, len(log) - 1, versions, leader, term, 0)
+        left = replaced(left, INVALIDATE, left[INVALIDATE] - 1)
+        return (log, nodes, replaced(leads, leader, lead), (*operations, operation), seen, left)
+
+    def _invalidate(self, lead: tuple, holders: int, key: int, writer: int | tuple, leader: int, index: int) -> tuple:
         """Every earlier holder is pending, or, where it has no lease, passed over and noted so."""
         *head, notes, unwaited, pending = lead
         for node in self.nodes:
@@ -291,9 +317,12 @@ class Model(Rules):
             if not answered or applied < index:
                 continue
             after = nodes
-            if kind != DELETE:
+            if kind in (PUT, FILL):
                 granted = self._still_granted(replaced(granted, key, version), log[applied][1])
                 after = replaced(nodes, node, (applied, term, lease, granted, reply, grant))
             remaining = operations[:place] + operations[place + 1 :]
-            shown = replaced(seen, key, max(seen[key], version))
+            if key == ALL_KEYS:
+                shown = tuple(map(max, seen, version))
+            else:
+                shown = replaced(seen, key, max(seen[key], version))
             yield ("complete", kind, node, key), (log, after, leads, remaining, shown, left)

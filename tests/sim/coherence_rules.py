@@ -9,9 +9,9 @@ State, integers and tuples of integers only, so that hashes are the same in ever
     log         one machine state per entry: (term, versions, holders, present); trimmed below what all applied
     nodes       (applied, term, lease, granted, reply, grant)     reply: (age, applied, term)  grant: (age, d, term)
     leads       () or (term, q_age, wait, noop, known, notes, unwaited, pending)
-    operations  (kind, node, key, index, version, leader, term, answered)
+    operations  (kind, node, key, index, version, leader, term, answered); of all keys: key -1, version one for each
     seen        newest version that a client has seen, per key
-    left        how many puts, fills, deletes, elections and restarts may still happen
+    left        how many puts, fills, deletes, elections, restarts and invalidations may still happen
 
 A lead is what a node that believes to lead keeps: the ticks since its Q, the ticks for which it gives no answers yet,
 the place of its no-op, and for each node: whether it is known to have applied the no-op, for how many ticks it may
@@ -25,7 +25,9 @@ from functools import cache
 State = tuple
 Label = tuple
 
-PUT, FILL, DELETE = 0, 1, 2
+#: Kinds of operations are their places in `left`. An invalidation removes every key, as if all carried one tag.
+PUT, FILL, DELETE, INVALIDATE = 0, 1, 2, 5
+ALL_KEYS = -1
 NONE = ()
 
 #: Every bug that can be planted, with what it leaves out or does wrongly.
@@ -45,6 +47,8 @@ BUGS = {
     "grants outlive a restart": "a node that replays its log still believes that it was granted its lines",
     "absence shown at once": "an absent key is read while others may serve the old value",
     "no margin for drift": "leaders wait no longer than a perfect clock would need",
+    "tag not awaited": "an invalidation is answered while others may serve what it removed",
+    "tag awaits only what it removed": "an invalidation passes over holders of what had gone just before it",
 }
 
 
@@ -64,6 +68,8 @@ class Config:
     elections: int = 1
     #: Of followers.
     restarts: int = 0
+    #: Of all keys at once.
+    invalidations: int = 0
     #: Operations under way at once.
     operations: int = 2
     bugs: frozenset[str] = frozenset()
@@ -102,15 +108,20 @@ class Rules:
             kind, node, key, index, version, leader, term, answered = operation
             lead = leads[leader]
             leading = lead and lead[0] == term
-            if answered or (leading and self._may_answer(lead, kind, node, key)):
+            if answered or (leading and self._may_answer(lead, kind, node, key, index)):
                 yield (kind, node, key, index, version, leader, term, 1)
             elif leading:
                 yield operation
             # Else the leader is gone: the client hears that the outcome is unknown.
 
-    def _may_answer(self, lead: tuple, kind: int, node: int, key: int) -> bool:
+    def _may_answer(self, lead: tuple, kind: int, node: int, key: int, index: int) -> bool:
         if lead[2] and not self.no_wait_after_an_election:
             return False
+        if kind == INVALIDATE:
+            waited = [waited for row in lead[7] for waited in row if waited]
+            if self.tag_awaits_only_what_it_removed:
+                waited = [of for of in waited if of > index]
+            return self.tag_not_awaited or not waited
         if kind == FILL:
             return self.fill_that_does_not_wait or not any(lead[7][key])
         others = any(waited for holder, waited in enumerate(lead[7][key]) if holder != node)

@@ -24,6 +24,15 @@ COMPLETE = {
     "two nodes, two keys": Config(nodes=2, keys=2, lease=1, puts=1, fills=1, elections=0),
     "two nodes, a delete": Config(nodes=2, lease=1, puts=0, fills=1, deletes=1, elections=1),
     "two nodes, a restart": Config(nodes=2, lease=1, puts=1, fills=1, elections=0, restarts=1),
+    "two nodes, an invalidated tag": Config(
+        nodes=2, lease=1, puts=1, fills=0, invalidations=1, elections=0
+    ),
+    "three nodes, a tag of two lines": Config(
+        nodes=3, keys=2, lease=1, puts=0, fills=0, invalidations=1, elections=0
+    ),
+    "two nodes, a tag and an election": Config(
+        nodes=2, lease=1, puts=0, fills=1, invalidations=1, elections=1
+    ),
     "two nodes, drifting clocks": Config(nodes=2, lease=1, drift=1, puts=1, fills=0, elections=1),
 }
 #: As much of this as the bound allows.
@@ -47,6 +56,10 @@ SIZES = {
     "grants outlive a restart": {"fills": 0, "restarts": 1, **_NO_ELECTION},
     "absence shown at once": {"puts": 0, "fills": 0, "deletes": 1, **_NO_ELECTION},
     "no margin for drift": {"fills": 0, "drift": 1, **_NO_ELECTION},
+    "tag not awaited": {"puts": 0, "fills": 0, "invalidations": 1, **_NO_ELECTION},
+    "tag awaits only what it removed": {
+        "puts": 0, "fills": 0, "deletes": 1, "invalidations": 1, **_NO_ELECTION
+    },
 }
 
 
