@@ -1,0 +1,112 @@
+"""Invalidation by tag and leases to fill, over three nodes in one loop."""
+
+import asyncio
+
+import pytest
+
+from services.cache import store
+from services.cache.commands import Invalidate, Put
+from services.cache.filling import FillLines
+from services.envelope import encode_command
+from tests.helpers import eventually
+from tests.node.test_cache_leases import DELAY_MAX_S, CacheGroup, seconds_of
+
+
+async def put_tagged(group: CacheGroup, id: str, key: str, value: bytes, *tags: str) -> None:
+    answer = await group.nodes[id].propose(encode_command(Put(key, value, id, tags=tags)))
+    group.parts[id].coherence.grant(key, answer["version"])
+
+
+async def invalidate(group: CacheGroup, id: str, tag: str) -> int:
+    return (await group.nodes[id].propose(encode_command(Invalidate(tag))))["invalidated"]
+
+
+async def test_no_node_serves_a_tagged_line_once_its_invalidation_is_answered() -> None:
+    """Whoever held it, whoever asked, and whether or not its room was taken back."""
+    async with CacheGroup() as group:
+        await group.ready()
+        for number in range(40):
+            asker, keys = group.ids[number % 3], [f"k{each}" for each in range(6)]
+            for place, key in enumerate(keys):
+                await put_tagged(group, group.ids[(number + place) % 3], key, b"%d" % number, "t")
+            for id in group.ids:
+                await group.fill(id, keys[number % 6])
+
+            removed = await invalidate(group, asker, "t")
+
+            assert removed == 6
+            assert {group.local(id, key) for id in group.ids for key in keys} == {None}
+            assert not (await group.fill(asker, keys[0]))["hit"]
+
+
+async def test_a_holder_that_is_cut_off_delays_the_invalidation_of_its_tag_by_a_lease_at_most() -> None:
+    """And then it serves nothing of it; other tags wait for nobody."""
+    async with CacheGroup() as group:
+        holder, writer = await group.followers()
+        await put_tagged(group, holder, "a", b"1", "held")
+        await put_tagged(group, writer, "b", b"1", "held")
+        await put_tagged(group, writer, "c", b"1", "other")
+        await group.ready()
+        group.network.isolate(holder)
+
+        other_s = await seconds_of(invalidate(group, writer, "other"))
+        held_s = await seconds_of(invalidate(group, writer, "held"))
+        served = group.local(holder, "a")
+        again_s = await seconds_of(invalidate(group, writer, "held"))
+
+        assert other_s < 0.2
+        assert 0.2 < held_s <= DELAY_MAX_S
+        assert served is None
+        assert again_s < 0.2
+
+
+async def test_an_invalidation_waits_for_who_serves_a_line_that_was_replaced_just_before() -> None:
+    """The write is not answered yet, the old value is served still; it must not be behind the invalidation."""
+    async with CacheGroup() as group:
+        holder, writer = await group.followers()
+        await put_tagged(group, holder, "k", b"old", "t")
+        await group.ready()
+        group.network.isolate(holder)
+
+        write = asyncio.create_task(group.put(writer, "k", b"untagged"))
+        await asyncio.sleep(0.05)
+        assert not write.done()
+        assert group.local(holder, "k") == b"old"
+        await invalidate(group, writer, "t")
+
+        assert group.local(holder, "k") is None
+        await write
+
+
+async def test_what_one_entry_left_is_swept_without_another_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SWEPT_PER_ENTRY_MAX", 2)
+    async with CacheGroup() as group:
+        leader = await group.ready()
+        for number in range(11):
+            await put_tagged(group, leader, f"k{number}", b"1", "t")
+
+        await invalidate(group, leader, "t")
+
+        await eventually(
+            lambda: all(node.machine.inner.statistics().lines == 0 for node in group.nodes.values()), 5
+        )
+
+
+async def test_a_lease_to_fill_outlives_its_leader_and_ends_by_cluster_time() -> None:
+    """The node at which it was taken dies, and so does its client: who waits elsewhere gets the next one."""
+    async with CacheGroup() as group:
+        waiting, _ = await group.followers()
+        leader = group.leaders[0].id
+        background: set[asyncio.Task] = set()
+        dying = FillLines(group.nodes[leader], f"{leader}:boot", background)
+        lines = FillLines(group.nodes[waiting], f"{waiting}:boot", background)
+        first = await dying.read("k", lease_ms=2_000, wait_s=0)
+        waiter = asyncio.create_task(lines.read("k", lease_ms=2_000, wait_s=20))
+        told = await lines.read("k", lease_ms=2_000, wait_s=0)
+
+        await group.crash(leader)
+        second = await asyncio.wait_for(waiter, 10)
+
+        assert told["filling"]
+        assert second["lease"] > first["lease"]
+        assert not background
