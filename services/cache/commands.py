@@ -53,6 +53,7 @@ class Fill:
     serving node's present life) for so long, unless another has the lease."""
 
     OP: ClassVar[str] = "fill"
+    ADDED: ClassVar[dict[str, Any]] = {"lease_ms": 0, "asker": ""}
     key: str
     node: str
     lease_ms: int = 0

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from common.logs import get_logger
-from raft.errors import RaftError, Stopping
+from raft.errors import RaftError
 from raft.node import RESTORED_TOPIC
 from services.cache.commands import Delete, Fill
 from services.cache.store import LEASE_ENDED_TOPIC
@@ -250,11 +250,10 @@ class FillLines:
             self._ask(key, line)
 
     def _look_whether_closed(self) -> bool:
-        """A node that stops sends its callers away; returns whether to look again."""
+        """A node that serves no more sends its callers away; returns whether to look again."""
         if self._node.closed is not None:
-            stopping = Stopping("this node is stopping; ask another one")
             for line in self._lines.values():
-                _fail(tuple(line.callers), stopping)
+                _fail(tuple(line.callers), self._node.closed)
         return bool(self._lines)
 
 

@@ -63,7 +63,7 @@ def routes() -> list[web.RouteDef]:
         web.post("/cache/mput", mput),
         web.get("/cache/line", line),
         web.get("/cache/lines", lines),
-        web.get("/cache/watch", watch),
+        web.get("/cache/watch", watch, allow_head=False),
     ]
 
 

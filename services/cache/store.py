@@ -98,7 +98,7 @@ class LineStore:
 
     def _sweep_dead(self, context: ApplyContext) -> None:
         for _ in range(SWEPT_PER_ENTRY_MAX):
-            key = self._tags.next_dead()
+            key = self._tags.pop_dead()
             if key is None:
                 return
             self._drop_gone(context, self._lines[key])

@@ -2,7 +2,7 @@
 
 The rule of this file: an invalidation costs the same however many lines carry the tag. It turns the tag's present
 *generation* into a dead one, at one place of the log, and from there on no line of it is shown to anybody; their
-room is taken back in bounded steps (`next_dead`). A line belongs, for each of its tags, to the first generation that
+room is taken back in bounded steps (`pop_dead`). A line belongs, for each of its tags, to the first generation that
 died after the line was written, or to the live one. Generations hold keys in the order of their writes.
 """
 
@@ -77,7 +77,8 @@ class Tags:
         """The line is rewritten or goes, whatever the cause."""
         for tag in line.tags:
             generation = self._generation_of(tag, line.version)
-            del generation.keys[line.key]
+            # `pop_dead` may have just returned it.
+            generation.keys.pop(line.key, None)
             generation.count(line.directory, -1)
             if not generation.keys:
                 self._forget(generation)
@@ -106,12 +107,13 @@ class Tags:
             self._bury(generation, index)
         return generation
 
-    def next_dead(self) -> str | None:
-        """Key of a dead line whose room is to be taken back next; None where there is none."""
+    def pop_dead(self) -> str | None:
+        """Key of a dead line whose room is to be taken back next, which the caller then does (`remove`); None where
+        there is none."""
         if not self._dead:
             return None
         # The newest of the oldest: taking from the other end walks over all that was taken before.
-        return next(reversed(next(iter(self._dead.values())).keys))
+        return next(iter(self._dead.values())).keys.popitem()[0]
 
     # Snapshots
 

@@ -235,6 +235,12 @@ async def test_a_wish_that_cannot_be_is_refused(cluster: Cluster, query: str) ->
     assert (await cluster.get(f"/cache/watch?{query}", status=400))["reason"] == "bad_request"
 
 
+async def test_there_is_nothing_to_watch_for_a_head(cluster: Cluster) -> None:
+    """Goal: no stream that could never end."""
+    async with cluster.clients["node1"].head("/cache/watch?key=k") as response:
+        assert response.status == 405
+
+
 def test_positions_are_read_as_they_are_written() -> None:
     assert position_of("7") == (7, LAST_NUMBER)
     assert position_of(position_text((7, 3))) == (7, 3)
