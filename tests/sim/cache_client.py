@@ -1,25 +1,27 @@
-"""One operation of a client of the lease simulation, on the way that `services.cache.routes` takes: a hit from
+"""One request of a client of the lease simulation, on the way that `services.cache.routes` takes: a hit from
 memory, else a ReadIndex for what is absent, else a command; the grant comes a little later than the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from raft.errors import OutcomeUnknown
-from services.cache.commands import Delete, Fill, Put
+from services.cache.commands import Delete, Fill, Invalidate, Put
 from tests.sim.cache_node import Node
 from tests.sim.check import Operation
 
 if TYPE_CHECKING:
     from tests.sim.cache_cluster import World
 
+#: What every line carries, so that its invalidation removes all.
+TAG = "t"
 #: The process that serves it may end without a word.
 GIVE_UP_MS = 2_500
 
 
 class Request:
-    """`read`, `write` or `delete` of one key at one node."""
+    """`read`, `write` or `delete` of one key at one node, or `invalidate`, which is a removal of each."""
 
     def __init__(
         self, world: World, process: str, node: Node, op: str, key: str, then: Callable[[bool | None], None]
@@ -29,17 +31,21 @@ class Request:
         self.node = node
         self.op = op
         self.key = key
+        self.keys = world.keys if op == "invalidate" else (key,)
         self.called_ms = world.time_ms
         self.value = world.next_value() if op == "write" else None
+        self.ttl_ms = world.ttl_ms() if op == "write" else None
         self._then = then
         self._life = node.life
 
     def begin(self) -> None:
         self.world.under_way[self] = None
         if self.op == "write":
-            self._propose(Put(self.key, b"%d" % self.value, self.node.id))
+            self._propose(Put(self.key, b"%d" % self.value, self.node.id, self.ttl_ms, tags=(TAG,)))
         elif self.op == "delete":
             self._propose(Delete(self.key))
+        elif self.op == "invalidate":
+            self._propose(Invalidate(TAG))
         else:
             held = self.node.coherence.may_serve(self.key)
             if held is not None:
@@ -52,10 +58,15 @@ class Request:
                 self.node.read_index(lambda result, error: self._soon(self._on_read_index, error))
         self.world.at(GIVE_UP_MS, lambda: self._end(None))
 
-    def operation(self, ok: bool | None, result: Any = None, returned_ms: float | None = None) -> Operation:
-        """For the history: a removal is a write of nothing."""
+    def operations(
+        self, ok: bool | None, result: Any = None, returned_ms: float | None = None
+    ) -> Iterator[Operation]:
+        """For the history: a removal is a write of nothing, and an expiry one that may come at any time."""
         op = "read" if self.op == "read" else "write"
-        return Operation(self.process, op, self.key, self.value, self.called_ms, returned_ms, ok, result)
+        for key in self.keys:
+            yield Operation(self.process, op, key, self.value, self.called_ms, returned_ms, ok, result)
+            if self.ttl_ms is not None and ok is not False:
+                yield Operation(f"{self.process} expiry", "write", key, None, self.called_ms, None, None)
 
     def give_up(self) -> None:
         """The seed ends before the outcome."""
@@ -94,8 +105,11 @@ class Request:
         elif "version" in answer:
             self.node.coherence.grant(self.key, answer["version"])
             self._end(True, int(answer["val"]) if self.op == "read" else None, answer["version"])
+        elif self.op == "invalidate":
+            self.world.counts["invalidations"] += 1
+            self._end(True, None, self.node.invalidated)
         else:
-            self._end(True, None, self.node.removed.get(self.key, 0))
+            self._end(True, None, max(self.node.invalidated, self.node.removed.get(self.key, 0)))
 
     def _end(self, ok: bool | None, result: Any = None, version: int = 0) -> None:
         """`version`: of the value, or of the removal, that the outcome shows."""
@@ -103,9 +117,9 @@ class Request:
             return
         del self.world.under_way[self]
         if self.op != "read" or ok:
-            self.world.operations.append(
-                self.operation(ok, result, None if ok is None else self.world.time_ms)
-            )
+            returned_ms = None if ok is None else self.world.time_ms
+            self.world.operations.extend(self.operations(ok, result, returned_ms))
         if ok:
-            self.world.show(self.key, version)
+            for key in self.keys:
+                self.world.show(key, version)
         self._then(ok)

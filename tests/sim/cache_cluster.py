@@ -54,6 +54,10 @@ class Plan:
     #: Longest pause of a client between two operations. Where little is written, a node that was away lags by a
     #: single entry.
     thinking_ms: float
+    #: Lines that a node may hold.
+    lines_max: int
+    #: Share of the writes that expire.
+    expiring: float
 
     @classmethod
     def drawn(cls, chance: Random) -> "Plan":
@@ -68,6 +72,8 @@ class Plan:
             snapshot_entries=chance.choice((10, 40, 1_000_000)),
             retained_entries=chance.choice((0, 5)),
             thinking_ms=chance.choice((50, 50, 400)),
+            lines_max=chance.choice((2, 100, 100)),
+            expiring=chance.choice((0.0, 0.1, 0.3)),
         )
 
 
@@ -84,6 +90,7 @@ class World:
         self.ids = ("n1", "n2", "n3", "n4", "n5")[: self.plan.nodes]
         self.nodes = {id: Node(self, id) for id in self.ids}
         self.nemesis = Nemesis(self)
+        self.keys = KEYS
         self.operations: list[Operation] = []
         self.counts: Counter[str] = Counter()
         self._values = 0
@@ -204,7 +211,9 @@ class World:
 
     def _suspect(self) -> None:
         """Something older was read. Where a removal was shown it may be a later one that is not: judge."""
-        unended = [request.operation(None) for request in self.under_way if request.op != "read"]
+        unended = [
+            each for request in self.under_way if request.op != "read" for each in request.operations(None)
+        ]
         verdict = check_history([*self.operations, *unended], "register")
         if not verdict.linearizable:
             self._verdict = verdict
@@ -235,7 +244,7 @@ class World:
         chance = self.random
         node = self.nodes[chance.choice(self.ids)]
         what = chance.random()
-        op = "write" if what < 0.35 else "delete" if what < 0.39 else "read"
+        op = "write" if what < 0.35 else "delete" if what < 0.38 else "invalidate" if what < 0.39 else "read"
         key = self._hot_key if chance.random() < 0.6 else chance.choice(KEYS)
         if key == KEYS[-1] and op == "write" and chance.random() < 0.7:
             op = "read"
@@ -260,6 +269,10 @@ class World:
         then: Callable[[bool | None], None] = lambda ok: None,
     ) -> None:
         Request(self, process, node, op, key, then).begin()
+
+    def ttl_ms(self) -> int | None:
+        """Some writes expire."""
+        return self.random.randrange(100, 1_500) if self.random.random() < self.plan.expiring else None
 
     def next_value(self) -> int:
         """Every write has a value of its own."""

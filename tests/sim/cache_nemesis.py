@@ -41,6 +41,7 @@ class Nemesis:
             self.cut_leader_off,
             self.outlast_a_lease,
             self.outlast_a_lease,
+            self.be_unheard,
             self.lag_then_cut,
             self.mute_a_writer,
             self.transfer,
@@ -146,6 +147,22 @@ class Nemesis:
             )
         )
         self.world.at(max(0.0, length_ms + self.chance.uniform(-120, 30)), just_then)
+
+    def be_unheard(self) -> None:
+        """A holder hears all and nobody hears it until its lease has run out. As it is heard again, something is
+        written that reaches it late."""
+        holder = self._someone(but=self._leader())
+        self.done["unheard"] += 1
+        length_ms = self.chance.uniform(1.05, 1.3) * self.world.plan.lease_ms
+        self._cut_for({(holder.id, other) for other in self.world.ids if other != holder.id}, length_ms)
+
+        def slow() -> None:
+            self._slow[holder.id] = self.chance.uniform(20, 150)
+            self.world.at(250, lambda: self._slow.pop(holder.id, None))
+
+        self.world.at(length_ms - 20, slow)
+        for after_ms in range(-20, 80, 10):
+            self.world.at(length_ms + after_ms, lambda: self.world.writes_through(self._someone(but=holder)))
 
     def lag_then_cut(self) -> None:
         """What is sent to a holder and by it takes long; then nothing new gets through, while the old arrives."""

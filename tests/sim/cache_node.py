@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from raft.applier import Applier
 from raft.core import leases, snapshotting
 from raft.core.config import CoreConfig
+from raft.core.errors import ProposalRefused
 from raft.core.messages import InstallSnapshot
 from raft.core.raft import RaftCore
 from raft.core.ready import Persist, Ready
-from raft.core.types import Configuration, Entry, HardState, SnapshotMeta
+from raft.core.types import Configuration, Entry, HardState, Role, SnapshotMeta
 from raft.errors import NoLeader
 from raft.forwarding import Forward, ForwardReply
 from raft.node import RESTORED_TOPIC
@@ -28,9 +30,11 @@ from raft.read_index import ReadIndexClient
 from raft.transport.codec import PeerMessage
 from raft.withheld import Publisher
 from services.cache.coherence import Coherence
+from services.cache.held import HeldLines
 from services.cache.invalidations import Invalidations
-from services.cache.line import Transition
+from services.cache.line import Invalidated, Transition
 from services.cache.machine import TRANSITION_TOPIC, CacheMachine
+from services.cache.store import INVALIDATED_TOPIC
 from services.envelope import ReplicatedMachine, encode_command
 
 if TYPE_CHECKING:
@@ -126,17 +130,22 @@ class Node:
         self.publisher = Publisher(self.core)
         config = self.core.config
         recent_ms = 2 * plan.lease_ms + 4 * config.heartbeat_ms + config.election_timeout_min_ms
-        self.coherence = Coherence(self, self.world.metrics, recent_ms=recent_ms)
+        held = HeldLines(lines_max=plan.lines_max, bytes_max=1 << 20)
+        self.coherence = Coherence(self, self.world.metrics, recent_ms=recent_ms, held=held)
         self.subscribe(RESTORED_TOPIC, lambda _: self.coherence.on_restored())
         #: key -> the newest entry that removed it, as far as this node has applied.
         self.removed: dict[str, int] = {}
+        #: The newest entry that invalidated by tag, as far as this node has applied.
+        self.invalidated = 0
         self.subscribe(TRANSITION_TOPIC, self._on_transition)
+        self.subscribe(INVALIDATED_TOPIC, self._on_invalidated)
         self.account = Invalidations(self, self.world.metrics.cache_invalidation_wait_seconds.labels())
         self.inbox: list[PeerMessage] = []
         #: Data of snapshots that arrived, until the core has decided.
         self.received: dict[SnapshotMeta, tuple[bytes, ...]] = {}
         self.restoring: SnapshotMeta | None = None
         self._to_apply: deque[Entry] = deque()
+        self._advance_index = 0
         self._stopped: tuple[int, list[PeerMessage]] | None = None
         self._last_wake_ms = now_ms
 
@@ -151,6 +160,10 @@ class Node:
     def _on_transition(self, transition: Transition) -> None:
         if not transition.version_after:
             self.removed[transition.key] = transition.index
+            self.world.counts[f"applied: {transition.cause}"] += 1
+
+    def _on_invalidated(self, invalidated: Invalidated) -> None:
+        self.invalidated = invalidated.index
 
     def cluster_time_ms(self) -> int:
         return self.applier.estimated_time_ms()
@@ -228,8 +241,19 @@ class Node:
                 break
             self._carry_out(ready)
         self.proposals.settle_released()
+        self._maybe_advance(now_ms)
         self.proposals.expire(now_ms, lambda: NoLeader("none"))
         self.reads.expire(now_ms)
+
+    def _maybe_advance(self, now_ms: int) -> None:
+        """Leader: bring cluster time where something is due; it leaves with the next run."""
+        if self.core.state.role is not Role.LEADER or self.restoring is not None:
+            return
+        due_ms = self.machine.next_due_ms()
+        is_due = due_ms is not None and self.core.cluster_time_ms(now_ms) >= due_ms
+        if is_due and self._advance_index <= self.applier.applied_index:
+            with suppress(ProposalRefused):
+                self._advance_index = self.core.propose_advance(now_ms)
 
     def _apply_committed(self) -> None:
         self.publisher.before_apply(self.account)

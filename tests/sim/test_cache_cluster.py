@@ -31,7 +31,7 @@ def test_every_history_is_linearizable_and_the_faults_were_there() -> None:
     assert sum(world.counts["absent by ReadIndex"] for world in worlds) > 0
     done = {what for world in worlds for what in world.nemesis.done}
     assert done == {
-        "crash", "freeze", "pause", "cut", "transfer", "leader cut off", "lease outlasted", "lag", "mute"
+        "crash", "freeze", "pause", "cut", "transfer", "leader cut off", "lease outlasted", "lag", "mute", "unheard"
     }  # fmt: skip
 
 
