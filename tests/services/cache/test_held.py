@@ -7,8 +7,15 @@ from random import Random
 import pytest
 
 from common.config import Settings, SettingsError, load_settings
+from common.metrics import Metrics
 from common.parsers import CACHE_POLICIES
+from services.cache import routes
+from services.cache.coherence import Coherence
+from services.cache.commands import Fill, Put
 from services.cache.held import Granted, HeldLines, make_held_lines
+from services.envelope import encode_command
+from services.host import Host
+from tests.services.cache.cluster import Replica, SharedLog
 
 
 def held_lines(policy: str, *, lines_max: int = 100, bytes_max: int = 1 << 30) -> HeldLines:
@@ -128,6 +135,26 @@ def test_a_policy_whose_package_is_missing_stops_the_node_and_names_the_setting(
     with pytest.raises(SettingsError, match=r"MUFAKAT_CACHE_POLICY.*theine-core"):
         held_lines("w-tinylfu")
     held_lines("lru").put("a", Granted(1, 10))
+
+
+async def test_a_node_holds_as_many_lines_as_it_is_told() -> None:
+    """The settings reach the table, and a line that was dropped is read by a fill like any other."""
+    log = SharedLog()
+    node = Replica("node1", log)
+    here = Host(Settings(cache_lines_max=1), Metrics(), "boot", {"cache": node})
+    routes.attach(here, node)
+    coherence = here.parts[Coherence]
+
+    for key in ("a", "b"):
+        written = log.append(encode_command(Put(key, b"1", "node1")))["node1"]
+        coherence.grant(key, written["version"])
+
+    assert coherence.may_serve("a") is None
+    assert coherence.may_serve("b") is not None
+    filled = log.append(encode_command(Fill("a", "node1")))["node1"]
+    coherence.grant("a", filled["version"])
+    assert filled["state"] == "M"
+    assert coherence.may_serve("a") is not None
 
 
 def test_the_bounds_are_settings() -> None:
