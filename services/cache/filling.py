@@ -25,6 +25,8 @@ from services.errors import api_error
 
 #: Callers that may wait at one node, for all keys together.
 WAITING_MAX = 20_000
+#: Pause before a line asks again whose question could not be answered.
+RETRY_S = 0.2
 
 logger = get_logger("services.cache.filling")
 
@@ -45,7 +47,7 @@ class Node(Protocol):
 class Caller:
     """One read in line for its key."""
 
-    __slots__ = ("answer", "lease_ms", "outcome", "timer", "until")
+    __slots__ = ("last", "lease_ms", "outcome", "timer", "until")
 
     def __init__(self, lease_ms: int, until: float) -> None:
         self.lease_ms = lease_ms
@@ -53,31 +55,32 @@ class Caller:
         self.until = until
         self.outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
-        #: What it is told when its time is over.
-        self.answer: dict[str, Any] = {}
+        #: What it is told when its time is over: that somebody fills, or why that could not be found out.
+        self.last: dict[str, Any] | Exception = {}
 
-    def settle(self, answer: dict[str, Any]) -> bool:
+    def settle(self, answer: dict[str, Any] | Exception) -> bool:
         """False where nobody listens any more."""
         if self.outcome.done():
             return False
-        self.outcome.set_result(answer)
+        if isinstance(answer, Exception):
+            self.outcome.set_exception(answer)
+        else:
+            self.outcome.set_result(answer)
         return True
 
-    def fail(self, error: Exception) -> None:
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
-
-    def wait_on(self, answer: dict[str, Any]) -> None:
-        """Somebody else fills: wait for what is left of this caller's time."""
-        self.answer = answer
+    def wait_on(self, last: dict[str, Any] | Exception) -> bool:
+        """Wait for what is left of this caller's time; False where it is over."""
+        self.last = last
         loop = asyncio.get_running_loop()
         if self.until <= loop.time():
-            self.settle(answer)
-        elif self.timer is None:
+            self.settle(last)
+            return False
+        if self.timer is None:
             self.timer = loop.call_at(self.until, self._on_late)
+        return True
 
     def _on_late(self) -> None:
-        self.settle(self.answer)
+        self.settle(self.last)
 
 
 class Line:
@@ -120,7 +123,7 @@ class FillLines:
 
         Raises:
             ApiError: 429, too many wait at this node or too many leases run.
-            RaftError: see `RaftNode.propose`.
+            RaftError: see `RaftNode.propose`; while there is time left the line tries again.
         """
         if self.waiting >= WAITING_MAX:
             raise api_error("quota", f"{WAITING_MAX} reads wait at this node already; ask another node, or later.")
@@ -167,7 +170,6 @@ class FillLines:
 
     async def _ask_while_needed(self, key: str, line: Line) -> None:
         """Ask the log for as long as somebody waits and there is news."""
-        callers: tuple[Caller, ...] = ()
         try:
             while line.news and line.callers:
                 line.news = False
@@ -176,11 +178,15 @@ class FillLines:
                 try:
                     answer = await self._node.propose(encode_command(fill))
                 except RaftError as error:
-                    _fail(callers, error)
+                    # No leader, or an unknown outcome: harmless to ask again, a lease that was won is told again.
+                    if any([caller.wait_on(error) for caller in callers]):
+                        line.news = True
+                        await asyncio.sleep(RETRY_S)
                 else:
                     self._on_answer(key, line, callers, answer)
         except Exception as error:
-            _fail(callers, error)
+            # Nobody else would ask for those who came meanwhile.
+            _settle(tuple(line.callers), error)
             raise
         finally:
             line.asking = False
@@ -189,12 +195,11 @@ class FillLines:
     def _on_answer(self, key: str, line: Line, callers: tuple[Caller, ...], answer: dict[str, Any]) -> None:
         if "reason" in answer:
             limit = answer["limit_value"]
-            _fail(callers, api_error("quota", f"{limit} absent keys are being filled already; read it again later."))
+            _settle(callers, api_error("quota", f"{limit} absent keys are being filled already; read again later."))
             return
         token = answer.get("lease")
         if token is None and "filling" not in answer:
-            for caller in callers:
-                caller.settle(answer)
+            _settle(callers, answer)
             return
         filling = answer
         if token is not None:
@@ -253,10 +258,10 @@ class FillLines:
         """A node that serves no more sends its callers away; returns whether to look again."""
         if self._node.closed is not None:
             for line in self._lines.values():
-                _fail(tuple(line.callers), self._node.closed)
+                _settle(tuple(line.callers), self._node.closed)
         return bool(self._lines)
 
 
-def _fail(callers: tuple[Caller, ...], error: Exception) -> None:
+def _settle(callers: tuple[Caller, ...], answer: dict[str, Any] | Exception) -> None:
     for caller in callers:
-        caller.fail(error)
+        caller.settle(answer)

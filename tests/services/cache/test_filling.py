@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from common.config import load_settings
-from raft.errors import OutcomeUnknown, Stopping
+from raft.errors import NoLeader, OutcomeUnknown, Stopping
 from raft.node import RESTORED_TOPIC
 from services.cache import filling
 from services.cache.commands import Fill
@@ -200,7 +200,7 @@ async def test_who_comes_behind_a_caller_who_has_gone_gets_the_lease(cluster: Cl
 async def test_a_lease_whose_answer_was_lost_goes_to_the_next_caller_of_that_node(cluster: Cluster) -> None:
     """Goal: a leader change in the middle of the question does not block the key for the lease's time."""
     cluster.log.way = asyncio.Event()
-    first = asyncio.create_task(cluster.post("/cache/get", {"key": "k", "wait": 1}, status=504))
+    first = asyncio.create_task(cluster.post("/cache/get", {"key": "k", "wait": 0}, status=504))
     await eventually(lambda: cluster.log.index == 1)
     cluster.log.broken = OutcomeUnknown("lost")
     cluster.log.way.set()
@@ -211,6 +211,23 @@ async def test_a_lease_whose_answer_was_lost_goes_to_the_next_caller_of_that_nod
     assert "filling" in await cluster.post("/cache/get", {"key": "k", "wait": 0}, "node2")
     assert (await cluster.post("/cache/get", {"key": "k", "wait": 0}))["lease"] == 1
     assert "filling" in await cluster.post("/cache/get", {"key": "k", "wait": 0})
+
+
+async def test_who_has_time_left_waits_through_an_election(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: the lease ends just when there is no leader; who waits hears of the next one and not of an error."""
+    monkeypatch.setattr(filling, "RETRY_S", 0.01)
+    cluster.log.broken = NoLeader("none")
+    patient = ask(cluster, wait=30)
+    hasty = asyncio.create_task(cluster.post("/cache/get", {"key": "k", "wait": 0.05}, status=503))
+
+    refused = await hasty
+    cluster.log.broken = None
+
+    assert refused["reason"] == "no_leader"
+    assert "lease" in await patient
+    assert cluster.metric("cache_fill_waiting") == 0
 
 
 async def test_a_lease_that_ended_while_its_answer_was_on_the_way_is_not_given(cluster: Cluster) -> None:
