@@ -6,7 +6,7 @@ from tests.sim.cache_cluster import World
 from tests.sim.cache_planted import BUGS, seeds_until_caught
 from tests.sim.planted import Bug, compile_bug
 
-SEEDS = range(8)
+SEEDS = range(10)
 #: Bugs that a handful of seeds finds; `make sim-cache-selftest` takes its time for all of them.
 QUICK = (
     "no lease check",
