@@ -69,7 +69,8 @@ async def test_an_invalidation_waits_for_who_serves_a_line_that_was_replaced_jus
         group.network.isolate(holder)
 
         write = asyncio.create_task(group.put(writer, "k", b"untagged"))
-        await asyncio.sleep(0.05)
+        account = group.parts[group.leaders[0].id].invalidations
+        await eventually(lambda: account.pending("k") == (holder,))
         assert not write.done()
         assert group.local(holder, "k") == b"old"
         await invalidate(group, writer, "t")

@@ -34,6 +34,11 @@ async def test_a_stampede_ends_in_one_fill_and_a_stop_ends_every_wait(tmp_path: 
             async with client.get("/readyz") as response:
                 return response.status == 200
 
+        async def is_waiting_and_expired() -> bool:
+            async with client.get("/metrics") as response:
+                page = await response.text()
+            return "cache_fill_waiting 1.0" in page and 'cache_transitions_total{from="M",to="I"} 1.0' in page
+
         await eventually(is_ready)
         stream = await client.get("/cache/watch?prefix=")
         answers = [asyncio.create_task(ask("/cache/get", key="k", wait=20)) for _ in range(20)]
@@ -44,7 +49,7 @@ async def test_a_stampede_ends_in_one_fill_and_a_stop_ends_every_wait(tmp_path: 
         await ask("/cache/get", key="other", lease_ttl=0.1)
         _, next_lease = await ask("/cache/get", key="other", wait=5)
         late = asyncio.create_task(ask("/cache/get", key="other", wait=60))
-        await asyncio.sleep(0.4)
+        await eventually(is_waiting_and_expired)
         stopping = asyncio.create_task(runner.cleanup())
 
         assert await asyncio.wait_for(late, 2) == (503, (await late)[1])

@@ -1,4 +1,5 @@
-"""Callers who come, go, fill, give up and forget, at three nodes at once, with answers that take their time."""
+"""Callers who come, go, fill, give up and forget, at three nodes at once, with answers that take their time. Time is
+turns of the event loop, so a seed gives one course of events."""
 
 import asyncio
 from random import Random
@@ -19,6 +20,11 @@ KEYS = ("a", "b")
 CALLERS = 150
 
 
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 class SlowReplica(Replica):
     """Its answers take a moment, and now and then there is none."""
 
@@ -28,12 +34,12 @@ class SlowReplica(Replica):
         self.faults = 0
 
     async def propose(self, command: bytes) -> dict[str, Any]:
-        await asyncio.sleep(self.chance.choice((0, 0, 0.001)))
+        await turns(self.chance.choice((0, 0, 3)))
         if self.chance.random() < 0.03:
             self.faults += 1
             raise NoLeader("none")
         answer = self.log.append(command)[self.id]
-        await asyncio.sleep(self.chance.choice((0, 0, 0.002)))
+        await turns(self.chance.choice((0, 0, 5)))
         if self.chance.random() < 0.03:
             self.faults += 1
             raise OutcomeUnknown("lost")
@@ -55,13 +61,14 @@ class Crowd:
 
     async def caller(self) -> None:
         chance = self.chance
-        await asyncio.sleep(chance.uniform(0, 0.2))
+        await turns(chance.randrange(600))
         node, key = chance.choice(NODES), chance.choice(KEYS)
         read = asyncio.create_task(
-            self.lines[node].read(key, lease_ms=chance.choice((50, 400)), wait_s=chance.choice((0, 0.01, 0.1)))
+            self.lines[node].read(key, lease_ms=chance.choice((50, 400)), wait_s=chance.choice((0, 60)))
         )
         if chance.random() < 0.3:
-            asyncio.get_running_loop().call_later(chance.uniform(0, 0.02), read.cancel)
+            await turns(chance.randrange(30))
+            read.cancel()
         try:
             answer = await read
         except asyncio.CancelledError:
@@ -76,7 +83,7 @@ class Crowd:
 
     async def _use(self, node: str, key: str, token: int) -> None:
         chance = self.chance
-        await asyncio.sleep(chance.uniform(0, 0.01))
+        await turns(chance.randrange(20))
         command = chance.choice(
             [
                 Put(key, b"1", node, 100, tags=("t",), lease=token),
@@ -93,7 +100,7 @@ class Crowd:
     async def time(self) -> None:
         """Cluster time goes on, also where nobody asks."""
         while True:
-            await asyncio.sleep(0.003)
+            await turns(5)
             self.log.advance(self.chance.randrange(20))
 
     def _count(self, outcome: str) -> None:
@@ -102,7 +109,7 @@ class Crowd:
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_nobody_waits_for_ever_and_no_lease_is_given_twice(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filling, "RETRY_S", 0.005)
+    monkeypatch.setattr(filling, "RETRY_S", 0)
     crowd = Crowd(seed)
     time = asyncio.create_task(crowd.time())
 
