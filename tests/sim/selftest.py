@@ -74,6 +74,6 @@ HEADER = "| bug | known as | seeds until caught: median | worst of 5 | caught by
 
 def row(catch: Catch) -> str:
     known = ", ".join(f"#{number}" for number in catch.bug.known) or "-"
-    by = max(catch.by, key=catch.by.count).split(":")[0][:60]
+    by = max(catch.by, key=catch.by.count).split(":")[0].split(" (")[0]
     worst = str(max(catch.seeds)) if catch.caught else f"not within {SEEDS_MAX}"
     return f"| {catch.bug.name} | {known} | {median(catch.seeds):.0f} | {worst} | {by} |"
