@@ -89,13 +89,6 @@ BUGS = (
         "self._held.drop(transition.key); after == 'M' and self.grant(transition.key, transition.version_after)",
     ),
     Bug(
-        "lapsed lease given behind older entries only",
-        (),
-        "raft.core.leases:Leases.needed_index",
-        "self._barriers.get(node, 0)",
-        "0",
-    ),
-    Bug(
         "leader's own lease before its no-op",
         (),
         "raft.core.leases:is_valid",
