@@ -89,13 +89,6 @@ BUGS = (
         "self._held.drop(transition.key); after == 'M' and self.grant(transition.key, transition.version_after)",
     ),
     Bug(
-        "leader's own lease before its no-op",
-        (),
-        "raft.core.leases:is_valid",
-        "raft.state.role is not Role.LEADER or raft.applied_index < raft.term_start_index",
-        "raft.state.role is not Role.LEADER",
-    ),
-    Bug(
         "absence shown at once",
         (),
         "services.cache.coherence:Coherence.is_surely_absent",
@@ -108,13 +101,6 @@ BUGS = (
         "services.cache.invalidations:Invalidations.on_invalidated",
         "nodes = sorted({*invalidated.holders, *self._owed})",
         "nodes = []",
-    ),
-    Bug(
-        "expiry not awaited",
-        (),
-        "services.cache.invalidations:Invalidations.on_transition",
-        "transition.cause in INVALIDATING",
-        "transition.cause in INVALIDATING and transition.cause != 'expire'",
     ),
     Bug(
         "no allowance for drift",
