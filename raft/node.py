@@ -125,7 +125,6 @@ class RaftNode:
         self._lost_peers: list[NodeId] = []
         #: Requests that came by POST and whose reply goes back on it: (peer, sequence) -> future.
         self._rpcs: dict[tuple[NodeId, int], asyncio.Future] = {}
-        self._advance_index = 0
         #: The service's account of answers that wait; None where the group has no leases.
         self.withheld: Withheld | None = None
         self._publisher = Publisher(self.core)
@@ -458,15 +457,17 @@ class RaftNode:
 
     def _maybe_advance(self, now_ms: int) -> None:
         """Leader: when something is due and no traffic carries the time there, propose an advance."""
-        if self.core.state.role is not Role.LEADER or self._advance_index > self.applier.applied_index:
-            return
-        if self._awaiting_snapshot is not None:
+        if self.core.state.role is not Role.LEADER or self._awaiting_snapshot is not None:
             return
         due_ms = self.machine.next_due_ms()
         if due_ms is None or self.core.cluster_time_ms(now_ms) < due_ms:
             return
+        log = self.core.log
+        if log.last_index > self.applier.applied_index and log.last_time_ms >= due_ms:
+            # An entry that carries the time there is under way.
+            return
         try:
-            self._advance_index = self.core.propose_advance(now_ms)
+            self.core.propose_advance(now_ms)
         except ProposalRefused:
             return
         self._schedule()

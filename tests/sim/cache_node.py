@@ -145,7 +145,6 @@ class Node:
         self.received: dict[SnapshotMeta, tuple[bytes, ...]] = {}
         self.restoring: SnapshotMeta | None = None
         self._to_apply: deque[Entry] = deque()
-        self._advance_index = 0
         self._stopped: tuple[int, list[PeerMessage]] | None = None
         self._last_wake_ms = now_ms
 
@@ -250,10 +249,12 @@ class Node:
         if self.core.state.role is not Role.LEADER or self.restoring is not None:
             return
         due_ms = self.machine.next_due_ms()
-        is_due = due_ms is not None and self.core.cluster_time_ms(now_ms) >= due_ms
-        if is_due and self._advance_index <= self.applier.applied_index:
+        if due_ms is None or self.core.cluster_time_ms(now_ms) < due_ms:
+            return
+        log = self.core.log
+        if log.last_index == self.applier.applied_index or log.last_time_ms < due_ms:
             with suppress(ProposalRefused):
-                self._advance_index = self.core.propose_advance(now_ms)
+                self.core.propose_advance(now_ms)
 
     def _apply_committed(self) -> None:
         self.publisher.before_apply(self.account)
