@@ -383,7 +383,10 @@ class RaftNode:
         self.reads.ask_again()
 
     def _apply_committed(self) -> None:
-        """Apply before the messages leave, so that they carry what the apply released."""
+        """Where answers wait for leases, apply before the messages leave, so that they carry what the apply released.
+        Elsewhere the disk comes first: it works while this node applies."""
+        if self.withheld is None:
+            return
         self._publisher.before_apply(self.withheld)
         if not self.core.is_installing:
             self._to_apply.extend(self.core.take_committed())
