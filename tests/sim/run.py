@@ -75,6 +75,7 @@ class Run:
 
     def _heal_majority(self) -> None:
         self.phase = "majority"
+        self.clients.patient = True
         world = self.world
         self.nemesis.stop()
         chosen = self._choose_majority()

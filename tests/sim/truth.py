@@ -26,6 +26,8 @@ class Truth(Observer):
         super().__init__(world)
         #: Committed entries, index 1 first.
         self.entries: list[Entry] = []
+        #: For each the term in which it was committed, which may be later than its own.
+        self.commit_terms: list[Term] = []
         #: Answer of each applied entry, index 1 first.
         self.answers: list[Any] = []
         #: Terms and their one leader.
@@ -45,11 +47,13 @@ class Truth(Observer):
         if log.compacted_index > len(known):
             self.fail(f"{node.id} skipped to {log.compacted_index}, committed nowhere before")
         known.extend(log.slice(len(known) + 1, entries_max=1 << 30, bytes_max=1 << 40, end=after))
+        self._note_term(node)
 
     def on_applied(self, node: SimNode, entry: Entry, answer: Any) -> None:
         index = entry.index
         if index == len(self.entries) + 1:
             self.entries.append(entry)
+            self._note_term(node)
         first = self.effects.get(entry.data) if entry.data else None
         if first is not None and first < index and self._contradicts(self.answers[first - 1][0], answer[0]):
             self.fail(f"a retry at {index} was answered {answer[0]}, not {self.answers[first - 1][0]}")
@@ -61,6 +65,9 @@ class Truth(Observer):
         elif self.answers[index - 1] != answer and repr(self.answers[index - 1]) != repr(answer):
             # By `repr` where events hold objects that do not compare.
             self.fail(f"{node.id} answered {answer} at {index}, others {self.answers[index - 1]}")
+
+    def _note_term(self, node: SimNode) -> None:
+        self.commit_terms += [node.core.state.term] * (len(self.entries) - len(self.commit_terms))
 
     @staticmethod
     def _contradicts(first: Any, again: Any) -> bool:

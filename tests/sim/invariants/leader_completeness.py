@@ -1,8 +1,15 @@
-"""Every committed entry is in the log of every later leader (Figure 3, Leader Completeness)."""
+"""An entry that was committed in a term is in the log of every later term's leader (Figure 3, Leader Completeness).
+
+The term in which it was committed, not the entry's own: a candidate that wins late, when a leader of a later term has
+committed already, may lack what that one committed and can commit nothing itself (seed 4244).
+"""
 
 from raft.core.types import Role, Term
 from tests.sim.node import SimNode
 from tests.sim.observer import Observer
+
+#: Of the committed entries, so many are looked for.
+RECENT = 40
 
 
 class LeaderCompleteness(Observer):
@@ -12,8 +19,10 @@ class LeaderCompleteness(Observer):
         core, truth = node.core, self.world.truth
         if core.state.role is not Role.LEADER:
             return
-        committed = [entry for entry in truth.entries[-40:] if entry.term < core.state.term]
-        for entry in reversed(committed):
+        recent = zip(truth.entries[-RECENT:], truth.commit_terms[-RECENT:], strict=True)
+        for entry, commit_term in reversed(tuple(recent)):
+            if commit_term >= core.state.term:
+                continue
             if entry.index <= core.log.compacted_index:
                 return
             if core.log.term_at(entry.index) != entry.term:
