@@ -120,7 +120,9 @@ class Run:
             )
             if needed:
                 chosen.add(member)
-        return chosen
+        # A learner that has caught up may become a voter that is needed, at any moment (seed 6319).
+        learners = {learner for one in forces for learner in one.learners if not world.nodes[learner].dead}
+        return chosen | learners
 
     def _has_served(self) -> bool:
         """A write and a read that began in this phase were answered."""
