@@ -465,9 +465,7 @@ class RaftNode:
         due_ms = self.machine.next_due_ms()
         if due_ms is None or self.core.cluster_time_ms(now_ms) < due_ms:
             return
-        log = self.core.log
-        if log.last_index > self.applier.applied_index and log.last_time_ms >= due_ms:
-            # An entry that carries the time there is under way.
+        if self.core.is_time_under_way(due_ms, self.applier.applied_index):
             return
         try:
             self.core.propose_advance(now_ms)

@@ -243,6 +243,12 @@ class RaftCore:
         elapsed = max(0, now_ms - self._cluster_time_since_ms)
         return max(self.log.last_time_ms, self._cluster_time_base_ms + elapsed)
 
+    def is_time_under_way(self, due_ms: int, applied_index: Index) -> bool:
+        """Whether an entry behind `applied_index` brings cluster time to `due_ms`. Then the driver proposes no
+        advance: one at each tick would fill the log of a slow group faster than it commits, and nothing bounds
+        entries without data."""
+        return self.log.last_index > applied_index and self.log.last_time_ms >= due_ms
+
     @property
     def configuration(self) -> Configuration:
         return self.configurations.latest

@@ -26,6 +26,12 @@ from services.cache.machine import TRANSITION_TOPIC, CacheMachine
 REMOVED_MAX = 100_000
 
 
+def recent_removal_ms(lease_ms: int, heartbeat_ms: int, election_timeout_min_ms: int) -> int:
+    """How long a removal that this node has applied may be unknown to a node that serves, milliseconds: such a node
+    gets a lease for two heartbeats and a stall of the leader at most (raft.core.leases), and serves until it ends."""
+    return 2 * lease_ms + 4 * heartbeat_ms + election_timeout_min_ms
+
+
 class Node(Protocol):
     """The part of `raft.node.RaftNode` that coherence needs."""
 
@@ -46,7 +52,7 @@ class Coherence:
 
     Args:
         recent_ms: by this node's clock, a removal that it has applied this long ago is certainly known to every
-            node that serves anything.
+            node that serves anything (`recent_removal_ms`).
         held: the table of lines; None: one of the default bounds.
     """
 

@@ -21,7 +21,7 @@ from services.cache.bodies import (
     ttl_ms_of,
 )
 from services.cache.changes import Changes
-from services.cache.coherence import Coherence
+from services.cache.coherence import Coherence, recent_removal_ms
 from services.cache.commands import Delete, Incr, Invalidate, Put, PutMany
 from services.cache.directory import M
 from services.cache.filling import FillLines
@@ -70,9 +70,9 @@ def routes() -> list[web.RouteDef]:
 def attach(here: Host, node: RaftNode) -> None:
     """Let this node keep its grants and, while it leads, the account of invalidations, from its first entry on."""
     settings = here.settings
-    # A node that has not heard of a removal gets a lease for two heartbeats and a stall of the leader at most
-    # (raft.core.leases), and serves until that lease ends.
-    recent_ms = 2 * settings.cache_lease_ms + 4 * settings.heartbeat_ms + settings.election_timeout_min_ms
+    recent_ms = recent_removal_ms(
+        settings.cache_lease_ms, settings.heartbeat_ms, settings.election_timeout_min_ms
+    )
     coherence = Coherence(node, here.metrics, recent_ms=recent_ms, held=make_held_lines(settings))
     here.parts[Coherence] = coherence
     node.subscribe(RESTORED_TOPIC, lambda _: coherence.on_restored())

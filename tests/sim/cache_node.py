@@ -29,7 +29,7 @@ from raft.proposals import Proposals
 from raft.read_index import ReadIndexClient
 from raft.transport.codec import PeerMessage
 from raft.withheld import Publisher
-from services.cache.coherence import Coherence
+from services.cache.coherence import Coherence, recent_removal_ms
 from services.cache.held import HeldLines
 from services.cache.invalidations import Invalidations
 from services.cache.line import Invalidated, Transition
@@ -129,7 +129,7 @@ class Node:
         self.reads = ReadIndexClient(self.now_ms)
         self.publisher = Publisher(self.core)
         config = self.core.config
-        recent_ms = 2 * plan.lease_ms + 4 * config.heartbeat_ms + config.election_timeout_min_ms
+        recent_ms = recent_removal_ms(plan.lease_ms, config.heartbeat_ms, config.election_timeout_min_ms)
         held = HeldLines(lines_max=plan.lines_max, bytes_max=1 << 20)
         self.coherence = Coherence(self, self.world.metrics, recent_ms=recent_ms, held=held)
         self.subscribe(RESTORED_TOPIC, lambda _: self.coherence.on_restored())
@@ -251,8 +251,7 @@ class Node:
         due_ms = self.machine.next_due_ms()
         if due_ms is None or self.core.cluster_time_ms(now_ms) < due_ms:
             return
-        log = self.core.log
-        if log.last_index == self.applier.applied_index or log.last_time_ms < due_ms:
+        if not self.core.is_time_under_way(due_ms, self.applier.applied_index):
             with suppress(ProposalRefused):
                 self.core.propose_advance(now_ms)
 
