@@ -145,8 +145,12 @@ async def test_a_failed_sync_is_fatal_and_nothing_is_written_after_it() -> None:
         files = group.files[leader.id]
 
         files.broken = True
-        with pytest.raises((StorageFailed, OutcomeUnknown)):
+        # The followers alone may be the majority, before the leader's disk has answered (thesis 10.2.1).
+        acknowledged = True
+        try:
             await leader.propose(b"perhaps")
+        except (StorageFailed, OutcomeUnknown):
+            acknowledged = False
         await eventually(lambda: group.fatal, 3)
         with pytest.raises(StorageFailed):
             await leader.propose(b"refused")
@@ -161,6 +165,7 @@ async def test_a_failed_sync_is_fatal_and_nothing_is_written_after_it() -> None:
         group.start(leader.id)
         commands = await caught_up(group)
         assert b"before" in commands
+        assert b"perhaps" in commands or not acknowledged
         assert b"refused" not in commands
 
 
