@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.cluster.tools import call
+from tests.cluster.tools import ask, call
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ def writers(ports: list[int], *, count: int = 4) -> Iterator[Acknowledged]:
 def missing_lines(port: int, done: Acknowledged) -> list[str]:
     """The keys of acknowledged cache lines that a node does not give back as they were written."""
     return [
-        key for key, value in done.lines.items() if call(port, "/cache/get", {"key": key})[1]["val"] != value
+        key for key, value in done.lines.items() if ask(port, "/cache/get", {"key": key})[1]["val"] != value
     ]
 
 
@@ -80,7 +80,7 @@ def missing_messages(port: int, done: Acknowledged) -> set[str]:
     """The acknowledged messages that are not delivered when the queue is emptied through a node."""
     delivered: set[str] = set()
     while True:
-        messages = call(port, "/queue/deq", {"queue": "load", "max": 100, "visibility": 300})[1]["messages"]
+        messages = ask(port, "/queue/deq", {"queue": "load", "max": 100, "visibility": 300})[1]["messages"]
         if not messages:
             return done.messages - delivered
         delivered |= {message["payload"]["value"] for message in messages}

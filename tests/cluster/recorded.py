@@ -2,12 +2,14 @@
 
 A step names what is sent and what the answer must hold. Where no node answers, or one says that the cluster is not
 able right now (5xx), the step is sent again until its time is over: a person presses the key again. A wrong answer
-is never repeated.
+is never repeated. What changes something carries an Idempotency-Key, the one thing that was not recorded: a message
+that was delivered in an answer that got lost would not come a second time.
 """
 
 import http.client
 import json
 import time
+import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +35,7 @@ class Step:
     body: Any = None
     #: Fields of the answer that later bodies use as "$name".
     save: dict[str, str] = field(default_factory=dict)
-    within_seconds: float = 5.0
+    within_seconds: float = 20.0
 
 
 def play(steps: list[Step], *, port_offset: int) -> None:
@@ -57,10 +59,11 @@ def play(steps: list[Step], *, port_offset: int) -> None:
 
 
 def _send_until_answered(step: Step, port_offset: int, saved: dict[str, Any], where: str) -> tuple[int, str]:
+    headers = HEADERS if step.body is None else {**HEADERS, "Idempotency-Key": uuid.uuid4().hex}
     until = time.monotonic() + step.within_seconds
     while True:
         try:
-            status, text = _send(step, port_offset, saved)
+            status, text = _send(step, port_offset, saved, headers)
         except (OSError, http.client.HTTPException) as error:
             status, text = 0, repr(error)
         if 0 < status < 500:
@@ -69,13 +72,14 @@ def _send_until_answered(step: Step, port_offset: int, saved: dict[str, Any], wh
         time.sleep(0.1)
 
 
-def _send(step: Step, port_offset: int, saved: dict[str, Any]) -> tuple[int, str]:
+def _send(
+    step: Step, port_offset: int, saved: dict[str, Any], headers: dict[str, str]
+) -> tuple[int, str]:
     content = "" if step.body in (None, ()) else json.dumps(step.body)
     for name, value in saved.items():
         content = content.replace(f'"${name}"', json.dumps(value))
-    headers = dict(HEADERS)
     if step.body is not None:
-        headers["Content-Type"] = "application/json" if content else FORM
+        headers = {**headers, "Content-Type": "application/json" if content else FORM}
     connection = http.client.HTTPConnection("127.0.0.1", step.port + port_offset, timeout=5)
     try:
         connection.request("GET" if step.body is None else "POST", step.path, content or None, headers)

@@ -8,7 +8,7 @@ from services.cluster.backups import restore_cluster, restore_node, take_backup
 from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.lifecycle import Request, down, up
 from tests.cluster.load import Acknowledged, missing_messages, writers
-from tests.cluster.tools import Cluster, call, cluster_in, free_port_offset, wait_until
+from tests.cluster.tools import Cluster, ask, cluster_in, free_port_offset, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -22,22 +22,22 @@ def written(cluster: Cluster) -> Acknowledged:
 def test_a_group_that_was_lost_begins_anew_from_its_backup(combined: Cluster, tmp_path: Path) -> None:
     """All that was acknowledged before the backup is there, and no token is given a second time."""
     done = written(combined)
-    _, before = call(combined.ports()[0], "/lock/acquire", {"key": "a", "client_id": "me"})
+    _, before = ask(combined.ports()[0], "/lock/acquire", {"key": "a", "client_id": "me"})
     for group in ("queue", "lock"):
         take_backup(combined.surroundings, group, tmp_path / f"{group}.backup")
-    _, after = call(combined.ports()[0], "/lock/acquire", {"key": "b", "client_id": "me"})
+    _, after = ask(combined.ports()[0], "/lock/acquire", {"key": "b", "client_id": "me"})
 
     with cluster_in(tmp_path / "other") as surroundings:
         for group in ("queue", "lock"):
             restore_cluster(surroundings, tmp_path / f"{group}.backup", "combined")
         request = Request("combined", "local", free_port_offset("combined"))
         cluster = Cluster(surroundings, up(surroundings, request), request.port_offset)
-        _, kept = call(cluster.ports()[1], "/lock/status?key=a")
-        _, anew = call(cluster.ports()[2], "/lock/acquire", {"key": "b", "client_id": "you"})
+        _, kept = ask(cluster.ports()[1], "/lock/status?key=a")
+        _, anew = ask(cluster.ports()[2], "/lock/acquire", {"key": "b", "client_id": "you"})
         missing = missing_messages(cluster.ports()[0], done)
         down(surroundings, wipe=False)
         up(surroundings, request)
-        _, still = call(cluster.ports()[1], "/lock/status?key=a")
+        _, still = ask(cluster.ports()[1], "/lock/status?key=a")
 
     assert kept["holders"][0]["token"] == before["token"] == still["holders"][0]["token"]
     assert anew["token"] > after["token"]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from services.cluster.nodes import stop_nodes
-from tests.cluster.test_failover import kill_process_of, put
-from tests.cluster.tools import Cluster, call, wait_until
+from tests.cluster.test_failover import kill_process_of
+from tests.cluster.tools import Cluster, ask
 
 pytestmark = pytest.mark.cluster
 
@@ -20,16 +20,15 @@ def test_a_lease_whose_node_dies_goes_to_one_who_waits_and_all_others_get_what_i
     """One caller holds the lease at the leader and is never heard of again; 23 wait at the two that are left."""
     victim = combined.leader("cache")
     ports = combined.ports(without=victim)
-    wait_until(lambda: put(ports[0], "warm", 1), timeout_seconds=10, what="writes are taken")
-    _, first = call(combined.port(victim), "/cache/get", {"key": "k", "lease_ttl": 3})
+    _, first = ask(combined.port(victim), "/cache/get", {"key": "k", "lease_ttl": 3, "wait": 10}, timeout_seconds=20)
     assert "lease" in first
 
     def read_and_fill(number: int) -> tuple[int, dict[str, Any], bool]:
         port = ports[number % 2]
-        status, answer = call(port, "/cache/get", {"key": "k", "wait": 30}, timeout_seconds=40)
+        status, answer = ask(port, "/cache/get", {"key": "k", "wait": 30}, timeout_seconds=40)
         fills = "lease" in answer
         if fills:
-            status, answer = call(port, "/cache/put", {"key": "k", "val": "computed", "lease": answer["lease"]})
+            status, answer = ask(port, "/cache/put", {"key": "k", "val": "computed", "lease": answer["lease"]})
         return status, answer, fills
 
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -40,23 +39,22 @@ def test_a_lease_whose_node_dies_goes_to_one_who_waits_and_all_others_get_what_i
     assert [status for status, _, _ in outcomes] == [200] * len(outcomes)
     assert sum(fills for _, _, fills in outcomes) == 1
     assert {answer["val"] for _, answer, fills in outcomes if not fills} == {"computed"}
-    status, refused = call(ports[0], "/cache/put", {"key": "k", "val": "late", "lease": first["lease"]})
+    status, refused = ask(ports[0], "/cache/put", {"key": "k", "val": "late", "lease": first["lease"]})
     assert (status, refused["reason"]) == (409, "lease_lost")
 
 
 def test_an_invalidated_tag_is_seen_nowhere_and_told_to_who_watches(combined: Cluster) -> None:
     ports = combined.ports()
-    wait_until(lambda: put(ports[0], "warm", 1), timeout_seconds=10, what="writes are taken")
     stream = http.client.HTTPConnection("127.0.0.1", ports[2], timeout=20)
     stream.request("GET", "/cache/watch?prefix=user:")
     response = stream.getresponse()
     for number in range(20):
-        call(ports[number % 3], "/cache/put", {"key": f"user:{number}", "val": number, "tags": ["users"]})
-        call(ports[(number + 1) % 3], "/cache/get", {"key": f"user:{number}"})
+        ask(ports[number % 3], "/cache/put", {"key": f"user:{number}", "val": number, "tags": ["users"]})
+        ask(ports[(number + 1) % 3], "/cache/get", {"key": f"user:{number}"})
 
-    status, answer = call(ports[1], "/cache/invalidate", {"tag": "users"})
+    status, answer = ask(ports[1], "/cache/invalidate", {"tag": "users"})
     found = [
-        call(port, "/cache/mget", {"keys": [f"user:{number}" for number in range(20)]})[1]["items"] for port in ports
+        ask(port, "/cache/mget", {"keys": [f"user:{number}" for number in range(20)]})[1]["items"] for port in ports
     ]
     stop_nodes(combined.surroundings, ["node3"])
     told = response.read().decode()

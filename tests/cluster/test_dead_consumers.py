@@ -1,14 +1,13 @@
 """Consumers and a leader that are killed with deliveries under way: what nobody acknowledged comes back."""
 
-import http.client
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from services.cluster.nodes import kill_nodes
-from tests.cluster.tools import Cluster, call, wait_until
+from tests.cluster.tools import Cluster, ask, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -18,23 +17,14 @@ VISIBILITY_SECONDS = 3
 
 #: Takes messages one by one, prints each payload, and acknowledges nothing.
 CONSUMER = """
-import json, sys, urllib.request
+import sys
+from tests.cluster.tools import ask
+take = {"queue": "work", "visibility": %d, "wait": 5}
 while True:
-    body = json.dumps({"queue": "work", "visibility": %d, "wait": 5}).encode()
-    request = urllib.request.Request(sys.argv[1], body, {"Content-Type": "application/json"})
-    answer = json.load(urllib.request.urlopen(request))
+    _, answer = ask(int(sys.argv[1]), "/queue/deq", take, timeout_seconds=10)
     if answer["msg_id"] is not None:
         print(answer["payload"]["value"], flush=True)
 """
-
-
-def ask(port: int, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
-    """The answer where it was given; None while the group has no leader."""
-    try:
-        status, answer = call(port, path, body, timeout_seconds=5)
-    except (OSError, http.client.HTTPException):
-        return None
-    return answer if status == 200 else None
 
 
 def test_what_dead_consumers_held_is_delivered_again_under_the_next_leader(combined: Cluster) -> None:
@@ -43,10 +33,11 @@ def test_what_dead_consumers_held_is_delivered_again_under_the_next_leader(combi
     leader = combined.leader("queue")
     survivor, other = combined.ports(without=leader)
     for number in range(MESSAGES):
-        assert ask(survivor, "/queue/enq", {"queue": "work", "value": number})["ok"] is True
+        assert ask(survivor, "/queue/enq", {"queue": "work", "value": number})[1]["ok"] is True
     consumers = [
         subprocess.Popen(
-            [sys.executable, "-c", CONSUMER % VISIBILITY_SECONDS, f"http://127.0.0.1:{port}/queue/deq"],
+            [sys.executable, "-c", CONSUMER % VISIBILITY_SECONDS, str(port)],
+            cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -64,15 +55,15 @@ def test_what_dead_consumers_held_is_delivered_again_under_the_next_leader(combi
     deliveries: dict[int, int] = {}
 
     def one_more_is_done() -> bool:
-        """Take one message and acknowledge it, asked again until a leader answers."""
-        taken = ask(other, "/queue/deq", {"queue": "work", "wait": 1})
-        if taken is None or taken["msg_id"] is None:
+        """Take one message and acknowledge it."""
+        _, taken = ask(other, "/queue/deq", {"queue": "work", "wait": 1})
+        if taken["msg_id"] is None:
             return False
         number = taken["payload"]["value"]
         assert number not in deliveries, "delivered after it was acknowledged"
         deliveries[number] = taken["delivery"]
         ack = {"msg_id": taken["msg_id"], "receipt": taken["receipt"]}
-        wait_until(lambda: ask(survivor, "/queue/ack", ack), timeout_seconds=10, what="the ack")
+        assert ask(survivor, "/queue/ack", ack)[1]["ok"] is True
         return True
 
     for number in range(MESSAGES):
@@ -81,5 +72,5 @@ def test_what_dead_consumers_held_is_delivered_again_under_the_next_leader(combi
     assert sorted(deliveries) == list(range(MESSAGES))
     assert len(held) >= TAKEN_MIN
     assert all(deliveries[number] >= 2 for number in held)
-    nothing = ask(survivor, "/queue/deq", {"queue": "work", "wait": 1})
+    _, nothing = ask(survivor, "/queue/deq", {"queue": "work", "wait": 1})
     assert nothing["msg_id"] is None

@@ -3,14 +3,13 @@
 import http.client
 import os
 import signal
-import time
 
 import pytest
 
 from services.cluster.nodes import kill_nodes, start_nodes
 from services.cluster.waiting import wait_ready
 from tests.cluster.load import Acknowledged, missing_lines, missing_messages, write_once, writers
-from tests.cluster.tools import Cluster, call, wait_until
+from tests.cluster.tools import Cluster, RunningClock, ask, call, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -102,13 +101,14 @@ def test_writes_go_on_soon_after_the_leader_was_killed(combined: Cluster) -> Non
     """Two of three nodes are a majority; they need a leader and little time."""
     leader = combined.leader("cache")
     port = combined.ports(without=leader)[0]
-    assert put(port, "before", 1)
+    assert ask(port, "/cache/put", {"key": "before", "val": 1})[1]["ok"] is True
     kill_process_of(combined, leader)
-    killed_at = time.monotonic()
 
-    wait_until(lambda: put(port, "after", 2), timeout_seconds=20, what="a write without the old leader")
+    with RunningClock() as clock:
+        wait_until(lambda: put(port, "after", 2), timeout_seconds=20, what="a write without the old leader")
+        seconds = clock.seconds()
 
-    assert time.monotonic() - killed_at < FIRST_WRITE_SECONDS_MAX
+    assert seconds < FIRST_WRITE_SECONDS_MAX
 
 
 def test_a_node_without_a_majority_refuses_in_time_and_stays_up(combined: Cluster) -> None:
@@ -123,12 +123,13 @@ def test_a_node_without_a_majority_refuses_in_time_and_stays_up(combined: Cluste
         lambda: call(port, "/lock/acquire", body)[0] == 503, timeout_seconds=10, what="the leader steps down"
     )
 
-    began = time.monotonic()
-    status, answer = call(port, "/lock/acquire", body)
+    with RunningClock() as clock:
+        status, answer = call(port, "/lock/acquire", body)
+        seconds = clock.seconds()
 
     assert (status, answer["ok"]) == (503, False)
     assert answer["reason"] in ("no_leader", "no_quorum")
-    assert time.monotonic() - began < REFUSAL_SECONDS_MAX
+    assert seconds < REFUSAL_SECONDS_MAX
     assert call(port, "/livez")[0] == 200
     assert call(port, "/readyz")[0] == 503
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from services.cli import main
 from services.cluster.nodes import kill_nodes, start_nodes
-from services.cluster.processes import is_port_free
-from tests.cluster.tools import Cluster, call, wait_until
+from services.cluster.probe import is_live
+from tests.cluster.tools import Cluster, ask, call, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -26,7 +26,7 @@ def members(port: int, group: str = "lock") -> dict[str, str]:
 
 
 def change(port: int, **body: dict[str, str]) -> tuple[int, Any]:
-    return call(port, "/admin/members", body, timeout_seconds=30)
+    return ask(port, "/admin/members", body, timeout_seconds=30)
 
 
 def is_bound(port: int, node_id: str) -> bool:
@@ -67,7 +67,7 @@ def newcomer(cluster: Cluster, port: int) -> Iterator[None]:
         [sys.executable, "-m", "services.cli", "serve"], env=environ, stderr=subprocess.DEVNULL
     )
     try:
-        wait_until(lambda: not is_port_free("127.0.0.1", port), timeout_seconds=20, what="node4 listens")
+        wait_until(lambda: is_live("127.0.0.1", port), timeout_seconds=20, what="node4 answers")
         yield
     finally:
         process.kill()
@@ -89,14 +89,14 @@ def test_a_fourth_node_joins_and_serves_and_the_first_leader_leaves(combined: Cl
             timeout_seconds=20,
             what="node4 votes",
         )
-        assert call(port, "/lock/acquire", {"key": "A", "client_id": "ana"})[1]["ok"] is True
+        assert ask(port, "/lock/acquire", {"key": "A", "client_id": "ana"})[1]["ok"] is True
 
         status, answer = change(combined.port(leader), remove={"id": leader})
         assert (status, answer["ok"]) == (200, True)
         wait_until(lambda: leader not in members(entrance), timeout_seconds=10, what="the leader left")
         kill_nodes(combined.surroundings, [leader])
 
-        status, answer = call(port, "/lock/acquire", {"key": "A", "client_id": "ben"})
+        status, answer = ask(port, "/lock/acquire", {"key": "A", "client_id": "ben"})
         assert (status, answer["reason"]) == (200, "locked")
 
 
@@ -123,7 +123,11 @@ def test_a_wiped_node_takes_no_part_until_it_was_removed_and_added(combined: Clu
     assert command(combined, "member", "add", wiped, f"127.0.0.1:{port}")[0] == 0
 
     wait_until(lambda: reasons(port) == "", timeout_seconds=20, what="it is ready again")
-    wait_until(lambda: members(port).get(wiped) == "voter", timeout_seconds=20, what="it votes again")
+    wait_until(
+        lambda: all(members(each).get(wiped) == "voter" for each in combined.ports()),
+        timeout_seconds=20,
+        what="every node knows that it votes again",
+    )
     code, output = command(combined, "member", "list", "--group", "lock")
     assert code == 0
     assert output.count("voter") == 3

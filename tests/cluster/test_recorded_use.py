@@ -110,8 +110,8 @@ WHILE_NODE2_IS_AWAY = [
 
 #: ... and this one after it was started again.
 AFTER_NODE2_IS_BACK = [
-    Step(8002, "/health", {"status": "ok", "node": "node2"}, within_seconds=15),
-    Step(8002, "/cache/read?key=wind", {"ok": True, "value": {"value": 11}}, within_seconds=10),
+    Step(8002, "/health", {"status": "ok", "node": "node2"}),
+    Step(8002, "/cache/read?key=wind", {"ok": True, "value": {"value": 11}}),
 ]
 
 
