@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from raft.alarm import WAKE_MS, Alarm
 from raft.applier import Applier
 from raft.core import leases
 from raft.core.config import CoreConfig
@@ -44,10 +45,10 @@ from raft.storage import Recovered, Storage
 from raft.transport.codec import PeerMessage
 from raft.withheld import Publisher, Withheld
 
-#: Deadlines are looked at, and the process's own stalls noticed, at least this often.
-WAKE_MS = 50
 #: What listeners hear, with the snapshot's meta, when the machine was replaced by a leader's snapshot.
 RESTORED_TOPIC = "raft.restored"
+#: What listeners hear, with the error that everybody is told from now on, when this node takes no more requests.
+CLOSED_TOPIC = "raft.closed"
 #: Submissions that may wait for the disk before messages are no longer made to wait behind them.
 DISK_WAITING_MAX = 1_000
 _BARRIER = Persist(hard_state=None, entries=())
@@ -129,10 +130,10 @@ class RaftNode:
         self.withheld: Withheld | None = None
         self._publisher = Publisher(self.core)
         self._scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ms = 0
+        self._alarm = Alarm(clock_ms, self._schedule)
         self.started_ms = self._last_wake_ms = clock_ms()
         self._stall_ms = core_config.election_timeout_min_ms // 2
+        self._wake_ms = min(WAKE_MS, self._stall_ms // 2)
         #: How often the process stood still for longer than it may.
         self.stalls = 0
         #: Why nothing is accepted any more.
@@ -255,12 +256,11 @@ class RaftNode:
     async def stop(self, handover_s: float = 1.0) -> None:
         """Stop taking requests, hand leadership over if this node has it, answer whoever waits, close the disk."""
         if self._closed is None:
-            self._closed = Stopping("this node is stopping; ask another one")
+            self._close(Stopping("this node is stopping; ask another one"))
             if handover_s and self.core.state.role is Role.LEADER:
                 await hand_over(self, handover_s)
         self._fail_everyone(self._closed)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         self._scheduled = True
         await self.snapshotter.stop()
         await self.disk.close()
@@ -293,10 +293,14 @@ class RaftNode:
         """This replica must not go on: answer whoever waits, tell the process."""
         if isinstance(self._closed, StorageFailed):
             return
-        self._closed = StorageFailed("this node's storage failed; ask another one")
+        self._close(StorageFailed("this node's storage failed; ask another one"))
         self._scheduled = True
         self._fail_everyone(self._closed)
         self._on_fatal(error)
+
+    def _close(self, why: RaftError) -> None:
+        self._closed = why
+        self.applier.announce(CLOSED_TOPIC, why)
 
     def _fail_everyone(self, error: RaftError) -> None:
         self.proposals.fail_all(error)
@@ -331,7 +335,7 @@ class RaftNode:
             self.proposals.settle_released()
             self._maybe_advance(now_ms)
             self._expire(now_ms)
-            self._arm_timer(now_ms)
+            self._set_alarm(now_ms)
             if self.core.configuration is not self._configuration:
                 self._configuration = self.core.configuration
                 self.on_configuration(self._configuration)
@@ -343,7 +347,7 @@ class RaftNode:
         self._messages.clear()
         self._lost_peers.clear()
         self._expire(now_ms)
-        self._loop.call_later(WAKE_MS / 1000, self._schedule)
+        self._alarm.set(now_ms + self._wake_ms, now_ms)
 
     def _check_stall(self, now_ms: int) -> None:
         """After a pause (SIGSTOP, a starved machine) drop leadership before reading what piled up."""
@@ -477,20 +481,10 @@ class RaftNode:
         self.proposals.expire(now_ms, partial(why_no_leader, self))
         self.reads.expire(now_ms)
 
-    def _arm_timer(self, now_ms: int) -> None:
-        due_ms = min(self.core.next_deadline_ms(), now_ms + WAKE_MS)
+    def _set_alarm(self, now_ms: int) -> None:
+        due_ms = min(self.core.next_deadline_ms(), now_ms + self._wake_ms)
         if self.core.state.role is Role.LEADER:
             machine_due_ms = self.machine.next_due_ms()
             if machine_due_ms is not None:
                 due_ms = min(due_ms, now_ms + max(1, machine_due_ms - self.core.cluster_time_ms(now_ms)))
-        due_ms = max(due_ms, now_ms + 1)
-        if self._timer is not None:
-            if self._timer_ms <= due_ms:
-                return
-            self._timer.cancel()
-        self._timer_ms = due_ms
-        self._timer = self._loop.call_later((due_ms - now_ms) / 1000, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._schedule()
+        self._alarm.set(due_ms, now_ms)
