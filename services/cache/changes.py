@@ -17,10 +17,9 @@ from typing import Any, Protocol
 from common.metrics import Counter
 from raft.core.types import SnapshotMeta
 from raft.errors import RaftError
-from raft.node import RESTORED_TOPIC
+from raft.node import CLOSED_TOPIC, RESTORED_TOPIC
 from services.cache.line import Transition
 from services.cache.store import TRANSITION_TOPIC
-from services.cache.ticking import Ticker
 from services.errors import api_error
 
 #: Changes that are kept for those who go on where they were.
@@ -148,9 +147,9 @@ class Changes:
         self._last: Position = self._kept_after
         self._by_key: dict[str, list[Watcher]] = {}
         self._by_prefix: list[Watcher] = []
-        self._ticker = Ticker(self._look_whether_closed)
         node.subscribe(TRANSITION_TOPIC, self._on_transition)
         node.subscribe(RESTORED_TOPIC, self._on_restored)
+        node.subscribe(CLOSED_TOPIC, self._on_closed)
 
     def __len__(self) -> int:
         """Watchers."""
@@ -181,7 +180,8 @@ class Changes:
             self._by_prefix.append(watcher)
         else:
             self._by_key.setdefault(key, []).append(watcher)
-        self._ticker.start()
+        if self._node.closed is not None:
+            watcher.end()
         return watcher
 
     def leave(self, watcher: Watcher) -> None:
@@ -230,9 +230,7 @@ class Changes:
         self._gaps.add()
         watcher.lose(position, reason)
 
-    def _look_whether_closed(self) -> bool:
-        """A node that stops ends its streams; returns whether to look again."""
-        if self._node.closed is not None:
-            for watcher in self._watchers():
-                watcher.end()
-        return len(self) > 0
+    def _on_closed(self, why: RaftError) -> None:
+        """A node that stops ends its streams."""
+        for watcher in self._watchers():
+            watcher.end()

@@ -16,10 +16,9 @@ from typing import Any, Protocol
 
 from common.logs import get_logger
 from raft.errors import RaftError
-from raft.node import RESTORED_TOPIC
+from raft.node import CLOSED_TOPIC, RESTORED_TOPIC
 from services.cache.commands import Delete, Fill
 from services.cache.store import LEASE_ENDED_TOPIC
-from services.cache.ticking import Ticker
 from services.envelope import encode_command
 from services.errors import api_error
 
@@ -70,6 +69,8 @@ class Caller:
 
     def wait_on(self, last: dict[str, Any] | Exception) -> bool:
         """Wait for what is left of this caller's time; False where it is over."""
+        if self.outcome.done():
+            return False
         self.last = last
         loop = asyncio.get_running_loop()
         if self.until <= loop.time():
@@ -113,9 +114,9 @@ class FillLines:
         #: Callers in all lines, and leases that were given to callers since the start.
         self.waiting = 0
         self.granted = 0
-        self._ticker = Ticker(self._look_whether_closed)
         node.subscribe(LEASE_ENDED_TOPIC, self._on_lease_ended)
         node.subscribe(RESTORED_TOPIC, lambda _: self._on_restored())
+        node.subscribe(CLOSED_TOPIC, self._on_closed)
 
     async def read(self, key: str, *, lease_ms: int, wait_s: float) -> dict[str, Any]:
         """The machine's answer to a fill of `key` that takes a lease: a hit, `lease`, or `filling` once the time is
@@ -125,13 +126,14 @@ class FillLines:
             ApiError: 429, too many wait at this node or too many leases run.
             RaftError: see `RaftNode.propose`; while there is time left the line tries again.
         """
+        if self._node.closed is not None:
+            raise self._node.closed
         if self.waiting >= WAITING_MAX:
             raise api_error("quota", f"{WAITING_MAX} reads wait at this node already; ask another node, or later.")
         caller = Caller(lease_ms, asyncio.get_running_loop().time() + wait_s)
         line = self._lines.setdefault(key, Line())
         line.callers[caller] = None
         self.waiting += 1
-        self._ticker.start()
         self._ask(key, line)
         try:
             return await caller.outcome
@@ -254,12 +256,10 @@ class FillLines:
         for key, line in self._lines.items():
             self._ask(key, line)
 
-    def _look_whether_closed(self) -> bool:
-        """A node that serves no more sends its callers away; returns whether to look again."""
-        if self._node.closed is not None:
-            for line in self._lines.values():
-                _settle(tuple(line.callers), self._node.closed)
-        return bool(self._lines)
+    def _on_closed(self, why: RaftError) -> None:
+        """A node that serves no more sends its callers away."""
+        for line in self._lines.values():
+            _settle(tuple(line.callers), why)
 
 
 def _settle(callers: tuple[Caller, ...], answer: dict[str, Any] | Exception) -> None:

@@ -12,6 +12,7 @@ from common.config import load_settings
 from common.metrics import Metrics
 from common.web import ApiError
 from raft.errors import RaftError
+from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
 from services.auth import Guard
 from services.cache import routes
@@ -61,7 +62,7 @@ class Replica:
         self.read_rounds = 0
         self.lease_valid = True
         self.withheld: Any = None
-        self.closed: Exception | None = None
+        self.closed: RaftError | None = None
         #: Called once, in the middle of the next proposal, before its entry is appended.
         self.before_append: Callable[[], None] | None = None
         log.nodes.append(self)
@@ -89,6 +90,13 @@ class Replica:
         if self.log.broken is not None:
             raise self.log.broken
         return answer
+
+    def close(self, why: RaftError) -> None:
+        """As a node that stops, or whose storage failed."""
+        self.closed = why
+        for topic, callback in tuple(self.subscribers):
+            if topic == CLOSED_TOPIC:
+                callback(why)
 
     async def read_index(self) -> None:
         self.read_rounds += 1

@@ -266,9 +266,11 @@ async def test_a_node_that_stops_sends_its_callers_away(cluster: Cluster) -> Non
     waiting = asyncio.create_task(cluster.post("/cache/get", {"key": "k", "wait": 300}, "node2", status=503))
     await in_line(cluster, 1, "node2")
 
-    cluster.replica("node2").closed = Stopping("stopping")
+    cluster.replica("node2").close(Stopping("stopping"))
 
     assert (await waiting)["reason"] == "stopping"
+    late = await cluster.post("/cache/get", {"key": "k", "wait": 300}, "node2", status=503)
+    assert late["reason"] == "stopping"
 
 
 async def test_callers_are_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,11 +214,19 @@ async def test_a_node_that_stops_ends_its_streams(cluster: Cluster) -> None:
     async with watch(cluster, "key=k") as stream:
         await stream.block()
         await cluster.post("/cache/put", {"key": "k", "val": 1})
-        cluster.replica("node1").closed = Stopping("stopping")
+        cluster.replica("node1").close(Stopping("stopping"))
 
         assert await stream.told(1) == [("write", "k", 1)]
         assert await stream.block() == {"event": "end", "data": {"reason": "stopping"}}
         assert (await stream.block())["event"] == "closed"
+
+
+async def test_a_stream_that_begins_at_a_node_that_stops_ends_at_once(cluster: Cluster) -> None:
+    cluster.replica("node1").close(Stopping("stopping"))
+
+    async with watch(cluster, "key=k") as stream:
+        assert (await stream.block())["event"] == "ready"
+        assert (await stream.block())["event"] == "end"
 
 
 async def test_watchers_are_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
