@@ -167,7 +167,6 @@ class Progress:
         self.state = state
         self.probe_sent = False
         self.snapshot_index = 0
-        self.commit_notice_due_ms = None
         # Only a peer that is sent entries is owed notices; for another one the leader would wake without end.
         self.commit_notice_due_ms = None
         self.inflight_bytes = 0
