@@ -12,9 +12,11 @@ from aiohttp.test_utils import TestClient, TestServer
 
 #: How often a state is looked at again, in seconds.
 POLL_SECONDS = 0.005
+#: How long a state is waited for, in seconds. Only a test that fails waits so long, so there is room for slow machines.
+WITHIN_SECONDS = 30.0
 
 
-async def eventually(predicate: Callable[[], Any], within_s: float = 5.0) -> Any:
+async def eventually(predicate: Callable[[], Any], within_s: float = WITHIN_SECONDS) -> Any:
     """Wait until `predicate()` (awaited where it is a coroutine function) is true, and return what it answered.
 
     Raises:

@@ -176,7 +176,7 @@ def _expired_by(machine: CacheMachine, time_ms: int) -> bool:
 
 
 @given(histories)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_machine_agrees_with_its_twin(history: list) -> None:
     """Goal: every answer and every line, after every command, also after a detour through a snapshot.
     (The twin drops expired lines at once. The machine may hold them a little longer, and the room that they

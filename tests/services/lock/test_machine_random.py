@@ -135,7 +135,7 @@ def essence(answer: dict) -> dict:
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(steps)
 def test_the_machine_agrees_with_its_twin(steps):
     """Answers, events in order, state, next due time, through snapshots and restores at any moment: never two
