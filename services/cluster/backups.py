@@ -17,6 +17,7 @@ from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
 from services.cluster.probe import ask_all, readiness
 from services.cluster.topology import TOPOLOGIES, Topology
+from services.cluster.waiting import ELECTION_SECONDS_MAX, POLL_SECONDS
 
 #: How long a node may let us wait for the next bytes of a backup.
 READ_TIMEOUT_SECONDS = 60.0
@@ -55,12 +56,18 @@ def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: 
 
 
 def _ready_member(backend: Backend, group: str) -> tuple[str, int]:
+    """A member that is ready; waits where one runs and the group may be electing."""
     members = backend.topology.members(group)
-    answers = ask_all(members, lambda node: readiness(backend.host, node.client_port))
-    for node in members:
-        if answers[node.id].is_ready:
-            return backend.host, node.client_port
-    raise ClusterError(f"No node of the group {group!r} is ready. `mufakat status` shows why.")
+    until = time.monotonic() + ELECTION_SECONDS_MAX
+    while True:
+        answers = ask_all(members, lambda node: readiness(backend.host, node.client_port))
+        for node in members:
+            if answers[node.id].is_ready:
+                return backend.host, node.client_port
+        processes = backend.processes()
+        if not any(processes[node.id].is_running for node in members) or time.monotonic() > until:
+            raise ClusterError(f"No node of the group {group!r} is ready. `mufakat status` shows why.")
+        time.sleep(POLL_SECONDS)
 
 
 def _download(address: tuple[str, int], path: str, headers: dict[str, str], draft: Path) -> None:

@@ -15,6 +15,9 @@ READY_SECONDS_MAX = 90.0
 #: How long one node may take until it answers at all; reading its log from the disk is part of it.
 LIVE_SECONDS_MAX = 60.0
 
+#: How long a group whose nodes run may be without a leader before a command that needs one gives up.
+ELECTION_SECONDS_MAX = 10.0
+
 #: Pause between two looks.
 POLL_SECONDS = 0.1
 
