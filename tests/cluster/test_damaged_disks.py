@@ -32,11 +32,24 @@ def data_folder(cluster: Cluster, node_id: str, group: str) -> Path:
     return cluster.surroundings.home.node_folder(topology, topology.node(node_id)) / "data" / group
 
 
+def wait_on_disk(cluster: Cluster, node_id: str, group: str) -> None:
+    """Until the node itself has on disk what is committed: the disks of the others may have been enough for that."""
+
+    def is_on_disk() -> bool:
+        standing = call(cluster.port(node_id), "/status")[1]["groups"][group]
+        return standing["durable_index"] >= standing["commit_index"]
+
+    wait_until(is_on_disk, timeout_seconds=10, what=f"{node_id} has all of {group} on disk")
+
+
 def damage_log(folder: Path) -> None:
-    """Flip a bit in the first entry of the oldest segment: no power loss does that."""
+    """Flip a bit in one of the first entries of the oldest segment: with intact ones behind it, no power loss does
+    that."""
     segment = min(folder.glob("*.wal"))
     content = bytearray(segment.read_bytes())
-    content[content.index(b"MR", 150) + 30] ^= 1
+    at = content.index(b"MR", 150)
+    assert content.find(b"MR", at + 2) > 0, "what is damaged at the end would be taken for torn"
+    content[at + 30] ^= 1
     segment.write_bytes(content)
 
 
@@ -79,6 +92,7 @@ def test_a_node_with_a_damaged_log_stays_up_and_takes_no_part_in_that_group(comb
     """Known bug 58: it may have lost what it promised, so it must not vote, lead or serve there."""
     victim = combined.leader("lock")
     _, held = ask(combined.port(victim), "/lock/acquire", {"key": "a", "client_id": "me"})
+    wait_on_disk(combined, victim, "lock")
     kill_nodes(combined.surroundings, [victim])
     damage_log(data_folder(combined, victim, "lock"))
 
@@ -126,6 +140,8 @@ def test_repair_is_refused_where_nothing_is_damaged_or_the_others_are_too_few(co
     """What only the damaged node may hold is not given up without an operator's decision."""
     with pytest.raises(ClusterError, match="Nothing is damaged"):
         repair_node(combined.surroundings, "node1")
+    assert ask(combined.port("node1"), "/lock/acquire", {"key": "a", "client_id": "me"})[1]["ok"] is True
+    wait_on_disk(combined, "node1", "lock")
     kill_nodes(combined.surroundings, ["node1", "node2"])
     damage_log(data_folder(combined, "node1", "lock"))
     wait_until(
