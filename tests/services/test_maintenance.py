@@ -16,7 +16,14 @@ from tests.helpers import eventually, serving
 
 
 def node_app(folder: Path, **overrides: str) -> web.Application:
-    values = {"data_dir": str(folder / "data"), "cluster": "node1=127.0.0.1:8001", **overrides}
+    values = {
+        "data_dir": str(folder / "data"),
+        "cluster": "node1=127.0.0.1:8001",
+        # A machine that stands still costs a lone node its office for an election; its clients wait for that.
+        "leader_wait_ms": "20000",
+        "request_timeout_ms": "20000",
+        **overrides,
+    }
     return create_app(load_settings({}, values))
 
 
@@ -24,7 +31,7 @@ async def ready(client: TestClient, **headers: str) -> None:
     async def is_ready() -> bool:
         return (await client.get("/readyz", headers=headers)).status == 200
 
-    await eventually(is_ready, 5)
+    await eventually(is_ready)
 
 
 async def test_a_backup_holds_everything_acknowledged_before_it_was_asked_for(tmp_path: Path) -> None:
@@ -89,9 +96,10 @@ async def test_only_so_many_copies_are_read_at_one_time(tmp_path: Path, monkeypa
     """Each costs memory for as long as it is read."""
     monkeypatch.setattr(maintenance, "COPIES_MAX", 1)
     app = node_app(tmp_path)
-    blocked = asyncio.Event()
+    begun, blocked = asyncio.Event(), asyncio.Event()
 
     async def slow_hash(chunks) -> str:
+        begun.set()
         await blocked.wait()
         return ""
 
@@ -99,7 +107,7 @@ async def test_only_so_many_copies_are_read_at_one_time(tmp_path: Path, monkeypa
     async with serving(app) as client:
         await ready(client)
         first = asyncio.ensure_future(client.get("/admin/hash?group=lock"))
-        await asyncio.sleep(0.1)
+        await begun.wait()
         second = await client.get("/admin/hash?group=lock")
         reason = (await second.json())["reason"]
         blocked.set()
@@ -125,7 +133,7 @@ async def test_damaged_data_is_refused_and_put_aside_on_the_operators_word(tmp_p
             answer = await (await client.get("/readyz")).json()
             return set(answer.get("reasons", ())) == {"lock"}
 
-        await eventually(only_lock_is_not_ready, 5)
+        await eventually(only_lock_is_not_ready)
         reason = (await (await client.get("/readyz")).json())["reasons"]["lock"]
         refused = await client.post("/lock/acquire", json={"key": "a", "client_id": "me"})
         served = await client.post("/cache/put", json={"key": "a", "val": 1})

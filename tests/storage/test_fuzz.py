@@ -87,7 +87,7 @@ def resealed(content: bytes, chance: random.Random) -> bytes:
 
 def open_or_refuse(files: MemoryFiles) -> Recovered | None:
     """Open, and write where that went well. None where it was refused."""
-    began = time.perf_counter()
+    began = time.process_time()
     list(dump(MEMORY_DIRECTORY, files=files))
     sound_by_looks = verify(MEMORY_DIRECTORY, files=files).ok
     try:
@@ -96,7 +96,7 @@ def open_or_refuse(files: MemoryFiles) -> Recovered | None:
         assert not sound_by_looks
         return None
     finally:
-        assert time.perf_counter() - began < OPEN_SECONDS_MAX
+        assert time.process_time() - began < OPEN_SECONDS_MAX
     assert sound_by_looks
     check_consistent(recovered)
     storage.close()
@@ -206,11 +206,11 @@ def test_data_that_looks_like_records_everywhere_does_not_hang_recovery() -> Non
     fake = struct.pack("<2sBBII", MARK, 3, 0, size, 0)
     segment += b"?" + fake * (2 * size // len(fake))
 
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(StorageError, match="cannot be told apart"):
         open_memory_storage(files)
 
-    assert time.perf_counter() - began < OPEN_SECONDS_MAX
+    assert time.process_time() - began < OPEN_SECONDS_MAX
 
 
 def test_data_made_to_look_like_the_log_itself_is_only_data() -> None:
