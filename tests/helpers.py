@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 #: How often a state is looked at again, in seconds.
 POLL_SECONDS = 0.005
-#: How long a state is waited for, in seconds. Only a test that fails waits so long, so there is room for slow machines.
+#: How long a state is waited for, in seconds. Only a test that fails waits so long; slow machines need the room.
 WITHIN_SECONDS = 30.0
 
 

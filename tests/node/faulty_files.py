@@ -21,7 +21,9 @@ class FaultyFiles(MemoryFiles):
         #: Syncs wait while this is not set.
         self.answers = threading.Event()
         self.answers.set()
-        #: Writes that were tried after a sync had failed.
+        #: A sync has failed.
+        self.failed = False
+        #: Writes that were tried after that.
         self.writes_after_failure = 0
 
     def create(self, path: Path) -> "FaultyFile":
@@ -45,7 +47,7 @@ class FaultyFile(MemoryFile):
         self._files = files
 
     def write(self, offset: int, data: bytes) -> None:
-        self._files.writes_after_failure += self._files.broken
+        self._files.writes_after_failure += self._files.failed
         self._files.check_room()
         super().write(offset, data)
 
@@ -56,4 +58,5 @@ class FaultyFile(MemoryFile):
     def sync(self) -> None:
         self._files.answers.wait()
         if self._files.broken:
+            self._files.failed = True
             raise OSError(errno.EIO, "input/output error")

@@ -1,6 +1,13 @@
-"""A group of RaftNodes in one event loop, over a `MemoryNetwork`, on filesystems in memory."""
+"""A group of RaftNodes in one event loop, over a `MemoryNetwork`, on filesystems in memory.
 
-from collections.abc import Callable, Iterable, Iterator
+The rule of this file: the nodes share one clock that leaves out the time for which the process stood still. On
+machines of their own one node pauses while the others go on; here all of them pause together, and if the clock told
+them, a group would lose its leader whenever the machine that the test runs on pauses. What a test says of times it
+measures on that clock. A test that wants a node to stand still moves that node's own (tests/node/test_stalls.py).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 from common.clock import now_ms
@@ -13,7 +20,24 @@ from raft.state_machine import ApplyContext
 from raft.status import NodeConfig
 from raft.storage.memory import MemoryFiles, open_memory_storage
 from raft.transport.memory import MemoryNetwork
-from tests.helpers import eventually
+from tests.helpers import POLL_SECONDS, eventually
+
+#: A node looks at its clock at least every 50 ms (`raft.node.WAKE_MS`). Between two looks of any of them no more than
+#: this counts, which is less than half of what is a stall to a node.
+PAUSE_MS_MAX = 60
+
+
+class GroupClock:
+    """Milliseconds, without the pauses of this process."""
+
+    def __init__(self) -> None:
+        self._now_ms = self._looked_ms = now_ms()
+
+    def __call__(self) -> int:
+        real_ms = now_ms()
+        self._now_ms += min(real_ms - self._looked_ms, PAUSE_MS_MAX)
+        self._looked_ms = real_ms
+        return self._now_ms
 
 
 class ListMachine:
@@ -45,7 +69,8 @@ class ListMachine:
 
 
 class Group:
-    """`ids` as voters; each can be crashed and started again on what its disk kept."""
+    """`ids` as voters; each can be crashed and started again on what its disk kept. Where a test does not say
+    otherwise, requests wait for longer than elections take."""
 
     def __init__(self, ids: tuple[str, ...] = ("a", "b", "c"), **config: Any) -> None:
         self.ids = ids
@@ -53,7 +78,8 @@ class Group:
         self.files = {id: MemoryFiles() for id in ids}
         self.nodes: dict[str, RaftNode] = {}
         self.fatal: list[BaseException] = []
-        self._config = config
+        self._config = {"leader_wait_ms": 10_000, "request_timeout_ms": 10_000, **config}
+        self.clock_ms = GroupClock()
 
     async def __aenter__(self) -> "Group":
         for id in self.ids:
@@ -69,7 +95,7 @@ class Group:
         id: str,
         *,
         voters: tuple[str, ...] | None = None,
-        clock_ms: Callable[[], int] = now_ms,
+        clock_ms: Callable[[], int] | None = None,
         must_be_admitted: bool = False,
         **config: Any,
     ) -> RaftNode:
@@ -92,7 +118,7 @@ class Group:
             disk=disk,
             recovered=recovered,
             transport=self.network.transport(id),
-            clock_ms=clock_ms,
+            clock_ms=clock_ms or self.clock_ms,
             on_fatal=self.fatal.append,
             admitted=not (must_be_admitted and is_empty(recovered)),
         )
@@ -123,16 +149,44 @@ class Group:
     def leaders(self) -> list[RaftNode]:
         return [node for node in self.nodes.values() if node.core.state.role is Role.LEADER]
 
-    async def leader(self, within_s: float = 5.0) -> RaftNode:
+    async def leader(self) -> RaftNode:
         """The leader that every running node agrees on."""
 
         def agreed() -> bool:
             known = {node.core.state.leader for node in self.nodes.values()}
             return len(known) == 1 and known <= set(self.nodes) and len(self.leaders) == 1
 
-        await eventually(agreed, within_s)
+        await eventually(agreed)
         return self.leaders[0]
+
+    async def leader_after(self, former: RaftNode) -> RaftNode:
+        """Another leader than this one. Ask it for what is to be done next: the others may still send that to the
+        former one, and then its outcome may be unknown."""
+        return await eventually(lambda: next((node for node in self.leaders if node is not former), None))
 
     async def follower(self) -> RaftNode:
         leader = await self.leader()
         return next(node for node in self.nodes.values() if node is not leader)
+
+    async def lead(self, node: RaftNode) -> None:
+        """Have leadership handed to a node. One that is slow may miss its moment; then it is handed over again."""
+
+        def leads() -> bool:
+            for leader in self.leaders:
+                if leader is not node:
+                    leader.transfer_leadership(node.id)
+            return self.leaders == [node]
+
+        await eventually(leads)
+
+    async def pass_ms(self, milliseconds: int) -> None:
+        """Let time pass, as the nodes count it."""
+        until_ms = self.clock_ms() + milliseconds
+        while self.clock_ms() < until_ms:  # noqa: ASYNC110 - no event tells of this clock
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def seconds_of(self, work: Awaitable[Any]) -> float:
+        """How long it took, as the nodes count it."""
+        began_ms = self.clock_ms()
+        await work
+        return (self.clock_ms() - began_ms) / 1000

@@ -27,8 +27,7 @@ async def test_time_goes_on_though_an_advance_was_replaced() -> None:
         group.network.heal()
         second = await group.leader()
         await eventually(lambda: first.applier.applied_index == second.core.log.last_index)
-        assert second.transfer_leadership(first.id)
-        await eventually(lambda: first.core.state.role is Role.LEADER)
+        await group.lead(first)
 
         for node in group.nodes.values():
             node.machine.due_ms = first.cluster_time_ms()

@@ -15,7 +15,7 @@ from raft.errors import Stopping
 from services.cache import changes, watching
 from services.cache.changes import HISTORY, LAST_NUMBER, SLOW, Change, Changes, Gap
 from services.cache.watching import position_of, position_text
-from tests.helpers import eventually
+from tests.helpers import WITHIN_SECONDS, eventually
 from tests.services.cache.cluster import Cluster
 
 #: Room of a socket whose client takes nothing.
@@ -32,7 +32,7 @@ class Stream:
         """The next event or comment, by field; data decoded."""
         fields: dict[str, Any] = {}
         while True:
-            line = await asyncio.wait_for(self._response.content.readline(), 5)
+            line = await asyncio.wait_for(self._response.content.readline(), WITHIN_SECONDS)
             if not line:
                 return {"event": "closed"}
             text = line.decode().rstrip("\n")
