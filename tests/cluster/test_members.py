@@ -18,6 +18,8 @@ from tests.cluster.tools import Cluster, ask, call, wait_until
 
 pytestmark = pytest.mark.cluster
 
+GROUPS = ("lock", "queue", "cache")
+
 
 def members(port: int, group: str = "lock") -> dict[str, str]:
     """Id to role."""
@@ -27,6 +29,17 @@ def members(port: int, group: str = "lock") -> dict[str, str]:
 
 def change(port: int, **body: dict[str, str]) -> tuple[int, Any]:
     return ask(port, "/admin/members", body, timeout_seconds=30)
+
+
+def remove_by_itself(port: int, node_id: str, other_port: int) -> None:
+    """Ask a node to remove itself from all its groups. Where it lost the leader on the way, another is asked again:
+    whoever may be no member any more may never hear from the group."""
+    status, answer = call(port, "/admin/members", {"remove": {"id": node_id}}, timeout_seconds=30)
+    if status in (503, 504):
+        status, answer = change(other_port, remove={"id": node_id})
+        assert answer["ok"] is True or answer["reason"] == "not_a_member"
+    else:
+        assert (status, answer["ok"], answer["changed"]) == (200, True, True)
 
 
 def is_bound(port: int, node_id: str) -> bool:
@@ -85,15 +98,18 @@ def test_a_fourth_node_joins_and_serves_and_the_first_leader_leaves(combined: Cl
         status, answer = change(entrance, add={"id": "node4", "address": f"127.0.0.1:{port}"})
         assert (status, answer["ok"], answer["changed"]) == (200, True, True)
         wait_until(
-            lambda: all(members(port, group).get("node4") == "voter" for group in ("lock", "queue", "cache")),
+            lambda: all(members(port, group).get("node4") == "voter" for group in GROUPS),
             timeout_seconds=20,
             what="node4 votes",
         )
         assert ask(port, "/lock/acquire", {"key": "A", "client_id": "ana"})[1]["ok"] is True
 
-        status, answer = change(combined.port(leader), remove={"id": leader})
-        assert (status, answer["ok"]) == (200, True)
-        wait_until(lambda: leader not in members(entrance), timeout_seconds=10, what="the leader left")
+        remove_by_itself(combined.port(leader), leader, entrance)
+        wait_until(
+            lambda: not any(leader in members(entrance, group) for group in GROUPS),
+            timeout_seconds=10,
+            what="the leader left",
+        )
         kill_nodes(combined.surroundings, [leader])
 
         status, answer = ask(port, "/lock/acquire", {"key": "A", "client_id": "ben"})
