@@ -1,5 +1,6 @@
 """A start takes seconds, not minutes."""
 
+import gc
 import time
 from pathlib import Path
 
@@ -23,9 +24,13 @@ def test_200_000_entries_recover_within_3_seconds(tmp_path: Path) -> None:
     storage.close()
     del batch
 
+    # What the tests before have left in memory is not to be searched for garbage on this one's time.
+    gc.collect()
+    gc.freeze()
     began = time.process_time()
     storage, recovered = open_storage(tmp_path)
     seconds = time.process_time() - began
+    gc.unfreeze()
     storage.close()
 
     print(f"{ENTRIES} entries in {seconds:.2f} s")
