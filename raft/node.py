@@ -1,9 +1,8 @@
 """RaftNode: one replica of one group, driven by asyncio.
 
 Everything that happens (messages, completions of the disk, proposals, reads, time) is put into an inbox, and one
-callback, `_run`, drains all of it into the core and carries out the `Ready` that comes back. It never awaits:
-between reading term or role and acting on it nothing can intervene. What arrives while the disk works is the
-next batch; there is no timer, task, lock or fsync per entry.
+callback, `_run`, takes a turn (`raft.replica`) for all of it. It never awaits. What arrives while the disk works is
+the next batch; there is no timer, task, lock or fsync per entry.
 
 A node answers a proposal when it has itself applied the entry, whoever leads, so a client that wrote through a
 node can read its write there.
@@ -11,42 +10,27 @@ node can read its write there.
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 from raft.alarm import WAKE_MS, Alarm
-from raft.applier import Applier
 from raft.core import leases
-from raft.core.config import CoreConfig
-from raft.core.errors import ProposalRefused
-from raft.core.messages import (
-    AppendEntriesReply,
-    InstallSnapshot,
-    InstallSnapshotReply,
-    ReadIndex,
-    RequestVoteReply,
-)
+from raft.core.messages import AppendEntriesReply, InstallSnapshot, InstallSnapshotReply, RequestVoteReply
 from raft.core.raft import RaftCore
-from raft.core.ready import Persist, Ready
-from raft.core.types import NOBODY, Configuration, Entry, Index, NodeId, Role, SnapshotMeta, Term
+from raft.core.ready import Persist
+from raft.core.types import Configuration, Index, NodeId, Role, Term
 from raft.disk import DiskQueue
 from raft.errors import Overloaded, RaftError, Stopping, StorageFailed
-from raft.forwarding import Forward, ForwardReply
 from raft.handover import hand_over
 from raft.membership import Membership, MemberTransport
-from raft.proposals import Proposals
-from raft.read_index import ReadIndexClient
+from raft.replica import Replica
 from raft.snapshotter import SnapshotSender, Snapshotter
 from raft.state_machine import StateMachine
 from raft.status import NodeConfig, NodeStatus, why_no_leader
 from raft.storage import Recovered, Storage
 from raft.transport.codec import PeerMessage
-from raft.withheld import Publisher, Withheld
 
-#: What listeners hear, with the snapshot's meta, when the machine was replaced by a leader's snapshot.
-RESTORED_TOPIC = "raft.restored"
 #: What listeners hear, with the error that everybody is told from now on, when this node takes no more requests.
 CLOSED_TOPIC = "raft.closed"
 #: Submissions that may wait for the disk before messages are no longer made to wait behind them.
@@ -64,7 +48,7 @@ class Transport(SnapshotSender, MemberTransport, Protocol):
     def is_connected(self, peer: NodeId) -> bool: ...
 
 
-class RaftNode:
+class RaftNode(Replica):
     """One replica. `start` it inside a running loop; `stop` hands leadership over first.
 
     Args:
@@ -87,19 +71,8 @@ class RaftNode:
         admitted: bool = True,
         seed: int | None = None,
     ) -> None:
-        self.config = config
-        self.group = config.group
-        self.id: NodeId = config.core.id
-        self.machine = machine
-        self._clock_ms = clock_ms
-        self.disk = disk
-        self._transport = transport
-        self._on_fatal = on_fatal
-        self._observe_propose_seconds = observe_propose_seconds
-        self._loop = asyncio.get_running_loop()
-        core_config: CoreConfig = config.core
-        self.core = RaftCore(
-            core_config,
+        core = RaftCore(
+            config.core,
             Configuration(voters=tuple(sorted(config.voters))),
             random=random.Random(seed),
             now_ms=clock_ms(),
@@ -107,9 +80,15 @@ class RaftNode:
             snapshot=recovered.snapshot,
             entries=recovered.entries,
         )
-        self.applier = Applier(machine, clock_ms, start=self.core.log.snapshot)
-        self.proposals = Proposals(self.core, transport.send)
-        self.reads = ReadIndexClient(clock_ms)
+        super().__init__(core, machine, clock_ms)
+        self.config = config
+        self.group = config.group
+        self._clock_ms = clock_ms
+        self.disk = disk
+        self._transport = transport
+        self._on_fatal = on_fatal
+        self._observe_propose_seconds = observe_propose_seconds
+        self._loop = asyncio.get_running_loop()
         self.snapshotter = Snapshotter(self, storage, transport)
         self.membership = Membership(self, transport)
         self.admitted = admitted
@@ -118,24 +97,15 @@ class RaftNode:
         #: Told of every configuration that is used from now on.
         self.on_configuration: Callable[[Configuration], None] = lambda configuration: None
         self._configuration = self.core.configuration
-        #: Committed entries that wait while the machine is restored from a snapshot.
-        self._to_apply: deque[Entry] = deque()
-        self._awaiting_snapshot: SnapshotMeta | None = None
         self._messages: list[PeerMessage] = []
-        self._durable: list[tuple[Persist, tuple]] = []
+        self._durable: list[tuple[Persist, tuple[PeerMessage, ...]]] = []
         self._lost_peers: list[NodeId] = []
         #: Requests that came by POST and whose reply goes back on it: (peer, sequence) -> future.
         self._rpcs: dict[tuple[NodeId, int], asyncio.Future] = {}
-        #: The service's account of answers that wait; None where the group has no leases.
-        self.withheld: Withheld | None = None
-        self._publisher = Publisher(self.core)
-        self._scheduled = False
-        self._alarm = Alarm(clock_ms, self._schedule)
-        self.started_ms = self._last_wake_ms = clock_ms()
-        self._stall_ms = core_config.election_timeout_min_ms // 2
+        self.waked = False
+        self._alarm = Alarm(clock_ms, self.wake)
         self._wake_ms = min(WAKE_MS, self._stall_ms // 2)
-        #: How often the process stood still for longer than it may.
-        self.stalls = 0
+        self.started_ms = clock_ms()
         #: Why nothing is accepted any more.
         self._closed: RaftError | None = None
         self._disk_full = False
@@ -163,7 +133,7 @@ class RaftNode:
             place_by_ms=now_ms + self.config.leader_wait_ms,
             settle_by_ms=now_ms + self.config.request_timeout_ms,
         )
-        self._schedule()
+        self.wake()
         result = await future
         self._observe_propose_seconds((self._clock_ms() - now_ms) / 1000)
         return result
@@ -179,12 +149,8 @@ class RaftNode:
             raise Overloaded("this node has too many reads under way")
         future = self._loop.create_future()
         self.reads.add(future, give_up_ms=self._clock_ms() + self.config.leader_wait_ms)
-        self._schedule()
+        self.wake()
         await future
-
-    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
-        """Hear every event body of `topic` right after its entry was applied here; returns the way out."""
-        return self.applier.subscribe(topic, callback)
 
     def may_serve_locally(self) -> bool:
         """Whether this node's read lease is valid at this moment. Ask after the value was picked up, and answer
@@ -225,7 +191,7 @@ class RaftNode:
     def receive(self, message: PeerMessage) -> None:
         """A peer's message arrived."""
         self._messages.append(message)
-        self._schedule()
+        self.wake()
 
     async def call(self, message: PeerMessage, timeout_s: float) -> PeerMessage | None:
         """A peer's request arrived by POST: its reply, or None where there is none in time."""
@@ -243,7 +209,7 @@ class RaftNode:
     def peer_lost(self, peer: NodeId) -> None:
         """The connection to `peer` broke or was refused."""
         self._lost_peers.append(peer)
-        self._schedule()
+        self.wake()
 
     # Life
 
@@ -251,7 +217,7 @@ class RaftNode:
         """Begin to take part."""
         self.disk.start()
         self._last_wake_ms = self._clock_ms()
-        self._schedule()
+        self.wake()
 
     async def stop(self, handover_s: float = 1.0) -> None:
         """Stop taking requests, hand leadership over if this node has it, answer whoever waits, close the disk."""
@@ -261,7 +227,7 @@ class RaftNode:
                 await hand_over(self, handover_s)
         self._fail_everyone(self._closed)
         self._alarm.cancel()
-        self._scheduled = True
+        self.waked = True
         await self.snapshotter.stop()
         await self.disk.close()
 
@@ -269,17 +235,17 @@ class RaftNode:
         """This node, which holds nothing, takes part from `term` on, having voted for `vote` in it."""
         self.core.admit(term, vote, self._clock_ms())
         self.admitted = True
-        self._schedule()
+        self.wake()
 
     def propose_configuration(self, configuration: Configuration) -> Index:
         """As `RaftCore.propose_configuration`, which see."""
-        self._schedule()
+        self.wake()
         return self.core.propose_configuration(configuration, self._clock_ms())
 
     def transfer_leadership(self, to: NodeId) -> bool:
         """Begin to hand leadership to `to`. False where that is not possible now."""
         started = self.core.transfer_leadership(to, self._clock_ms())
-        self._schedule()
+        self.wake()
         return started
 
     def disk_full(self, full: bool) -> None:
@@ -287,14 +253,14 @@ class RaftNode:
         self._disk_full = full
         if full:
             self.core.stalled(self._clock_ms())
-        self._schedule()
+        self.wake()
 
     def fail(self, error: BaseException) -> None:
         """This replica must not go on: answer whoever waits, tell the process."""
         if isinstance(self._closed, StorageFailed):
             return
         self._close(StorageFailed("this node's storage failed; ask another one"))
-        self._scheduled = True
+        self.waked = True
         self._fail_everyone(self._closed)
         self._on_fatal(error)
 
@@ -308,178 +274,31 @@ class RaftNode:
 
     # The run loop
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
+    def wake(self) -> None:
+        if not self.waked:
+            self.waked = True
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        """Drain the inbox into the core, carry out what it wants. Runs to completion, never awaits."""
+        """One turn for all that has arrived. Runs to completion, never awaits."""
         try:
-            self._scheduled = False
+            self.waked = False
             now_ms = self._clock_ms()
-            self._check_stall(now_ms)
+            self.notice_stall(now_ms)
+            messages, self._messages = self._messages, []
+            lost_peers, self._lost_peers = self._lost_peers, []
             if not self.admitted:
-                self._wait_for_admission(now_ms)
+                # The core of a node that is not admitted is fed nothing; requests are refused in time.
+                self.expire(now_ms)
+                self._alarm.set(now_ms + self._wake_ms, now_ms)
                 return
-            leader = self.core.state.leader
-            self._feed_completions(now_ms)
-            self._feed_messages(now_ms)
-            self.core.tick(now_ms)
-            if self.core.state.leader != leader:
-                self._on_leader_changed(leader)
-            self.proposals.feed(now_ms)
-            self.reads.ask(self.core, now_ms)
-            self._apply_committed()
-            self._carry_out(self.core.take_ready())
-            self.proposals.settle_released()
-            self._maybe_advance(now_ms)
-            self._expire(now_ms)
+            self.turn(now_ms, messages, lost_peers)
             self._set_alarm(now_ms)
             if self.core.configuration is not self._configuration:
                 self._configuration = self.core.configuration
                 self.on_configuration(self._configuration)
         except Exception as error:
             self.fail(error)
-
-    def _wait_for_admission(self, now_ms: int) -> None:
-        """The core of a node that is not admitted is fed nothing; requests are refused in time."""
-        self._messages.clear()
-        self._lost_peers.clear()
-        self._expire(now_ms)
-        self._alarm.set(now_ms + self._wake_ms, now_ms)
-
-    def _check_stall(self, now_ms: int) -> None:
-        """After a pause (SIGSTOP, a starved machine) drop leadership before reading what piled up."""
-        if now_ms - self._last_wake_ms > self._stall_ms:
-            self.stalls += 1
-            self.core.stalled(now_ms)
-        self._last_wake_ms = now_ms
-
-    def _feed_completions(self, now_ms: int) -> None:
-        durable, self._durable = self._durable, []
-        for persist, messages in durable:
-            if persist is not _BARRIER:
-                self.core.persisted(persist, now_ms)
-            if persist.snapshot is not None:
-                self.snapshotter.restore(persist.snapshot)
-            for message in messages:
-                self._send(message)
-
-    def _feed_messages(self, now_ms: int) -> None:
-        messages, self._messages = self._messages, []
-        for message in messages:
-            if isinstance(message, Forward):
-                self.proposals.on_forward(message, now_ms)
-            elif isinstance(message, ForwardReply):
-                self.proposals.on_forward_reply(message, self.applier.applied_index)
-            else:
-                self.core.receive(message, now_ms)
-        lost, self._lost_peers = self._lost_peers, []
-        for peer in lost:
-            self.core.peer_lost(peer, now_ms)
-            self.proposals.on_leader_lost(peer)
-            self.reads.ask_again()
-
-    def _on_leader_changed(self, before: NodeId) -> None:
-        if before != NOBODY:
-            self.proposals.on_leader_lost(before)
-        self.reads.ask_again()
-
-    def _apply_committed(self) -> None:
-        """Where answers wait for leases, apply before the messages leave, so that they carry what the apply released.
-        Elsewhere the disk comes first: it works while this node applies."""
-        if self.withheld is None:
-            return
-        self._publisher.before_apply(self.withheld)
-        if not self.core.is_installing:
-            self._to_apply.extend(self.core.take_committed())
-            self._apply()
-        self._publisher.after_apply(self.withheld)
-
-    def _carry_out(self, ready: Ready) -> None:
-        for message in ready.messages:
-            self._send(message)
-        if ready.persist is not None or self._may_wait(ready):
-            persist = ready.persist or _BARRIER
-            self.disk.submit(persist, partial(self._on_durable, persist, ready.messages_after_persist))
-            if persist.snapshot is not None:
-                # Until the file is the log's new beginning, what follows it cannot be applied.
-                self._awaiting_snapshot = persist.snapshot
-        self._to_apply.extend(ready.committed)
-        self._apply()
-        if ready.committed and self.withheld is not None:
-            # Applied behind the release that just left: the next round publishes theirs.
-            self._schedule()
-        for read_state in ready.read_states:
-            self.reads.on_read_state(read_state)
-        self.reads.serve(self.applier.applied_index)
-        if self.core.log.applied_index < self.core.log.commit_index:
-            self._schedule()
-
-    def _may_wait(self, ready: Ready) -> bool:
-        """Whether there are messages that only wait for the disk, and room for them. On a disk that is full or hangs
-        every heartbeat adds another; beyond the limit they are as good as lost on the way, which costs nothing but
-        another try."""
-        return bool(ready.messages_after_persist) and self.disk.statistics().waiting < DISK_WAITING_MAX
-
-    def _on_durable(self, persist: Persist, messages: tuple) -> None:
-        self._durable.append((persist, messages))
-        self._schedule()
-
-    def _apply(self) -> None:
-        """Apply what is committed, unless the machine is about to be replaced by a leader's snapshot."""
-        if not self._to_apply or self._awaiting_snapshot is not None:
-            return
-        for entry in self._to_apply:
-            result = self.applier.apply(entry)
-            if self.proposals.on_applied(entry.index, entry.term, result):
-                self._schedule()
-        self._to_apply.clear()
-        self.core.applied(self.applier.applied_index)
-        self.snapshotter.maybe_take()
-
-    def on_restored(self, snapshot: SnapshotMeta) -> None:
-        """The machine was rebuilt from this snapshot: go on with the entries behind it."""
-        if self._awaiting_snapshot == snapshot:
-            # Else a newer one has come meanwhile, and this was only a step on the way.
-            self._awaiting_snapshot = None
-        self.applier.restored(snapshot)
-        self.applier.announce(RESTORED_TOPIC, snapshot)
-        self.core.applied(snapshot.index)
-        while self._to_apply and self._to_apply[0].index <= snapshot.index:
-            self._to_apply.popleft()
-        self._schedule()
-
-    def _send(self, message: PeerMessage) -> None:
-        if self._rpcs and isinstance(message, _REPLIES):
-            future = self._rpcs.pop((message.to, message.sequence), None)
-            if future is not None and not future.done():
-                future.set_result(message)
-                return
-        if isinstance(message, InstallSnapshot):
-            self.snapshotter.send(message)
-        elif not self._transport.send(message) and isinstance(message, ReadIndex):
-            self.reads.ask_again()
-
-    def _maybe_advance(self, now_ms: int) -> None:
-        """Leader: when something is due and no traffic carries the time there, propose an advance."""
-        if self.core.state.role is not Role.LEADER or self._awaiting_snapshot is not None:
-            return
-        due_ms = self.machine.next_due_ms()
-        if due_ms is None or self.core.cluster_time_ms(now_ms) < due_ms:
-            return
-        if self.core.is_time_under_way(due_ms, self.applier.applied_index):
-            return
-        try:
-            self.core.propose_advance(now_ms)
-        except ProposalRefused:
-            return
-        self._schedule()
-
-    def _expire(self, now_ms: int) -> None:
-        self.proposals.expire(now_ms, partial(why_no_leader, self))
-        self.reads.expire(now_ms)
 
     def _set_alarm(self, now_ms: int) -> None:
         due_ms = min(self.core.next_deadline_ms(), now_ms + self._wake_ms)
@@ -488,3 +307,45 @@ class RaftNode:
             if machine_due_ms is not None:
                 due_ms = min(due_ms, now_ms + max(1, machine_due_ms - self.core.cluster_time_ms(now_ms)))
         self._alarm.set(due_ms, now_ms)
+
+    # What a turn needs (raft.replica)
+
+    def feed_completions(self, now_ms: int) -> None:
+        durable, self._durable = self._durable, []
+        for persist, messages in durable:
+            if persist is not _BARRIER:
+                self.core.persisted(persist, now_ms)
+            if persist.snapshot is not None:
+                self.snapshotter.restore(persist.snapshot)
+            for message in messages:
+                self.dispatch(message)
+
+    def send(self, message: PeerMessage) -> bool:
+        if self._rpcs and isinstance(message, _REPLIES):
+            future = self._rpcs.pop((message.to, message.sequence), None)
+            if future is not None and not future.done():
+                future.set_result(message)
+                return True
+        if isinstance(message, InstallSnapshot):
+            self.snapshotter.send(message)
+            return True
+        return self._transport.send(message)
+
+    def write(self, persist: Persist | None, messages: tuple[PeerMessage, ...]) -> None:
+        if persist is None:
+            if self.disk.statistics().waiting >= DISK_WAITING_MAX:
+                # On a disk that is full or hangs every heartbeat adds another reply. Beyond the limit they are as
+                # good as lost on the way, which costs nothing but another try.
+                return
+            persist = _BARRIER
+        self.disk.submit(persist, partial(self._on_durable, persist, messages))
+
+    def _on_durable(self, persist: Persist, messages: tuple[PeerMessage, ...]) -> None:
+        self._durable.append((persist, messages))
+        self.wake()
+
+    def maybe_take_snapshot(self) -> None:
+        self.snapshotter.maybe_take()
+
+    def why_no_leader(self) -> RaftError:
+        return why_no_leader(self)

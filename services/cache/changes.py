@@ -17,7 +17,8 @@ from typing import Any, Protocol
 from common.metrics import Counter
 from raft.core.types import SnapshotMeta
 from raft.errors import RaftError
-from raft.node import CLOSED_TOPIC, RESTORED_TOPIC
+from raft.node import CLOSED_TOPIC
+from raft.replica import RESTORED_TOPIC
 from services.cache.line import Transition
 from services.cache.store import TRANSITION_TOPIC
 from services.errors import api_error

@@ -16,7 +16,8 @@ from typing import Any, Protocol
 
 from common.logs import get_logger
 from raft.errors import RaftError
-from raft.node import CLOSED_TOPIC, RESTORED_TOPIC
+from raft.node import CLOSED_TOPIC
+from raft.replica import RESTORED_TOPIC
 from services.cache.commands import Delete, Fill
 from services.cache.store import LEASE_ENDED_TOPIC
 from services.envelope import encode_command

@@ -9,7 +9,8 @@ from typing import Any
 from aiohttp import web
 
 from common.web import ApiError, bad_request, read_body
-from raft.node import RESTORED_TOPIC, RaftNode
+from raft.node import RaftNode
+from raft.replica import RESTORED_TOPIC
 from services.cache.bodies import (
     DeleteBody,
     IncrBody,

@@ -5,7 +5,8 @@ from typing import Any
 
 from common.metrics import Metrics
 from raft.core.config import CoreConfig
-from raft.node import RESTORED_TOPIC, RaftNode
+from raft.node import RaftNode
+from raft.replica import RESTORED_TOPIC
 from services.cache.coherence import Coherence
 from services.cache.commands import Delete, Fill, Put
 from services.cache.invalidations import Invalidations

@@ -1,34 +1,23 @@
-"""One cache node of the lease simulation: the real core, proposals, reads, machine, grants and account, driven as
-`raft.node.RaftNode` drives them, on a disk that answers at once and a clock that runs a little wrong.
-
-The rule of the file: what the driver does, it does in the driver's order (apply before send, a stall is noticed
-before the inbox is read), so that what is shown here holds there.
+"""One cache node of the lease simulation: the real replica with its core, proposals, reads and machine, the real
+grants and account, on a disk that answers at once and a clock that runs a little wrong.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from raft.applier import Applier
 from raft.core import leases, snapshotting
 from raft.core.config import CoreConfig
-from raft.core.errors import ProposalRefused
 from raft.core.messages import InstallSnapshot
 from raft.core.raft import RaftCore
-from raft.core.ready import Persist, Ready
-from raft.core.types import Configuration, Entry, HardState, Role, SnapshotMeta
-from raft.errors import NoLeader
-from raft.forwarding import Forward, ForwardReply
-from raft.node import RESTORED_TOPIC
-from raft.proposals import Proposals
-from raft.read_index import ReadIndexClient
+from raft.core.ready import Persist
+from raft.core.types import Configuration, Entry, HardState, SnapshotMeta
+from raft.errors import NoLeader, RaftError
+from raft.replica import RESTORED_TOPIC, Replica
 from raft.transport.codec import PeerMessage
-from raft.withheld import Publisher
 from services.cache.coherence import Coherence, recent_removal_ms
 from services.cache.held import HeldLines
 from services.cache.invalidations import Invalidations
@@ -83,8 +72,8 @@ class Disk:
         self.entries.extend(entry for entry in entries if entry.index >= kept_from)
 
 
-class Node:
-    """Also the `Node` that its grants and its account know."""
+class Node(Replica):
+    """Also the `Node` that its grants and its account know. Each life begins with `start`."""
 
     def __init__(self, world: World, id: str) -> None:
         self.world = world
@@ -104,7 +93,7 @@ class Node:
         plan, disk = self.world.plan, self.disk
         self.life += 1
         now_ms = self.now_ms()
-        self.core = RaftCore(
+        core = RaftCore(
             CoreConfig(
                 id=self.id,
                 lease_ms=plan.lease_ms,
@@ -121,14 +110,11 @@ class Node:
             snapshot=disk.snapshot,
             entries=disk.entries,
         )
-        self.machine = ReplicatedMachine(CacheMachine)
+        machine = ReplicatedMachine(CacheMachine)
         if disk.snapshot is not None:
-            self.machine.restore(disk.chunks)
-        self.applier = Applier(self.machine, self.now_ms, start=self.core.log.snapshot)
-        self.proposals = Proposals(self.core, self.world.send)
-        self.reads = ReadIndexClient(self.now_ms)
-        self.publisher = Publisher(self.core)
-        config = self.core.config
+            machine.restore(disk.chunks)
+        super().__init__(core, machine, self.now_ms)
+        config = core.config
         recent_ms = recent_removal_ms(plan.lease_ms, config.heartbeat_ms, config.election_timeout_min_ms)
         held = HeldLines(lines_max=plan.lines_max, bytes_max=1 << 20)
         self.coherence = Coherence(self, self.world.metrics, recent_ms=recent_ms, held=held)
@@ -139,22 +125,18 @@ class Node:
         self.invalidated = 0
         self.subscribe(TRANSITION_TOPIC, self._on_transition)
         self.subscribe(INVALIDATED_TOPIC, self._on_invalidated)
-        self.account = Invalidations(self, self.world.metrics.cache_invalidation_wait_seconds.labels())
+        self.withheld = Invalidations(self, self.world.metrics.cache_invalidation_wait_seconds.labels())
         self.inbox: list[PeerMessage] = []
         #: Data of snapshots that arrived, until the core has decided.
         self.received: dict[SnapshotMeta, tuple[bytes, ...]] = {}
-        self.restoring: SnapshotMeta | None = None
-        self._to_apply: deque[Entry] = deque()
+        self._lost_peers: list[str] = []
         self._stopped: tuple[int, list[PeerMessage]] | None = None
-        self._last_wake_ms = now_ms
+        self._wants_turn = False
 
     # What its parts ask of it
 
     def now_ms(self) -> int:
         return int(self.world.time_ms * self.rate) + self.offset_ms
-
-    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
-        return self.applier.subscribe(topic, callback)
 
     def _on_transition(self, transition: Transition) -> None:
         if not transition.version_after:
@@ -190,96 +172,62 @@ class Node:
         self.run()
 
     def run(self) -> None:
-        """One round of the driver, or two where it was stopped in the middle of one."""
+        """Turns, until nothing more follows; first the rest of one that was stopped in the middle."""
         if not self.runs:
             return
         if self._stopped is not None:
             now_ms, inbox = self._stopped
             self._stopped = None
-            self._drive(now_ms, inbox)
+            self._take_turns(now_ms, inbox)
         now_ms = self.now_ms()
-        if now_ms - self._last_wake_ms > self.core.config.election_timeout_min_ms // 2:
-            self.core.stalled(now_ms)
-        self._last_wake_ms = now_ms
+        self.notice_stall(now_ms)
         inbox, self.inbox = self.inbox, []
         if self.pause_ms:
             self._stopped = (now_ms, inbox)
             self.frozen_until, self.pause_ms = self.world.time_ms + self.pause_ms, 0.0
             return
-        self._drive(now_ms, inbox)
+        self._take_turns(now_ms, inbox)
+
+    def _take_turns(self, now_ms: int, inbox: Sequence[PeerMessage]) -> None:
+        self._wants_turn = True
+        while self._wants_turn:
+            self._wants_turn = False
+            lost_peers, self._lost_peers = self._lost_peers, []
+            self.turn(now_ms, inbox, lost_peers)
+            inbox = ()
 
     def peer_lost(self, peer: str) -> None:
         """The connection to `peer` broke."""
-        if self.runs:
-            self.core.peer_lost(peer, self.now_ms())
-            self.proposals.on_leader_lost(peer)
-            self.reads.ask_again()
+        self._lost_peers.append(peer)
+        self.run()
 
-    # The driver
+    # What a turn needs
 
-    def _drive(self, now_ms: int, inbox: list[PeerMessage]) -> None:
-        leader = self.core.state.leader
-        for message in inbox:
-            if isinstance(message, Forward):
-                self.proposals.on_forward(message, now_ms)
-            elif isinstance(message, ForwardReply):
-                self.proposals.on_forward_reply(message, self.applier.applied_index)
-            else:
-                self.core.receive(message, now_ms)
-        self.core.tick(now_ms)
-        if self.core.state.leader != leader:
-            if leader:
-                self.proposals.on_leader_lost(leader)
-            self.reads.ask_again()
-        self.proposals.feed(now_ms)
-        self.reads.ask(self.core, now_ms)
-        while True:
-            self._apply_committed()
-            ready = self.core.take_ready()
-            if not ready:
-                break
-            self._carry_out(ready)
-        self.proposals.settle_released()
-        self._maybe_advance(now_ms)
-        self.proposals.expire(now_ms, lambda: NoLeader("none"))
-        self.reads.expire(now_ms)
-
-    def _maybe_advance(self, now_ms: int) -> None:
-        """Leader: bring cluster time where something is due; it leaves with the next run."""
-        if self.core.state.role is not Role.LEADER or self.restoring is not None:
-            return
-        due_ms = self.machine.next_due_ms()
-        if due_ms is None or self.core.cluster_time_ms(now_ms) < due_ms:
-            return
-        if not self.core.is_time_under_way(due_ms, self.applier.applied_index):
-            with suppress(ProposalRefused):
-                self.core.propose_advance(now_ms)
-
-    def _apply_committed(self) -> None:
-        self.publisher.before_apply(self.account)
-        if not self.core.is_installing:
-            self._to_apply.extend(self.core.take_committed())
-            self._apply()
-        self.publisher.after_apply(self.account)
-
-    def _carry_out(self, ready: Ready) -> None:
-        for message in ready.messages:
-            self._send(message)
-        if ready.persist is not None:
-            self._persist(ready.persist)
-        for message in ready.messages_after_persist:
-            self._send(message)
-        self._to_apply.extend(ready.committed)
-        self._apply()
-        for read_state in ready.read_states:
-            self.reads.on_read_state(read_state)
-        self.reads.serve(self.applier.applied_index)
-
-    def _send(self, message: PeerMessage) -> None:
+    def send(self, message: PeerMessage) -> bool:
         if isinstance(message, InstallSnapshot):
             self.world.send_snapshot(self, message)
-        else:
-            self.world.send(message)
+            return True
+        return self.world.send(message)
+
+    def write(self, persist: Persist | None, messages: tuple[PeerMessage, ...]) -> None:
+        if persist is not None:
+            self._persist(persist)
+            self.wake()
+        for message in messages:
+            self.dispatch(message)
+
+    def wake(self) -> None:
+        self._wants_turn = True
+
+    def why_no_leader(self) -> RaftError:
+        return NoLeader("none")
+
+    def maybe_take_snapshot(self) -> None:
+        index = self.applier.applied_index
+        if index - self.core.log.snapshot.index >= self.world.plan.snapshot_entries:
+            meta = snapshotting.meta_at(self.core, index, self.applier.applied_time_ms)
+            self.disk.save(meta, tuple(self.machine.snapshot()))
+            self.core.snapshot_taken(meta, max(1, index + 1 - self.world.plan.retained_entries))
 
     def _persist(self, persist: Persist) -> None:
         self.disk.hard_state = persist.hard_state or self.disk.hard_state
@@ -291,37 +239,18 @@ class Node:
         self.disk.append(persist.entries)
         self.core.persisted(persist, self.now_ms())
         if installed is not None:
-            self.restoring = installed
             self.proposals.on_snapshot_installed(installed.index)
             life = self.life
             self.world.at(self.world.random.uniform(0, 60), lambda: self._restored(installed, life))
 
     def _restored(self, snapshot: SnapshotMeta, life: int) -> None:
         """The machine is rebuilt; the old one has served until now."""
-        if self.life != life or self.restoring != snapshot:
+        if self.life != life or self._awaiting_snapshot != snapshot:
             return
         if not self.runs:
             self.world.at(10, lambda: self._restored(snapshot, life))
             return
         self.world.note_restored(self)
-        self.restoring = None
         self.machine.restore(self.disk.chunks)
-        self.applier.restored(snapshot)
-        self.applier.announce(RESTORED_TOPIC, snapshot)
-        self.core.applied(snapshot.index)
-        while self._to_apply and self._to_apply[0].index <= snapshot.index:
-            self._to_apply.popleft()
+        self.on_restored(snapshot)
         self.run()
-
-    def _apply(self) -> None:
-        if not self._to_apply or self.restoring is not None:
-            return
-        for entry in self._to_apply:
-            self.proposals.on_applied(entry.index, entry.term, self.applier.apply(entry))
-        self._to_apply.clear()
-        index = self.applier.applied_index
-        self.core.applied(index)
-        if index - self.core.log.snapshot.index >= self.world.plan.snapshot_entries:
-            meta = snapshotting.meta_at(self.core, index, self.applier.applied_time_ms)
-            self.disk.save(meta, tuple(self.machine.snapshot()))
-            self.core.snapshot_taken(meta, max(1, index + 1 - self.world.plan.retained_entries))

@@ -7,7 +7,7 @@ import pytest
 
 from common.config import load_settings
 from raft.errors import NoLeader, OutcomeUnknown, Stopping
-from raft.node import RESTORED_TOPIC
+from raft.replica import RESTORED_TOPIC
 from services.cache import filling
 from services.cache.commands import Fill
 from services.cache.filling import FillLines
