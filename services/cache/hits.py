@@ -15,7 +15,8 @@ from msgspec import Raw, Struct
 from multidict import CIMultiDictProxy, istr
 
 from common.web import JSON_CONTENT_TYPE, ApiError, encode, encoded_response
-from services.cache.coherence import KEPT_ANSWER_BYTES_MAX, Coherence, Granted
+from services.cache.coherence import Coherence
+from services.cache.held import KEPT_ANSWER_BYTES_MAX, Granted
 from services.cache.line import Line
 from services.host import Host
 

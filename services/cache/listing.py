@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from common.web import json_response, read_query
+from services.cache import GROUP
 from services.cache.bodies import LinesQuery, key_of
 from services.cache.hits import KeyBody
 from services.cache.invalidations import Invalidations
@@ -17,7 +18,6 @@ from services.cache.line import Line
 from services.handlers import linearizable
 from services.host import Host, host
 
-GROUP = "cache"
 #: Keys that `/cache/lines` looks through before it lets others run.
 KEYS_PER_SLICE = 20_000
 

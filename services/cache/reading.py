@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from common.web import ApiError, bad_request, encoded_response, json_response, read_body, read_query
 from services.auth import role_of
+from services.cache import GROUP
 from services.cache.bodies import KeysBody, ReadBody, key_of, lease_ms_of
 from services.cache.coherence import Coherence
 from services.cache.commands import Fill, FillMany
@@ -25,7 +26,6 @@ from services.errors import api_error
 from services.handlers import group_node, linearizable
 from services.host import Host, host
 
-GROUP = "cache"
 #: Bytes of values that one `/cache/mget` answers.
 MGET_BYTES_MAX = 16 * 1024 * 1024
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from common.web import ApiError, bad_request, read_body
 from raft.node import RaftNode
 from raft.replica import RESTORED_TOPIC
+from services.cache import GROUP
 from services.cache.bodies import (
     DeleteBody,
     IncrBody,
@@ -36,8 +37,6 @@ from services.cache.store import INVALIDATED_TOPIC
 from services.cache.watching import watch
 from services.handlers import answer, replicate
 from services.host import Host, host
-
-GROUP = "cache"
 
 #: Refusals that only the cache knows, all of them 409, with the sentence for each.
 _CONFLICTS = {

@@ -16,10 +16,8 @@ from raft.node import RaftNode
 from services.errors import api_error
 from services.handlers import answer, linearizable, replicate, replicate_waiting
 from services.host import Host, host
-from services.lock import bodies
+from services.lock import GROUP, bodies
 from services.lock.commands import Acquire
-
-GROUP = "lock"
 
 #: Keys that a list looks through before it lets others run.
 KEYS_PER_SLICE = 20_000

@@ -16,11 +16,9 @@ from raft.errors import RaftError
 from raft.node import RaftNode
 from services.envelope import encode_command
 from services.handlers import IDEMPOTENCY_KEY, group_node, host, replicate
-from services.queue import queries
+from services.queue import GROUP, queries
 from services.queue.commands import Dequeue, Nack, Pop
 from services.queue.waiting import Ticket, waiting_room
-
-GROUP = "queue"
 
 #: A waiting consumer looks by itself this often: a snapshot that replaces the machine brings no events.
 RECHECK_S = 1.0

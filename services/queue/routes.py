@@ -16,8 +16,8 @@ from raft.node import RaftNode
 from services.envelope import encode_command
 from services.handlers import answer, group_node, linearizable, replicate
 from services.host import Host, host
-from services.queue import bodies, commands, queries
-from services.queue.consuming import GROUP, consume
+from services.queue import GROUP, bodies, commands, queries
+from services.queue.consuming import consume
 from services.queue.state import Queue
 
 
