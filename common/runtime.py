@@ -16,7 +16,7 @@ from typing import Any
 from common.logs import get_logger
 
 #: How often the lateness of the event loop is measured, in seconds.
-LAG_INTERVAL_SECONDS = 0.1
+LAG_INTERVAL_SECONDS = 0.25
 
 #: How long a thread may keep the interpreter while another waits for it. Python's own 5 ms would hold up the loop
 #: at every system call of it while a snapshot is restored on a thread.
