@@ -22,9 +22,10 @@ from raft.storage.memory import MemoryFiles, open_memory_storage
 from raft.transport.memory import MemoryNetwork
 from tests.helpers import POLL_SECONDS, eventually
 
-#: A node looks at its clock at least every 50 ms (`raft.node.WAKE_MS`). Between two looks of any of them no more than
-#: this counts, which is less than half of what is a stall to a node.
-PAUSE_MS_MAX = 60
+#: How often the real time is looked at, and what counts at most between two looks. Nodes put up with several such
+#: steps in a row before they take them for a stall.
+LOOK_SECONDS = 0.01
+PAUSE_MS_MAX = 40
 
 
 class GroupClock:
@@ -32,12 +33,23 @@ class GroupClock:
 
     def __init__(self) -> None:
         self._now_ms = self._looked_ms = now_ms()
+        self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> int:
         real_ms = now_ms()
         self._now_ms += min(real_ms - self._looked_ms, PAUSE_MS_MAX)
         self._looked_ms = real_ms
         return self._now_ms
+
+    def run(self) -> None:
+        """Look at the real time from now on, whether or not anybody asks."""
+        self.stop()
+        self()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self.run)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class ListMachine:
@@ -89,6 +101,7 @@ class Group:
     async def __aexit__(self, *_: object) -> None:
         for node in tuple(self.nodes.values()):
             await node.stop(handover_s=0)
+        self.clock_ms.stop()
 
     def start(
         self,
@@ -100,6 +113,7 @@ class Group:
         **config: Any,
     ) -> RaftNode:
         """Start a node on its disk. `voters` are those to begin with, where they are not all of the group."""
+        self.clock_ms.run()
         storage, recovered = open_memory_storage(self.files[id])
         machine = self.make_machine()
         loaded = storage.load_snapshot()
