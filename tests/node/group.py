@@ -183,7 +183,8 @@ class Group:
         return next(node for node in self.nodes.values() if node is not leader)
 
     async def lead(self, node: RaftNode) -> None:
-        """Have leadership handed to a node. One that is slow may miss its moment; then it is handed over again."""
+        """Have leadership handed to a node, until all know of it. One that is slow may miss its moment; then it is handed
+        over again."""
 
         def leads() -> bool:
             for leader in self.leaders:
@@ -192,6 +193,7 @@ class Group:
             return self.leaders == [node]
 
         await eventually(leads)
+        await self.leader()
 
     async def pass_ms(self, milliseconds: int) -> None:
         """Let time pass, as the nodes count it."""
