@@ -183,8 +183,8 @@ class Group:
         return next(node for node in self.nodes.values() if node is not leader)
 
     async def lead(self, node: RaftNode) -> None:
-        """Have leadership handed to a node, until all know of it. One that is slow may miss its moment; then it is handed
-        over again."""
+        """Have leadership handed to a node, until all know of it. One that is slow may miss its moment; then it is
+        handed over again."""
 
         def leads() -> bool:
             for leader in self.leaders:
