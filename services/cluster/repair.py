@@ -1,6 +1,6 @@
 """Healing a node whose data is damaged: its files are put aside and the group takes it in anew.
 
-    refused ──put aside──> empty, stopped ──removed and added──> started ──learner, voter again──> ready
+    refused ──removed and added──> expected with a new disk ──put aside──> empty ──started──> learner, voter, ready
 
 The rule: only what the node itself refuses to use is touched, it is moved and never deleted, and only where a
 majority of the group is sound without this node: it has all that was ever acknowledged.
@@ -18,7 +18,8 @@ from services.cluster.waiting import ELECTION_SECONDS_MAX, POLL_SECONDS, wait_li
 
 
 def repair_node(surroundings: Surroundings, node_id: str) -> None:
-    """Heal one node. What was done half-way is done by asking again.
+    """Heal one node. What was done half-way is done by asking again: the group comes first, so that the node refuses
+    its data as long as anything but its own start is left to do.
 
     Raises:
         UsageError: there is no node of that id.
@@ -37,12 +38,12 @@ def repair_node(surroundings: Surroundings, node_id: str) -> None:
         for group, problem in problems.items():
             echo(f"{node_id}, group {group}: {problem}")
         helpers = {group: _sound_member(backend, node, group, headers) for group in problems}
+        for group, helper in helpers.items():
+            _admit_anew(backend, node, group, helper, headers)
         address = (backend.host, node.client_port)
         for group, aside in admin_call(address, "/admin/repair", {}, headers=headers)["put_aside"].items():
             echo(f"The damaged files of {group} are kept in {aside}.")
         backend.stop(node)
-        for group, helper in helpers.items():
-            _admit_anew(backend, node, group, helper, headers)
         backend.start(node)
     wait_live(backend, node)
     seconds = wait_ready(backend, [node])

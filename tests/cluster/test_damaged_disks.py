@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from services.cluster import repair
 from services.cluster.errors import ClusterError
 from services.cluster.lifecycle import Request, down, up
 from services.cluster.nodes import kill_nodes, start_nodes
@@ -134,6 +135,33 @@ def test_repair_puts_the_damaged_files_aside_and_the_group_heals_the_node(combin
     assert [min(each.glob("*.wal")).read_bytes() for each in aside] == [damaged]
     assert missing_lines(combined.port(victim), done) == []
     assert len(set(hashes_at_one_index(combined, "cache"))) == 1
+
+
+def test_a_repair_that_ended_half_way_is_done_by_asking_again(
+    combined: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The group has taken the node in anew, its damaged files are still there."""
+    ask(combined.port("node1"), "/lock/acquire", {"key": "a", "client_id": "me"})
+    wait_on_disk(combined, "node1", "lock")
+    kill_nodes(combined.surroundings, ["node1"])
+    damage_log(data_folder(combined, "node1", "lock"))
+    real = repair.admin_call
+
+    def broken(address: Any, path: str, *rest: Any, **options: Any) -> Any:
+        if path == "/admin/repair":
+            raise ClusterError("broken off")
+        return real(address, path, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(repair, "admin_call", broken)
+        with pytest.raises(ClusterError, match="broken off"):
+            repair_node(combined.surroundings, "node1")
+    assert not list(data_folder(combined, "node1", "lock").parent.glob("lock.damaged-*"))
+
+    repair_node(combined.surroundings, "node1")
+
+    wait_until(lambda: "node1" in voters(combined, "lock"), timeout_seconds=20, what="it is a voter again")
+    assert ask(combined.port("node1"), "/lock/status?key=a")[1]["held"]
 
 
 def test_repair_is_refused_where_nothing_is_damaged_or_the_others_are_too_few(combined: Cluster) -> None:
