@@ -15,6 +15,7 @@ import tempfile
 from itertools import count
 from pathlib import Path
 
+from bench.host import StolenTime
 from bench.load import Address, Result, load, post
 from common.runtime import run
 
@@ -45,6 +46,7 @@ def answer(address: Address) -> bytes:
 
 
 async def measure() -> int:
+    stolen = StolenTime()
     await load(FLOORS, answer, connections=CONNECTIONS, seconds=WARM_UP_SECONDS)
     await load(NODES, acquire, connections=CONNECTIONS, seconds=WARM_UP_SECONDS)
     rates, latencies = [], []
@@ -63,6 +65,7 @@ async def measure() -> int:
     rate, latency = statistics.median(rates), statistics.median(latencies)
     print(f"writes per second, ours / floor: {rate:.2f} (median of {ROUNDS}; wanted: {THROUGHPUT_RATIO_MIN} or more)")
     print(f"p50 of a write, ours / floor: {latency:.1f} (median of {ROUNDS}; wanted: {LATENCY_RATIO_MAX} or less)")
+    print(stolen.sentence())
     return 0 if rate >= THROUGHPUT_RATIO_MIN and latency <= LATENCY_RATIO_MAX else 1
 
 
