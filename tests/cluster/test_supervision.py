@@ -10,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from services.cluster import nodes
 from services.cluster.backend import NodeProcess
 from services.cluster.containers import DockerBackend, ImageNotBuilt, container_process
 from services.cluster.engine import Engine, NoEngine
@@ -243,6 +245,36 @@ def test_kill_leader_kills_it_and_names_the_next(
     printed = capsys.readouterr().out
     assert "led queue at term 1 and was killed" in printed
     assert "node2 leads queue now at term 2" in printed
+
+
+def test_kill_leader_waits_for_a_group_that_is_electing(
+    surroundings: Surroundings, request_combined: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Right after the last leader was killed there may be none for a moment."""
+    up(surroundings, request_combined)
+    looks: list[str] = []
+
+    def none_at_first(*arguments: Any) -> dict[str, Any]:
+        looks.append("look")
+        return {} if len(looks) < 3 else real(*arguments)
+
+    real = nodes.leaders
+    monkeypatch.setattr(nodes, "leaders", none_at_first)
+
+    kill_leader(surroundings, "queue")
+
+    assert states(surroundings)["node1"] == "dead"
+
+
+def test_kill_leader_is_refused_where_nothing_runs(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """At once: nobody will be elected."""
+    up(surroundings, request_combined)
+    kill_nodes(surroundings, ["node1", "node2", "node3"])
+
+    with pytest.raises(ClusterError, match=r"'lock' has no leader now\. `.*mufakat status` shows why"):
+        kill_leader(surroundings, "lock")
 
 
 def test_kill_leader_of_an_unknown_group_is_refused(
