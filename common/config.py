@@ -31,13 +31,23 @@ from common.parsers import (
 VARIABLE_PREFIX = "MUFAKAT_"
 
 #: Variables with the prefix that the command line reads and a node does not.
-COMMAND_VARIABLES = frozenset({"MUFAKAT_HOME", "MUFAKAT_TOPOLOGY", "MUFAKAT_MODE"})
+COMMAND_VARIABLES = frozenset(
+    {"MUFAKAT_HOME", "MUFAKAT_TOPOLOGY", "MUFAKAT_MODE", "MUFAKAT_PUBLISH", "MUFAKAT_BASE_IMAGE"}
+)
+
+#: Names of the variables that give the published port of a node begin so; the commands read them, too.
+PORT_VARIABLE_PREFIX = "MUFAKAT_PORT_"
 
 #: A node's peer port is its client port plus this, for itself and for all others alike.
 PEER_PORT_OFFSET = 10_000
 
 #: Shortest secret that the nodes of a cluster may share, in characters.
 CLUSTER_SECRET_LENGTH_MIN = 16
+
+
+def is_for_commands(variable: str) -> bool:
+    """Whether the commands that look after a cluster and the compose files read it, and nodes leave it alone."""
+    return variable in COMMAND_VARIABLES or variable.startswith(PORT_VARIABLE_PREFIX)
 
 
 class SettingsError(ValueError):
@@ -231,9 +241,9 @@ def load_settings(environ: Mapping[str, str], overrides: Mapping[str, Any] | Non
     Raises:
         SettingsError: a variable is unknown, cannot be read, is out of bounds or does not fit the others.
     """
-    known = {setting.variable for setting in SETTINGS} | COMMAND_VARIABLES
+    known = {setting.variable for setting in SETTINGS}
     for variable in sorted(environ):
-        if variable.startswith(VARIABLE_PREFIX) and variable not in known:
+        if variable.startswith(VARIABLE_PREFIX) and variable not in known and not is_for_commands(variable):
             raise SettingsError(variable, "there is no such setting; check the spelling")
     values: dict[str, Any] = {}
     for setting in SETTINGS:

@@ -14,7 +14,6 @@ import click
 
 from common.config import SETTINGS, Setting, SettingsError, load_settings
 from services import cli_members, cli_storage
-from services.cluster.environ import node_variables
 from services.cluster.errors import ClusterError, UsageError
 from services.cluster.home import Home
 from services.cluster.lifecycle import Request, Surroundings, down, summary, up
@@ -81,7 +80,7 @@ def serve_command(**flags: str | None) -> None:
     Each flag can be given as an environment variable instead, which keeps secrets out of the process list.
     """
     try:
-        settings = load_settings(node_variables(os.environ), flags)
+        settings = load_settings(os.environ, flags)
     except SettingsError as error:
         raise UsageError(str(error)) from error
     # Imported here: the other commands start fast because they do without what only a node needs.

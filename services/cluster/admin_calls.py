@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.config import SettingsError, load_settings
-from services.cluster.environ import node_variables
 from services.cluster.errors import ClusterError, UsageError
 
 #: A change of members may take that long, a handover of leadership included.
@@ -20,7 +19,7 @@ def admin_headers(environ: Mapping[str, str]) -> dict[str, str]:
     Raises:
         UsageError: that variable cannot be read.
     """
-    text = node_variables(environ).get("MUFAKAT_AUTH_TOKENS", "")
+    text = environ.get("MUFAKAT_AUTH_TOKENS", "")
     try:
         tokens = load_settings({"MUFAKAT_AUTH_TOKENS": text}).auth_tokens
     except SettingsError as error:

@@ -11,9 +11,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.config import PORT_VARIABLE_PREFIX
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
 from services.cluster.engine import COMPOSE_FOLDER, Engine, call_docker, run_shown
-from services.cluster.environ import PORT_VARIABLE_PREFIX
 from services.cluster.errors import ClusterError, InTheWay
 from services.cluster.home import Home
 from services.cluster.processes import is_port_free
