@@ -106,10 +106,10 @@ class Disks:
     def fill(self, node: str) -> None:
         """Leave not a single page free, again and again while it is asked for: the node frees some by itself."""
         self.filled = node
-        with open(self.folders[node] / "ballast", "ab") as file, contextlib.suppress(OSError):
+        # Without a buffer: what did not fit would be tried once more at the end, and raise there.
+        with contextlib.suppress(OSError), open(self.folders[node] / "ballast", "ab", buffering=0) as file:
             while True:
                 file.write(bytes(64 << 10))
-                file.flush()
 
     def free(self) -> None:
         (self.folders[self.filled] / "ballast").unlink()
