@@ -16,8 +16,8 @@ from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
 from services.cluster.probe import ask_all, readiness
-from services.cluster.topology import TOPOLOGIES, Topology
-from services.cluster.waiting import ELECTION_SECONDS_MAX, POLL_SECONDS
+from services.cluster.topology import TOPOLOGIES, Node, Topology
+from services.cluster.waiting import look_while_electing
 
 #: How long a node may let us wait for the next bytes of a backup.
 READ_TIMEOUT_SECONDS = 60.0
@@ -58,16 +58,15 @@ def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: 
 def _ready_member(backend: Backend, group: str) -> tuple[str, int]:
     """A member that is ready; waits where one runs and the group may be electing."""
     members = backend.topology.members(group)
-    until = time.monotonic() + ELECTION_SECONDS_MAX
-    while True:
+
+    def ready_ones() -> list[Node]:
         answers = ask_all(members, lambda node: readiness(backend.host, node.client_port))
-        for node in members:
-            if answers[node.id].is_ready:
-                return backend.host, node.client_port
-        processes = backend.processes()
-        if not any(processes[node.id].is_running for node in members) or time.monotonic() > until:
-            raise ClusterError(f"No node of the group {group!r} is ready. `mufakat status` shows why.")
-        time.sleep(POLL_SECONDS)
+        return [node for node in members if answers[node.id].is_ready]
+
+    ready = look_while_electing(backend, members, ready_ones)
+    if not ready:
+        raise ClusterError(f"No node of the group {group!r} is ready. `mufakat status` shows why.")
+    return backend.host, ready[0].client_port
 
 
 def _download(address: tuple[str, int], path: str, headers: dict[str, str], draft: Path) -> None:

@@ -9,7 +9,7 @@ from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
 from services.cluster.probe import GroupHealth, ask_all, health
 from services.cluster.topology import Node
-from services.cluster.waiting import ELECTION_SECONDS_MAX, wait_live
+from services.cluster.waiting import look_while_electing, wait_live
 
 #: How long the others may take to elect a leader after theirs was killed.
 NEW_LEADER_SECONDS_MAX = 30.0
@@ -98,7 +98,12 @@ def kill_leader(surroundings: Surroundings, group: str) -> None:
         ClusterError: the group has no leader to kill, or elected none in time.
     """
     backend = surroundings.require_backend()
-    leader_id, led = _wait_leader(backend, group, program=surroundings.program)
+    found = look_while_electing(backend, backend.topology.members(group), lambda: leaders(backend, group))
+    if not found:
+        raise ClusterError(
+            f"The group {group!r} has no leader now. `{surroundings.program} status` shows why."
+        )
+    leader_id, led = max(found.items(), key=_term)
     pid = backend.processes()[leader_id].pid
     with surroundings.home.exclusive():
         killed_at = time.monotonic()
@@ -108,20 +113,6 @@ def kill_leader(surroundings: Surroundings, group: str) -> None:
     seconds = time.monotonic() - killed_at
     echo(f"{new_id} leads {group} now at term {leading.term}, {seconds:.2f} s after the kill.")
     echo(f"{leader_id} stays down until `{surroundings.program} start {leader_id}`.")
-
-
-def _wait_leader(backend: Backend, group: str, *, program: str) -> tuple[str, GroupHealth]:
-    """The node that leads `group`; waits where nodes run and may be electing."""
-    until = time.monotonic() + ELECTION_SECONDS_MAX
-    while True:
-        found = leaders(backend, group)
-        if found:
-            return max(found.items(), key=_term)
-        processes = backend.processes()
-        running = [node for node in backend.topology.members(group) if processes[node.id].is_running]
-        if not running or time.monotonic() > until:
-            raise ClusterError(f"The group {group!r} has no leader now. `{program} status` shows why.")
-        time.sleep(POLL_SECONDS)
 
 
 def wait_newer_leader(

@@ -6,15 +6,13 @@ The rule: only what the node itself refuses to use is touched, it is moved and n
 majority of the group is sound without this node: it has all that was ever acknowledged.
 """
 
-import time
-
 from services.cluster.admin_calls import admin_call, admin_headers
 from services.cluster.backend import Backend
 from services.cluster.errors import ClusterError
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
 from services.cluster.topology import Node
-from services.cluster.waiting import ELECTION_SECONDS_MAX, POLL_SECONDS, wait_live, wait_ready
+from services.cluster.waiting import look_while_electing, wait_live, wait_ready
 
 
 def repair_node(surroundings: Surroundings, node_id: str) -> None:
@@ -61,22 +59,20 @@ def _sound_member(backend: Backend, damaged: Node, group: str, headers: dict[str
         ClusterError: there is none.
     """
     members = backend.topology.members(group)
+    others = [node for node in members if node.id != damaged.id]
     needed = len(members) // 2 + 1
-    until = time.monotonic() + ELECTION_SECONDS_MAX
-    while True:
-        processes = backend.processes()
-        running = [node for node in members if node.id != damaged.id and processes[node.id].is_running]
-        sound = [node for node in running if _is_ready(backend, node, group, headers)]
-        if len(sound) >= needed:
-            return sound[0]
-        if len(running) < needed or time.monotonic() > until:
-            break
-        time.sleep(POLL_SECONDS)
-    raise ClusterError(
-        f"Only {len(sound)} of the {len(members)} nodes of {group} are ready and {needed} are needed, without "
-        f"{damaged.id}, to be sure that they hold all that was acknowledged. Start or repair the others first; "
-        "if a majority is lost for good, restore a backup (`mufakat restore`)."
-    )
+
+    def sound_ones() -> list[Node]:
+        return [node for node in others if _is_ready(backend, node, group, headers)]
+
+    sound = look_while_electing(backend, others, sound_ones, needed)
+    if len(sound) < needed:
+        raise ClusterError(
+            f"Only {len(sound)} of the {len(members)} nodes of {group} are ready and {needed} are needed, without "
+            f"{damaged.id}, to be sure that they hold all that was acknowledged. Start or repair the others first; "
+            "if a majority is lost for good, restore a backup (`mufakat restore`)."
+        )
+    return sound[0]
 
 
 def _is_ready(backend: Backend, node: Node, group: str, headers: dict[str, str]) -> bool:

@@ -1,13 +1,16 @@
 """Waiting until nodes are where they should be, with a bound and a sentence for when they never get there."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Sized
+from typing import TypeVar
 
 from services.cluster.backend import Backend
 from services.cluster.errors import ClusterError
 from services.cluster.printing import ProgressLine
 from services.cluster.probe import Readiness, ask_all, is_live, readiness
 from services.cluster.topology import Node
+
+Found = TypeVar("Found", bound=Sized)
 
 #: How long a whole cluster may take until every node is ready.
 READY_SECONDS_MAX = 90.0
@@ -90,6 +93,21 @@ def wait_live(backend: Backend, node: Node, *, timeout_seconds: float = LIVE_SEC
                 f"`mufakat logs {node.id}` may tell why."
             )
         time.sleep(POLL_SECONDS)
+
+
+def look_while_electing(
+    backend: Backend, nodes: Sequence[Node], look: Callable[[], Found], needed: int = 1
+) -> Found:
+    """What `look` finds, once that is `needed` of the nodes. It looks again for as long as so many of them run, and
+    their group may be electing; after that it may have found fewer."""
+    until = time.monotonic() + ELECTION_SECONDS_MAX
+    while len(found := look()) < needed:
+        processes = backend.processes()
+        running = sum(processes[node.id].is_running for node in nodes)
+        if running < needed or time.monotonic() > until:
+            break
+        time.sleep(POLL_SECONDS)
+    return found
 
 
 def _first_of(waiting: dict[str, Readiness]) -> str:
