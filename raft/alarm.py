@@ -25,9 +25,9 @@ class Alarm:
 
     def set(self, due_ms: int, now_ms: int) -> None:
         """Wake at `due_ms` and at no other time; a millisecond from `now_ms` at the earliest."""
-        self._due_ms = due_ms
+        self._due_ms = max(due_ms, now_ms + 1)
         if self._timer is not None:
-            if self._timer_ms <= due_ms:
+            if self._timer_ms <= self._due_ms:
                 return
             self._timer.cancel()
         self._start(now_ms)
@@ -38,8 +38,8 @@ class Alarm:
             self._timer = None
 
     def _start(self, now_ms: int) -> None:
-        self._timer_ms = max(self._due_ms, now_ms + 1)
-        self._timer = self._loop.call_later((self._timer_ms - now_ms) / 1000, self._on_timer)
+        self._timer_ms = self._due_ms
+        self._timer = self._loop.call_later((self._due_ms - now_ms) / 1000, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

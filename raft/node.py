@@ -102,7 +102,7 @@ class RaftNode(Replica):
         self._lost_peers: list[NodeId] = []
         #: Requests that came by POST and whose reply goes back on it: (peer, sequence) -> future.
         self._rpcs: dict[tuple[NodeId, int], asyncio.Future] = {}
-        self.waked = False
+        self._scheduled = False
         self._alarm = Alarm(clock_ms, self.wake)
         self._wake_ms = min(WAKE_MS, self._stall_ms // 2)
         self.started_ms = clock_ms()
@@ -227,7 +227,7 @@ class RaftNode(Replica):
                 await hand_over(self, handover_s)
         self._fail_everyone(self._closed)
         self._alarm.cancel()
-        self.waked = True
+        self._scheduled = True
         await self.snapshotter.stop()
         await self.disk.close()
 
@@ -260,7 +260,7 @@ class RaftNode(Replica):
         if isinstance(self._closed, StorageFailed):
             return
         self._close(StorageFailed("this node's storage failed; ask another one"))
-        self.waked = True
+        self._scheduled = True
         self._fail_everyone(self._closed)
         self._on_fatal(error)
 
@@ -275,14 +275,14 @@ class RaftNode(Replica):
     # The run loop
 
     def wake(self) -> None:
-        if not self.waked:
-            self.waked = True
+        if not self._scheduled:
+            self._scheduled = True
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
         """One turn for all that has arrived. Runs to completion, never awaits."""
         try:
-            self.waked = False
+            self._scheduled = False
             now_ms = self._clock_ms()
             self.notice_stall(now_ms)
             messages, self._messages = self._messages, []

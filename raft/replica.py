@@ -6,6 +6,7 @@ protocol, so it is written once, here. Who has a network, a disk and a clock is 
 those of a process, and the simulations of the tests have their own.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,7 +29,7 @@ from raft.withheld import Publisher, Withheld
 RESTORED_TOPIC = "raft.restored"
 
 
-class Replica:
+class Replica(ABC):
     """The core of one node with its machine, its clients' proposals and reads."""
 
     def __init__(self, core: RaftCore, machine: StateMachine, clock_ms: Callable[[], int]) -> None:
@@ -51,29 +52,30 @@ class Replica:
 
     # What a subclass brings
 
+    @abstractmethod
     def send(self, message: PeerMessage) -> bool:
         """Hand a message to the network. False where it is certain that it was not sent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, persist: Persist | None, messages: tuple[PeerMessage, ...]) -> None:
         """Make this durable, tell `core.persisted` and ask for another turn; then the messages may leave. None: they
         wait for what was written before, and nothing is to be told."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wake(self) -> None:
         """Another turn is wanted."""
-        raise NotImplementedError
 
+    @abstractmethod
     def feed_completions(self, now_ms: int) -> None:
         """Tell the core what has become durable since the last turn."""
 
+    @abstractmethod
     def maybe_take_snapshot(self) -> None:
         """Entries were applied: the log may have grown beyond its bounds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def why_no_leader(self) -> RaftError:
         """What a client is told whose request found no leader in time."""
-        raise NotImplementedError
 
     # A turn
 

@@ -209,6 +209,9 @@ class Node(Replica):
             return True
         return self.world.send(message)
 
+    def feed_completions(self, now_ms: int) -> None:
+        """Nothing is left to tell: the disk answers at once, in `write`."""
+
     def write(self, persist: Persist | None, messages: tuple[PeerMessage, ...]) -> None:
         if persist is not None:
             self._persist(persist)
