@@ -23,6 +23,13 @@ class ApplyContext:
     time_ms: int
     #: `(topic, body)` pairs for this node's listeners, in order. Replicated state must not depend on them.
     events: list[tuple[str, Any]] = field(default_factory=list)
+    #: What the entry cost besides one and its events, in things of about that cost; see `spend`.
+    work: int = 0
+
+    def spend(self, things: int) -> None:
+        """So many things were handled that no event tells of. A node's turn ends once it has done so much
+        (`raft.replica.TURN_WORK_MAX`); replicated state must not depend on it."""
+        self.work += things
 
 
 class StateMachine(Protocol):

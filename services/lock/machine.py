@@ -12,6 +12,8 @@ A pure function of the log over `LockTables`. The rules, each with a test of its
 - Time is cluster time. A hold has ended from `expires_ms` on, and a waiter is not granted from `deadline_ms` on,
   whichever of the two the same entry brought to light first.
 - A ttl runs from the grant, not from the request.
+- What an entry does is bounded. Where more has ended than one entry may sweep, later ones go on, and until then it
+  counts for nobody: a command moves the line of its key first (`_lock`), as if the sweep had come by.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,6 +37,8 @@ HOLDERS_PER_KEY_MAX = 10_000
 #: Requests in line for one key, and in all lines together.
 WAITERS_PER_KEY_MAX = 10_000
 WAITERS_MAX = 100_000
+#: Holds and waiters whose end by time, or whose grant by it, one entry sees to, plus the line of the last of them.
+SWEPT_PER_ENTRY_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +72,7 @@ class LockMachine:
         Expiry times in answers are cluster time (`expires_ms`); the route turns them into seconds from now.
         An acquire that has to wait is answered `{"waiting": True}` and decided later by an event.
         """
-        if context.time_ms >= self._tables.quiet_until_ms:
-            self.advance(context)
+        self.advance(context)
         return self._handlers[type(command)](context, command)
 
     def repeat(self, context: ApplyContext, command: Any) -> None:
@@ -77,22 +80,33 @@ class LockMachine:
         self.advance(context)
 
     def advance(self, context: ApplyContext) -> None:
-        """End what fell due by `context.time_ms`, then serve the lines that this set moving."""
+        """End what fell due by `context.time_ms`, as much as one entry may, and serve the lines that this sets
+        moving. What is left is due at once."""
         tables = self._tables
-        if context.time_ms < tables.quiet_until_ms:
-            return
-        moved: dict[str, Lock] = {}
+        tables.time_ms = context.time_ms
+        if tables.is_behind:
+            self._sweep(context)
+
+    def _sweep(self, context: ApplyContext) -> None:
+        tables = self._tables
+        late: list[Waiter] = []
+        ended = 0
         # Waiters go first: one whose deadline passed before this entry is not granted by it, even if the hold
         # that it waited for ended earlier still.
-        late = tables.pop_late(context.time_ms)
-        for waiter in late:
-            moved[waiter.key] = tables.remove_waiter(waiter)
-        for hold in tables.pop_expired(context.time_ms):
-            moved[hold.key] = tables.remove_hold(hold)
-        for key, lock in moved.items():
-            self._serve(context, key, lock)
-        for waiter in late:
-            self._tell(context, waiter, queries.refusal("timeout", tables.locks.get(waiter.key)))
+        while ended + len(context.events) < SWEPT_PER_ENTRY_MAX:
+            gone = tables.first_late() or tables.first_expired()
+            if gone is None:
+                break
+            ended += 1
+            if isinstance(gone, Waiter):
+                late.append(gone)
+                lock = tables.remove_waiter(gone)
+            else:
+                lock = tables.remove_hold(gone)
+            late += self._move_line(context, gone.key, lock)
+        for waiter in sorted(late, key=lambda waiter: (waiter.deadline_ms, waiter.id)):
+            self._tell_late(context, waiter)
+        context.spend(ended)
         next_ms = tables.next_due_ms()
         tables.quiet_until_ms = NEVER_MS if next_ms is None else next_ms
 
@@ -116,15 +130,15 @@ class LockMachine:
 
     def _acquire(self, context: ApplyContext, command: Acquire) -> dict:
         tables = self._tables
-        lock = tables.locks.get(command.key)
+        lock = self._lock(context, command.key)
         if lock is not None:
             exclusive = command.exclusive
-            hold = lock.hold_of(command.owner)
+            hold = self._hold_in(lock, command.owner)
             if hold is not None and (hold.exclusive or not exclusive):
                 return _granted(self._heard_of(context, hold, command.ttl_ms))
             if exclusive or lock.first.exclusive or lock.queue:
                 if command.wait_ms <= 0:
-                    return queries.refusal("locked", lock, asking=hold)
+                    return queries.refusal("locked", lock, context.time_ms, asking=hold)
                 return self._wait(context, command, lock)
             if lock.holder_count >= HOLDERS_PER_KEY_MAX:
                 return _limit("quota", "holders_per_key_max", HOLDERS_PER_KEY_MAX)
@@ -134,7 +148,7 @@ class LockMachine:
 
     def _wait(self, context: ApplyContext, command: Acquire, lock: Lock) -> dict:
         tables = self._tables
-        if command.waiter in tables.waiters:
+        if self._waiter(context, command.waiter) is not None:
             return {"waiting": True}
         if lock.queue_length >= WAITERS_PER_KEY_MAX:
             return _limit("quota", "waiters_per_key_max", WAITERS_PER_KEY_MAX)
@@ -152,31 +166,31 @@ class LockMachine:
             context.index,
         )
         if tables.is_engaged(waiter.owner):
-            cycle = find_cycle(tables.locks, tables.waits, waiter)
+            cycle = find_cycle(tables.locks, tables.waits, waiter, context.time_ms)
             if cycle is not None:
                 return {"ok": False, "reason": "deadlock", "cycle": cycle}
         tables.add_waiter(waiter)
         return {"waiting": True}
 
     def _release(self, context: ApplyContext, command: Release) -> dict:
-        hold = self._hold_of(command.key, command.owner)
+        hold = self._hold_of(context, command.key, command.owner)
         if hold is None:
             return _not_held()
         self._serve(context, command.key, self._tables.remove_hold(hold))
         return {"ok": True}
 
     def _renew(self, context: ApplyContext, command: Renew) -> dict:
-        hold = self._hold_of(command.key, command.owner)
+        hold = self._hold_of(context, command.key, command.owner)
         if hold is None:
             return _not_held()
         return _granted(self._heard_of(context, hold, command.ttl_ms))
 
     def _force_release(self, context: ApplyContext, command: ForceRelease) -> dict:
-        lock = self._tables.locks.get(command.key)
+        lock = self._lock(context, command.key)
         taken = [
             hold
             for hold in (lock.holds() if lock is not None else ())
-            if command.owner is None or hold.owner == command.owner
+            if command.owner in (None, hold.owner) and not self._tables.has_expired(hold)
         ]
         if not taken:
             return _not_held()
@@ -190,12 +204,13 @@ class LockMachine:
         }
 
     def _cancel_wait(self, context: ApplyContext, command: CancelWait) -> dict:
-        waiter = self._tables.waiters.get(command.waiter)
+        self._lock(context, command.key)
+        waiter = self._waiter(context, command.waiter)
         if waiter is not None:
             self._serve(context, waiter.key, self._tables.remove_waiter(waiter))
             self._tell(context, waiter, {"ok": False, "reason": "cancelled"})
             return {"ok": True, "cancelled": "waiting"}
-        hold = self._hold_of(command.key, command.owner)
+        hold = self._hold_of(context, command.key, command.owner)
         if hold is None or hold.waiter != command.waiter:
             return {"ok": True, "cancelled": None}
         self._serve(context, command.key, self._tables.remove_hold(hold))
@@ -216,9 +231,35 @@ class LockMachine:
 
     # Steps that commands share
 
-    def _hold_of(self, key: str, owner: str) -> Hold | None:
+    def _lock(self, context: ApplyContext, key: str) -> Lock | None:
+        """The lock of `key`; what stands first in it, as its holder and in its line, has not ended."""
         lock = self._tables.locks.get(key)
-        return None if lock is None else lock.hold_of(owner)
+        if lock is None or not self._tables.is_behind:
+            return lock
+        self._serve(context, key, lock)
+        return self._tables.locks.get(key)
+
+    def _hold_of(self, context: ApplyContext, key: str, owner: str) -> Hold | None:
+        lock = self._lock(context, key)
+        return None if lock is None else self._hold_in(lock, owner)
+
+    def _hold_in(self, lock: Lock, owner: str) -> Hold | None:
+        """The hold of `owner`, unless it has ended: then it goes now. As a lock of `_lock` has a holder besides,
+        nobody can be waiting for that."""
+        hold = lock.hold_of(owner)
+        if hold is None or not self._tables.has_expired(hold):
+            return hold
+        self._tables.remove_hold(hold)
+        return None
+
+    def _waiter(self, context: ApplyContext, id: str) -> Waiter | None:
+        """The request in line, unless its time is over: then it goes now."""
+        waiter = self._tables.waiters.get(id)
+        if waiter is None or waiter.deadline_ms > context.time_ms:
+            return waiter
+        self._serve(context, waiter.key, self._tables.remove_waiter(waiter))
+        self._tell_late(context, waiter)
+        return None
 
     def _add_hold(self, context: ApplyContext, asked: Acquire | Waiter, waiter: str) -> Hold:
         ttl_ms = asked.ttl_ms
@@ -234,25 +275,49 @@ class LockMachine:
         return self._tables.change_hold(hold, expires_ms, waiter="")
 
     def _serve(self, context: ApplyContext, key: str, lock: Lock) -> None:
-        """Grant to the head of the line for as long as it conflicts with nobody; forget the lock if it is free."""
+        """Move the line, and tell those who are met in it after their time."""
+        for waiter in self._move_line(context, key, lock):
+            self._tell_late(context, waiter)
+
+    def _move_line(self, context: ApplyContext, key: str, lock: Lock) -> list[Waiter]:
+        """Grant to the head of the line for as long as it conflicts with nobody; forget the lock if it is free. What
+        has ended and stands first goes on the way; returns the waiters among that, who are to be told."""
+        tables = self._tables
+        while lock.first is not None and tables.has_expired(lock.first):
+            tables.remove_hold(lock.first)
+            context.spend(1)
+        late = []
         while lock.queue:
             waiter = next(iter(lock.queue.values()))
+            if waiter.deadline_ms <= context.time_ms:
+                tables.remove_waiter(waiter)
+                late.append(waiter)
+                continue
             if lock.first is not None and (waiter.exclusive or lock.first.exclusive):
-                return
+                return late
             self._grant(context, waiter)
         if lock.first is None:
-            del self._tables.locks[key]
+            tables.remove_lock(key)
+        return late
 
     def _grant(self, context: ApplyContext, waiter: Waiter) -> None:
         self._tables.remove_waiter(waiter)
         hold = self._add_hold(context, waiter, waiter.id)
         self._tell(context, waiter, _granted(hold))
-        # The same owner's other requests in this line are what a client that lost an answer sent again.
-        for again in list(self._tables.waits.get(waiter.owner, {}).values()):
-            if again.key == waiter.key and (hold.exclusive or not again.exclusive):
+        # The same owner's other requests in this line are what a client that lost an answer sent again. They stand
+        # among its waits and in the line: of the two, the shorter is looked through.
+        waits, line = self._tables.waits.get(waiter.owner, {}), self._tables.locks[waiter.key].queue or {}
+        looked = waits if len(waits) <= len(line) else line
+        context.spend(len(looked) // 8)
+        for again in [each for each in looked.values() if (each.key, each.owner) == (waiter.key, waiter.owner)]:
+            if again.deadline_ms > context.time_ms and (hold.exclusive or not again.exclusive):
                 self._tables.remove_waiter(again)
                 hold = self._heard_of(context, hold, again.ttl_ms)
                 self._tell(context, again, _granted(hold))
+
+    def _tell_late(self, context: ApplyContext, waiter: Waiter) -> None:
+        lock = self._tables.locks.get(waiter.key)
+        self._tell(context, waiter, queries.refusal("timeout", lock, context.time_ms))
 
     def _tell(self, context: ApplyContext, waiter: Waiter, answer: dict) -> None:
         context.events.append(("waiter:" + waiter.id, answer))
@@ -265,22 +330,28 @@ class LockMachine:
             locks_held=len(tables.locks), holds=len(tables.holds), waiters=len(tables.waiters)
         )
 
-    def keys(self) -> list[str]:
-        """Every held key, in no useful order: a copy that the caller may take its time with."""
-        return list(self._tables.locks)
+    def page(self, prefix: str, after: str, count: int) -> list[str]:
+        """The first `count` keys in order that begin with `prefix` and come after `after`. One whose holds have ended
+        may be among them as long as no entry has swept it."""
+        return self._tables.page(prefix, after, count)
 
     def status(self, key: str) -> dict:
         """Holders and line of one key; see `queries.status`."""
-        return queries.status(key, self._tables.locks.get(key))
+        return queries.status(key, self._seen(key))
 
     def summaries(self, keys: Iterable[str]) -> list[dict]:
         """One row for each of `keys` that is held; see `queries.summary`."""
-        locks = self._tables.locks
-        return [queries.summary(key, lock) for key in keys if (lock := locks.get(key)) is not None]
+        return [queries.summary(key, lock) for key in keys if (lock := self._seen(key)) is not None]
 
     def validate(self, key: str, token: int) -> dict:
         """Whether `token` belongs to a hold of `key` that has not ended; see `queries.verdict`."""
-        return queries.verdict(self._tables.holds.get(token), self._tables.locks.get(key), key, token)
+        hold = self._tables.holds.get(token)
+        if hold is not None and self._tables.has_expired(hold):
+            hold = None
+        return queries.verdict(hold, self._seen(key), key, token)
+
+    def _seen(self, key: str) -> Lock | None:
+        return self._tables.seen(self._tables.locks.get(key))
 
 
 def _granted(hold: Hold) -> dict:

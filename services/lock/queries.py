@@ -25,16 +25,18 @@ def holder(hold: Hold) -> dict:
     }
 
 
-def _shown(lock: Lock, count: int) -> list[dict]:
+def _shown(lock: Lock, count: int, time_ms: int = 0) -> list[dict]:
     shown = [holder(lock.first)]
     if lock.more:
-        shown.extend(holder(hold) for hold in islice(lock.more.values(), count - 1))
+        more = islice(lock.more.values(), count - 1)
+        shown.extend(holder(hold) for hold in more if hold.expires_ms is None or hold.expires_ms > time_ms)
     return shown
 
 
-def refusal(reason: str, lock: Lock | None, asking: Hold | None = None) -> dict:
+def refusal(reason: str, lock: Lock | None, time_ms: int, asking: Hold | None = None) -> dict:
     """Why an acquire was not granted: `current` is the holder with the lowest token, None where the key has come
-    free. `asking` is what the requester itself holds of the key."""
+    free. `asking` is what the requester itself holds of the key. A hold that has ended by `time_ms` and was not swept
+    yet is not shown, but counted."""
     if lock is None:
         return {
             "ok": False,
@@ -49,7 +51,7 @@ def refusal(reason: str, lock: Lock | None, asking: Hold | None = None) -> dict:
         "ok": False,
         "reason": reason,
         "current": {"owner": first.owner, "mode": first.mode, "node": first.node},
-        "holders": _shown(lock, HOLDERS_SHOWN_MAX),
+        "holders": _shown(lock, HOLDERS_SHOWN_MAX, time_ms),
         "holder_count": lock.holder_count,
         "queue_length": lock.queue_length,
     }

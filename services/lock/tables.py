@@ -6,9 +6,10 @@ module decides who may have what.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from sys import intern
 
-from services.lock.deadlines import Deadlines
+from common.sorted_set import SortedSet
 from services.lock.records import Hold, Lock, Waiter
 
 #: Layout of the snapshot records.
@@ -25,10 +26,12 @@ class LockTables:
         "_deadlines",
         "_expiries",
         "_hold_counts",
+        "_keys",
         "_last_token",
         "holds",
         "locks",
         "quiet_until_ms",
+        "time_ms",
         "waiters",
         "waits",
     )
@@ -40,14 +43,20 @@ class LockTables:
         self.waiters: dict[str, Waiter] = {}
         #: The highest token ever given. Replicated.
         self._last_token = 0
-        #: The held keys, and only those, between two steps of the machine.
+        #: Cluster time of the last entry. Replicated.
+        self.time_ms = 0
+        #: The held keys, and only those, between two steps of the machine. The last hold of one may have ended, as
+        #: long as no entry has swept it.
         self.locks: dict[str, Lock] = {}
+        #: The keys of `locks` in order.
+        self._keys: SortedSet[str] = SortedSet()
         #: Requests in line by owner, then by id; only owners that wait.
         self.waits: dict[str, dict[str, Waiter]] = {}
         #: How many holds an owner has; only owners with any.
         self._hold_counts: dict[str, int] = {}
-        self._expiries: Deadlines[int] = Deadlines(self.holds, self._expires_ms)
-        self._deadlines: Deadlines[str] = Deadlines(self.waiters, self._deadline_ms)
+        #: `(expires_ms, token)` of every hold that expires, `(deadline_ms, id)` of every waiter.
+        self._expiries: SortedSet[tuple[int, int]] = SortedSet()
+        self._deadlines: SortedSet[tuple[int, str]] = SortedSet()
         #: Nothing is due before this cluster time. A lower bound: cheaper than `next_due_ms`.
         self.quiet_until_ms = NEVER_MS
 
@@ -69,6 +78,7 @@ class LockTables:
         lock = self.locks.get(hold.key)
         if lock is None:
             lock = self.locks[hold.key] = Lock()
+            self._keys.add(hold.key)
         if lock.first is None:
             lock.first = hold
         else:
@@ -82,8 +92,10 @@ class LockTables:
         changed = hold._replace(expires_ms=expires_ms, waiter=waiter)
         self.holds[hold.token] = changed
         self.locks[hold.key].replace(changed)
-        if expires_ms is not None and expires_ms != hold.expires_ms:
-            self._schedule_expiry(expires_ms, hold.token)
+        if expires_ms != hold.expires_ms:
+            self._forget_expiry(hold)
+            if expires_ms is not None:
+                self._schedule_expiry(expires_ms, hold.token)
         return changed
 
     def remove_hold(self, hold: Hold) -> Lock:
@@ -91,12 +103,18 @@ class LockTables:
         lock = self.locks[hold.key]
         lock.remove(hold)
         del self.holds[hold.token]
+        self._forget_expiry(hold)
         count = self._hold_counts[hold.owner]
         if count == 1:
             del self._hold_counts[hold.owner]
         else:
             self._hold_counts[hold.owner] = count - 1
         return lock
+
+    def remove_lock(self, key: str) -> None:
+        """Nobody holds the key any more, and nobody waits for it."""
+        del self.locks[key]
+        self._keys.remove(key)
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Put a request at the end of its line."""
@@ -106,7 +124,7 @@ class LockTables:
         lock.queue[waiter.id] = waiter
         self.waiters[waiter.id] = waiter
         self.waits.setdefault(waiter.owner, {})[waiter.id] = waiter
-        self._deadlines.schedule(waiter.deadline_ms, waiter.id)
+        self._deadlines.add((waiter.deadline_ms, waiter.id))
         if waiter.deadline_ms < self.quiet_until_ms:
             self.quiet_until_ms = waiter.deadline_ms
 
@@ -117,6 +135,7 @@ class LockTables:
         if not lock.queue:
             lock.queue = None
         del self.waiters[waiter.id]
+        self._deadlines.remove((waiter.deadline_ms, waiter.id))
         waits = self.waits[waiter.owner]
         del waits[waiter.id]
         if not waits:
@@ -125,34 +144,60 @@ class LockTables:
 
     # What falls due
 
-    def pop_late(self, now_ms: int) -> list[Waiter]:
-        """Waiters whose deadline has passed; the caller removes them."""
-        return [self.waiters[id] for id in self._deadlines.pop_due(now_ms)]
+    @property
+    def is_behind(self) -> bool:
+        """Whether something that has ended by the last entry's time may still be in the tables."""
+        return self.quiet_until_ms <= self.time_ms
 
-    def pop_expired(self, now_ms: int) -> list[Hold]:
-        """Holds that have ended by time; the caller removes them."""
-        return [self.holds[token] for token in self._expiries.pop_due(now_ms)]
+    def first_late(self) -> Waiter | None:
+        """The waiter whose deadline passed first, lowest id first; the caller removes it."""
+        due = self._deadlines.first()
+        return None if due is None or due[0] > self.time_ms else self.waiters[due[1]]
+
+    def first_expired(self) -> Hold | None:
+        """The hold that ended by time first, lowest token first; the caller removes it."""
+        due = self._expiries.first()
+        return None if due is None or due[0] > self.time_ms else self.holds[due[1]]
+
+    def has_expired(self, hold: Hold) -> bool:
+        """Whether the hold has ended by time, swept or not."""
+        return hold.expires_ms is not None and hold.expires_ms <= self.time_ms
 
     def next_due_ms(self) -> int | None:
         """Cluster time of the next expiry or deadline; None where nothing is pending."""
-        expiry_ms = self._expiries.next_due_ms()
-        deadline_ms = self._deadlines.next_due_ms()
-        if expiry_ms is None or deadline_ms is None:
-            return deadline_ms if expiry_ms is None else expiry_ms
-        return min(expiry_ms, deadline_ms)
+        expiry, deadline = self._expiries.first(), self._deadlines.first()
+        if expiry is None or deadline is None:
+            due = deadline if expiry is None else expiry
+            return None if due is None else due[0]
+        return min(expiry[0], deadline[0])
 
     def _schedule_expiry(self, expires_ms: int, token: int) -> None:
-        self._expiries.schedule(expires_ms, token)
+        self._expiries.add((expires_ms, token))
         if expires_ms < self.quiet_until_ms:
             self.quiet_until_ms = expires_ms
 
-    def _expires_ms(self, token: int) -> int | None:
-        hold = self.holds.get(token)
-        return None if hold is None else hold.expires_ms
+    def _forget_expiry(self, hold: Hold) -> None:
+        if hold.expires_ms is not None:
+            self._expiries.remove((hold.expires_ms, hold.token))
 
-    def _deadline_ms(self, id: str) -> int | None:
-        waiter = self.waiters.get(id)
-        return None if waiter is None else waiter.deadline_ms
+    # Looking
+
+    def seen(self, lock: Lock | None) -> Lock | None:
+        """The lock as it is to be shown: without what has ended. None where nobody holds it."""
+        if lock is None or not self.is_behind:
+            return lock
+        shown = Lock()
+        for hold in lock.holds():
+            if not self.has_expired(hold):
+                shown.add(hold)
+        if lock.queue:
+            shown.queue = {id: waiter for id, waiter in lock.queue.items() if waiter.deadline_ms > self.time_ms}
+        return None if shown.first is None else shown
+
+    def page(self, prefix: str, after: str, count: int) -> list[str]:
+        """The first `count` keys that begin with `prefix` and come after `after`, in order."""
+        keys = self._keys.begins_with(prefix, after)
+        return list(islice(keys, count))
 
     # Snapshots
 
@@ -161,9 +206,9 @@ class LockTables:
         self._last_token += count
 
     def snapshot(self) -> Iterator[list]:
-        """Records `["lock", version, last token]`, then `["hold", ...]` by token, then `["waiter", ...]` in order
-        of arrival; the fields of the last two are those of `Hold` and `Waiter`."""
-        head = ["lock", SNAPSHOT_VERSION, self._last_token]
+        """Records `["lock", version, last token, cluster time]`, then `["hold", ...]` by token, then
+        `["waiter", ...]` in order of arrival; the fields of the last two are those of `Hold` and `Waiter`."""
+        head = ["lock", SNAPSHOT_VERSION, self._last_token, self.time_ms]
         return _records(head, list(self.holds.values()), list(self.waiters.values()))
 
     def restore(self, records: Iterable[list]) -> None:
@@ -171,11 +216,10 @@ class LockTables:
 
         Raises: ValueError for a record that no version up to this one wrote.
         """
-        for table in (self.holds, self.waiters, self.locks, self.waits, self._hold_counts):
+        tables = (self.holds, self.waiters, self.locks, self.waits, self._hold_counts)
+        for table in (*tables, self._keys, self._expiries, self._deadlines):
             table.clear()
-        self._expiries.clear()
-        self._deadlines.clear()
-        self._last_token = 0
+        self._last_token = self.time_ms = 0
         self.quiet_until_ms = NEVER_MS
         for table, *fields in records:
             if table == "hold":
@@ -185,6 +229,8 @@ class LockTables:
                 self.add_waiter(Waiter(*fields))
             elif table == "lock" and fields[0] == SNAPSHOT_VERSION:
                 self._last_token = fields[1]
+                # Snapshots of before have no time.
+                self.time_ms = fields[2] if len(fields) > 2 else 0
             else:
                 raise ValueError(f"not a record of lock snapshot version {SNAPSHOT_VERSION}: {table!r}")
 

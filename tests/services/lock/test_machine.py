@@ -104,8 +104,8 @@ class TestModes:
         for owner in ("a", "b", "c"):
             driver.release(owner)
 
-        assert list(driver.machine.snapshot()) == [["lock", 1, 3]]
-        assert driver.machine.keys() == []
+        assert list(driver.machine.snapshot()) == [["lock", 1, 3, driver.time_ms]]
+        assert driver.machine.page("", "", 10) == []
 
 
 class TestLine:

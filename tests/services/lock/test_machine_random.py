@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.lock import machine
 from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
 from tests.services.lock.driving import Driver, copied, everything
 from tests.services.lock.twin import TwinLocks
@@ -49,9 +50,11 @@ steps = st.lists(st.tuples(st.sampled_from([0, 0, 0, 1, 4, 50]), commands), max_
 class Comparison:
     """Machine and twin side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, swept_max: int = 1_000) -> None:
         self.driver = Driver()
-        self.twin = TwinLocks()
+        self.twin = TwinLocks(swept_max)
+        #: Steps after which something that had ended was left to be swept.
+        self.behind = 0
         self.highest_token: dict[str, int] = {}
         self.tokens_seen: set[int] = set()
         #: Waiting acquires so far; their count is their waiter id.
@@ -109,14 +112,27 @@ class Comparison:
         ]
         for _, token, key, _, exclusive, *_ in holds:
             beside = [other for other in holds if other[2] == key and other[1] != token]
+            beside = [other for other in beside if other[6] is None or other[6] > self.driver.time_ms]
             assert not (exclusive and beside), "an exclusive hold is alone"
         self.longest_line = max(self.longest_line, len(self.twin.line))
         self.check_tokens()
         held = {hold["key"] for hold in self.twin.holds}
-        assert set(self.driver.machine.keys()) == held, "no lock without a holder, so no line without one"
+        assert self.driver.machine.page("", "", 10) == sorted(held), "no line without a holder"
+        self.check_shown()
         dues = [hold["expires_ms"] for hold in self.twin.holds if hold["expires_ms"] is not None]
         dues += [wait["deadline_ms"] for wait in self.twin.line]
         assert self.driver.machine.next_due_ms() == min(dues, default=None)
+
+    def check_shown(self) -> None:
+        """Nothing that has ended is shown, swept or not."""
+        machine = self.driver.machine
+        live = {hold["key"] for hold in self.twin.holds if not self.twin.has_ended(hold)}
+        self.behind += any(map(self.twin.has_ended, self.twin.holds)) or any(map(self.twin.is_late, self.twin.line))
+        assert {row["key"] for row in machine.summaries(machine.page("", "", 10))} == live
+        for hold in self.twin.holds:
+            shown = machine.status(hold["key"])["holders"]
+            assert (hold["token"] in [row["token"] for row in shown]) == (not self.twin.has_ended(hold))
+            assert machine.validate(hold["key"], hold["token"])["ok"] == (not self.twin.has_ended(hold))
 
     def check_tokens(self) -> None:
         for hold in self.twin.holds:
@@ -158,7 +174,20 @@ def test_the_machine_agrees_with_its_twin_in_a_crowd(seed):
     assert comparison.deadlocks > 0
 
 
-def crowded(choose: random.Random, comparison: Comparison):
+@pytest.mark.parametrize("seed", range(40))
+def test_what_has_ended_counts_for_nobody_before_it_is_swept(seed, monkeypatch):
+    """One entry sweeps one hold or waiter, and most of a crowd's end by time."""
+    monkeypatch.setattr(machine, "SWEPT_PER_ENTRY_MAX", 1)
+    choose = random.Random(seed)
+    comparison = Comparison(swept_max=1)
+
+    for _ in range(250):
+        comparison.step(choose.choice([0, 0, 0, 0, 0, 0, 1, 20]), crowded(choose, comparison, ttls_ms=(1, 3, 5, 20)))
+
+    assert comparison.behind > 0
+
+
+def crowded(choose: random.Random, comparison: Comparison, ttls_ms=(None, None, 5, 100)):
     """Mostly waiting acquires, and releases by owners that really hold something."""
     pick = choose.randrange(100)
     key = choose.choice(["k1", "k1", "k2", "k3"])
@@ -167,7 +196,7 @@ def crowded(choose: random.Random, comparison: Comparison):
     if pick < 55:
         wait_ms = choose.choice([0, 5, 50, 500, 500])
         node = choose.choice(["node1", "node2"])
-        ttl_ms = choose.choice([None, None, 5, 100])
+        ttl_ms = choose.choice(ttls_ms)
         return Acquire(
             key, owner, choose.random() < 0.4, ttl_ms, wait_ms, "", node, choose.choice(["old", "new"])
         )

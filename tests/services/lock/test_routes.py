@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from services.lock import machine as machine_module
-from services.lock import routes
 from services.lock.commands import DropWaiters
 from tests.helpers import eventually
 from tests.services.lock.serving import LockCluster, lock_cluster
@@ -212,9 +211,7 @@ class TestAnswers:
 
 
 class TestList:
-    async def test_pages_follow_the_order_of_the_keys(self, cluster, monkeypatch):
-        """Also where the keys are looked through in several slices."""
-        monkeypatch.setattr(routes, "KEYS_PER_SLICE", 2)
+    async def test_pages_follow_the_order_of_the_keys(self, cluster):
         for key in ("b2", "a1", "b1", "b3", "c1", "b4"):
             await cluster.post("/lock/acquire", {"key": key, "client_id": "a"})
 

@@ -4,9 +4,12 @@ from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceReleas
 
 
 class TwinLocks:
-    """Same commands, same answers (of a refusal only the reason), same events, same state."""
+    """Same commands, same answers (of a refusal only the reason), same events, same state.
 
-    def __init__(self) -> None:
+    One entry sweeps so much; what is left counts for nobody, and moves with the next command about its key."""
+
+    def __init__(self, swept_max: int = 1_000) -> None:
+        self.swept_max = swept_max
         self.now_ms = 0
         self.last_token = 0
         #: Dicts of token, key, owner, exclusive, node, expires_ms, waiter; lowest token first.
@@ -21,16 +24,22 @@ class TwinLocks:
             case Acquire():
                 return self.acquire(command)
             case Release(key=key, owner=owner):
+                self.settle(key)
+                self.forget_ended(key, owner)
                 return self.give_back([hold for hold in self.on(key) if hold["owner"] == owner], {"ok": True})
             case Renew(key=key, owner=owner, ttl_ms=ttl_ms):
+                self.settle(key)
+                self.forget_ended(key, owner)
                 for hold in self.on(key):
                     if hold["owner"] == owner:
                         return self.hear_of(hold, ttl_ms)
                 return {"ok": False, "reason": "not_held"}
             case ForceRelease(key=key, owner=owner):
+                self.settle(key)
                 taken = [hold for hold in self.on(key) if owner in (None, hold["owner"])]
                 return self.give_back(taken, {"ok": True})
             case CancelWait():
+                self.settle(command.key)
                 return self.cancel(command)
             case DropWaiters(node=node, boot_kept=kept):
                 dropped = [wait for wait in self.line if wait["node"] == node and wait["boot"] != kept]
@@ -40,31 +49,53 @@ class TwinLocks:
     def advance(self, now_ms: int) -> None:
         self.now_ms = now_ms
         self.events = []
-        late = sorted(
-            (wait["deadline_ms"], wait["id"]) for wait in self.line if wait["deadline_ms"] <= now_ms
-        )
-        late = [wait for _, id in late for wait in self.line if wait["id"] == id]
-        ended = sorted(
-            (hold["expires_ms"], hold["token"])
-            for hold in self.holds
-            if hold["expires_ms"] is not None and hold["expires_ms"] <= now_ms
-        )
-        ended = [hold for _, token in ended for hold in self.holds if hold["token"] == token]
-        self.line = [wait for wait in self.line if wait not in late]
-        self.holds = [hold for hold in self.holds if hold not in ended]
-        for key in dict.fromkeys(gone["key"] for gone in late + ended):
-            self.serve(key)
-        for wait in late:
-            self.events.append((wait["id"], {"ok": False, "reason": "timeout"}))
+        late = []
+        swept = 0
+        while swept + len(self.events) < self.swept_max:
+            waits = sorted((wait["deadline_ms"], wait["id"]) for wait in self.line if self.is_late(wait))
+            holds = sorted((hold["expires_ms"], hold["token"]) for hold in self.holds if self.has_ended(hold))
+            if waits:
+                gone = next(wait for wait in self.line if wait["id"] == waits[0][1])
+                self.line.remove(gone)
+                late.append(gone)
+            elif holds:
+                gone = next(hold for hold in self.holds if hold["token"] == holds[0][1])
+                self.holds.remove(gone)
+            else:
+                break
+            swept += 1
+            late += self.move(gone["key"])
+        for _, id in sorted((wait["deadline_ms"], wait["id"]) for wait in late):
+            self.events.append((id, {"ok": False, "reason": "timeout"}))
+
+    def is_late(self, wait: dict) -> bool:
+        return wait["deadline_ms"] <= self.now_ms
+
+    def has_ended(self, hold: dict) -> bool:
+        return hold["expires_ms"] is not None and hold["expires_ms"] <= self.now_ms
 
     def on(self, key: str) -> list[dict]:
-        return [hold for hold in self.holds if hold["key"] == key]
+        """The holds that count."""
+        return [hold for hold in self.holds if hold["key"] == key and not self.has_ended(hold)]
+
+    def settle(self, key: str) -> None:
+        """What has ended and stands first goes; the line moves."""
+        if any(self.has_ended(hold) for hold in self.holds) or any(self.is_late(wait) for wait in self.line):
+            self.serve(key)
+
+    def forget_ended(self, key: str, owner: str) -> None:
+        """A hold that has ended goes when its owner asks about it."""
+        self.holds = [
+            hold for hold in self.holds if (hold["key"], hold["owner"]) != (key, owner) or not self.has_ended(hold)
+        ]
 
     def acquire(self, command: Acquire) -> dict:
+        self.settle(command.key)
+        self.forget_ended(command.key, command.owner)
         for hold in self.on(command.key):
             if hold["owner"] == command.owner and (hold["exclusive"] or not command.exclusive):
                 return self.hear_of(hold, command.ttl_ms)
-        ahead = [wait for wait in self.line if wait["key"] == command.key]
+        ahead = [wait for wait in self.line if wait["key"] == command.key and not self.is_late(wait)]
         if not any(command.exclusive or other["exclusive"] for other in self.on(command.key) + ahead):
             return self.grant(
                 command.key, command.owner, command.exclusive, command.node, command.ttl_ms, command.waiter
@@ -128,26 +159,47 @@ class TwinLocks:
 
     def cancel(self, command: CancelWait) -> dict:
         waits = [wait for wait in self.line if wait["id"] == command.waiter]
-        if waits:
+        if waits and self.is_late(waits[0]):
+            self.line.remove(waits[0])
+            self.serve(waits[0]["key"])
+            self.events.append((command.waiter, {"ok": False, "reason": "timeout"}))
+        elif waits:
             return self.leave(waits, {"ok": True, "cancelled": "waiting"})
+        self.settle(command.key)
+        self.forget_ended(command.key, command.owner)
         for hold in self.on(command.key):
             if hold["owner"] == command.owner and hold["waiter"] == command.waiter:
                 return self.give_back([hold], {"ok": True, "cancelled": "granted"})
         return {"ok": True, "cancelled": None}
 
     def serve(self, key: str) -> None:
+        for wait in self.move(key):
+            self.events.append((wait["id"], {"ok": False, "reason": "timeout"}))
+
+    def move(self, key: str) -> list[dict]:
+        """Grant in order; gives those that were met in the line after their time."""
+        late = []
+        while (first := next((hold for hold in self.holds if hold["key"] == key), None)) and self.has_ended(first):
+            self.holds.remove(first)
         while True:
             line = [wait for wait in self.line if wait["key"] == key]
-            if not line or any(line[0]["exclusive"] or hold["exclusive"] for hold in self.on(key)):
-                return
+            if not line:
+                return late
             head = line[0]
+            if self.is_late(head):
+                self.line.remove(head)
+                late.append(head)
+                continue
+            if any(head["exclusive"] or hold["exclusive"] for hold in self.on(key)):
+                return late
             self.line.remove(head)
             answer = self.grant(
                 key, head["owner"], head["exclusive"], head["node"], head["ttl_ms"], head["id"]
             )
             self.events.append((head["id"], answer))
             for again in line[1:]:
-                if again["owner"] == head["owner"] and (head["exclusive"] or not again["exclusive"]):
+                same = again["owner"] == head["owner"] and (head["exclusive"] or not again["exclusive"])
+                if same and not self.is_late(again):
                     self.line.remove(again)
                     self.events.append((again["id"], self.hear_of(self.holds[-1], again["ttl_ms"])))
 
@@ -156,19 +208,20 @@ class TwinLocks:
         place = self.line.index(wait) if wait in self.line else len(self.line)
         return {
             other["owner"]
-            for other in self.on(wait["key"]) + [w for w in self.line[:place] if w["key"] == wait["key"]]
+            for other in self.on(wait["key"])
+            + [w for w in self.line[:place] if w["key"] == wait["key"] and not self.is_late(w)]
             if wait["exclusive"] or other["exclusive"]
         }
 
     def closes_a_cycle(self, wait: dict) -> bool:
         for earlier in self.line:
-            if (earlier["owner"], earlier["key"]) == (wait["owner"], wait["key"]) and (
-                earlier["exclusive"] or not wait["exclusive"]
-            ):
+            same = (earlier["owner"], earlier["key"]) == (wait["owner"], wait["key"])
+            if same and not self.is_late(earlier) and (earlier["exclusive"] or not wait["exclusive"]):
                 return False
         reached = self.blockers(wait)
         while True:
-            further = set().union(*(self.blockers(w) for w in self.line if w["owner"] in reached), reached)
+            waits = [wait for wait in self.line if wait["owner"] in reached and not self.is_late(wait)]
+            further = set().union(*map(self.blockers, waits), reached)
             if wait["owner"] in further:
                 return True
             if further == reached:

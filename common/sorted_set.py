@@ -1,0 +1,124 @@
+"""A set in order, of which nothing takes long however much it holds: a list of short sorted lists.
+
+The rule of this file: one call moves `CHUNK_MAX` references at most, plus one for each chunk. There are no leftovers
+and no clean-up, so what a call gives depends on what is in the set alone, and is the same on every replica whatever
+history led there.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item", int, str, tuple)
+
+#: Items of one chunk before it is cut into two.
+CHUNK_MAX = 1024
+
+
+class SortedSet(Generic[Item]):
+    """Different items that can be compared with each other."""
+
+    __slots__ = ("_chunks", "_lasts", "_length")
+
+    def __init__(self) -> None:
+        #: None is empty; every item of one is less than all of the next.
+        self._chunks: list[list[Item]] = []
+        #: The greatest item of each chunk.
+        self._lasts: list[Item] = []
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Item]:
+        for chunk in self._chunks:
+            yield from chunk
+
+    def __contains__(self, item: Item) -> bool:
+        place = bisect_left(self._lasts, item)
+        if place == len(self._lasts):
+            return False
+        chunk = self._chunks[place]
+        return chunk[bisect_left(chunk, item)] == item
+
+    def clear(self) -> None:
+        self._chunks.clear()
+        self._lasts.clear()
+        self._length = 0
+
+    def add(self, item: Item) -> None:
+        """Put in an item that is not there."""
+        lasts = self._lasts
+        self._length += 1
+        if not lasts:
+            self._chunks.append([item])
+            lasts.append(item)
+            return
+        place = bisect_left(lasts, item)
+        if place == len(lasts):
+            place -= 1
+            chunk = self._chunks[place]
+            chunk.append(item)
+            lasts[place] = item
+        else:
+            chunk = self._chunks[place]
+            insort(chunk, item)
+        if len(chunk) > CHUNK_MAX:
+            self._split(place)
+
+    def remove(self, item: Item) -> None:
+        """Take out an item that is there. Raises: KeyError."""
+        place = bisect_left(self._lasts, item)
+        if place == len(self._lasts):
+            raise KeyError(item)
+        chunk = self._chunks[place]
+        offset = bisect_left(chunk, item)
+        if chunk[offset] != item:
+            raise KeyError(item)
+        self._take(place, offset)
+
+    def first(self) -> Item | None:
+        """The least item; None where there is none."""
+        return self._chunks[0][0] if self._chunks else None
+
+    def pop_first(self) -> Item:
+        """Take out the least item, which must be there."""
+        item = self._chunks[0][0]
+        self._take(0, 0)
+        return item
+
+    def after(self, item: Item) -> Iterator[Item]:
+        """The items greater than this one, in order. Nothing may be changed meanwhile."""
+        place = bisect_right(self._lasts, item)
+        if place < len(self._lasts):
+            chunk = self._chunks[place]
+            yield from chunk[bisect_right(chunk, item) :]
+        for number in range(place + 1, len(self._chunks)):
+            yield from self._chunks[number]
+
+    def begins_with(self: "SortedSet[str]", prefix: str, after: str = "") -> Iterator[str]:
+        """The texts greater than `after` that begin with `prefix`, in order. Nothing may be changed meanwhile."""
+        if after < prefix:
+            if prefix in self:
+                yield prefix
+            after = prefix
+        for item in self.after(after):
+            if not item.startswith(prefix):
+                return
+            yield item
+
+    def _take(self, place: int, offset: int) -> None:
+        chunk = self._chunks[place]
+        del chunk[offset]
+        self._length -= 1
+        if not chunk:
+            del self._chunks[place], self._lasts[place]
+        elif offset == len(chunk):
+            self._lasts[place] = chunk[-1]
+
+    def _split(self, place: int) -> None:
+        chunk = self._chunks[place]
+        # What comes in order fills its chunks: the cut is then at the end.
+        half = CHUNK_MAX if place == len(self._chunks) - 1 else CHUNK_MAX // 2
+        self._chunks[place : place + 1] = [chunk[:half], chunk[half:]]
+        self._lasts[place : place + 1] = [chunk[half - 1], chunk[-1]]
