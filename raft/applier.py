@@ -22,6 +22,8 @@ class Applier:
         self.applied_index: Index = start.index
         self.applied_time_ms = start.time_ms
         self._applied_at_ms = clock_ms()
+        #: What the last entry cost: one, its events, and what its machine counted besides (`ApplyContext.spend`).
+        self.work = 0
 
     def apply(self, entry: Entry) -> Any:
         """Apply one entry and return the machine's answer; None for entries without a command."""
@@ -32,6 +34,7 @@ class Applier:
             result = self._machine.apply(context, entry.data)
         else:
             self._machine.advance(context)
+        self.work = 1 + len(context.events) + context.work
         self.applied_index = entry.index
         if entry.time_ms != self.applied_time_ms:
             self.applied_time_ms = entry.time_ms

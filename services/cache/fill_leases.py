@@ -9,7 +9,7 @@ of the entry that took the lease, so it rises.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -100,16 +100,10 @@ class FillLeases:
 
     # Snapshots
 
-    def rows(self) -> list[list]:
-        """`["lease", ...]` and `["invalidated", tag, index]`, oldest first; made at once."""
-        rows: list[list] = [
-            ["lease", each.key, each.token, each.expires_at, each.sweep_at, each.asker]
-            for each in self._leases.values()
-        ]
-        rows += [["invalidated", tag, index] for tag, index in self._invalidated.items()]
-        if self._forgotten_index:
-            rows.append(["forgotten", self._forgotten_index])
-        return rows
+    def rows(self) -> Iterator[list]:
+        """`["lease", ...]` and `["invalidated", tag, index]`, oldest first: those of this moment, made as they are
+        asked for."""
+        return _rows(list(self._leases.values()), list(self._invalidated.items()), self._forgotten_index)
 
     def restore_row(self, row: list) -> None:
         """One of `rows`, in their order."""
@@ -132,3 +126,12 @@ class FillLeases:
             if oldest is not None and index > oldest:
                 return
             del self._invalidated[tag]
+
+
+def _rows(leases: list[FillLease], invalidated: list[tuple[str, int]], forgotten_index: int) -> Iterator[list]:
+    for each in leases:
+        yield ["lease", each.key, each.token, each.expires_at, each.sweep_at, each.asker]
+    for tag, index in invalidated:
+        yield ["invalidated", tag, index]
+    if forgotten_index:
+        yield ["forgotten", forgotten_index]

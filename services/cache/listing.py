@@ -3,8 +3,6 @@
 The rule of this file: it waits for nobody but a ReadIndex, so a row may name a version whose write is still held.
 """
 
-import asyncio
-import heapq
 from typing import Any
 
 from aiohttp import web
@@ -17,9 +15,6 @@ from services.cache.invalidations import Invalidations
 from services.cache.line import Line
 from services.handlers import linearizable
 from services.host import Host, host
-
-#: Keys that `/cache/lines` looks through before it lets others run.
-KEYS_PER_SLICE = 20_000
 
 
 async def line(request: web.Request) -> web.Response:
@@ -35,26 +30,15 @@ async def line(request: web.Request) -> web.Response:
 
 
 async def lines(request: web.Request) -> web.Response:
-    """`/cache/lines`: rows in the order of their keys; `next` is the `after` of the next page, null at the end.
-    The keys are those of one moment; a row is left out where its line has gone since."""
+    """`/cache/lines`: rows in the order of their keys; `next` is the `after` of the next page, null at the end. A
+    page may have fewer rows than `limit` although more follow: a key whose line is gone is left out."""
     query = read_query(request, LinesQuery)
     machine = await linearizable(request, GROUP)
-    page = await _search(machine.keys(), query)
+    page = machine.page(query.prefix, query.after, query.limit + 1)
     here = host(request)
     rows = [_row(here, found) for key in page[: query.limit] if (found := machine.line(key)) is not None]
     more = page[query.limit - 1] if len(page) > query.limit else None
     return json_response({"ok": True, "lines": rows, "next": more})
-
-
-async def _search(keys: list[str], query: LinesQuery) -> list[str]:
-    """The first `limit + 1` keys of the page, sorted. Others run between slices."""
-    first: list[str] = []
-    for start in range(0, len(keys), KEYS_PER_SLICE):
-        part = keys[start : start + KEYS_PER_SLICE]
-        matching = [key for key in part if key.startswith(query.prefix) and key > query.after]
-        first = heapq.nsmallest(query.limit + 1, first + matching)
-        await asyncio.sleep(0)
-    return first
 
 
 def _row(here: Host, found: Line) -> dict[str, Any]:

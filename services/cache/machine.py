@@ -27,6 +27,13 @@ ANSWER_TOPIC = "cache.answer"
 #: Commands that make a node the owner of what it wrote.
 WRITES = (Put, PutMany, Incr)
 
+#: Earlier writes' evictions are under way and too far behind; nothing was done.
+_CROWDED = {
+    "ok": False,
+    "reason": "overloaded",
+    "detail": "The cache is removing old lines to make room for large ones; try again in a moment.",
+}
+
 _INTEGER = re.compile(rb"-?(0|[1-9][0-9]{0,18})")
 
 __all__ = ["ANSWER_TOPIC", "TRANSITION_TOPIC", "CacheMachine", "keys_of", "tag_key"]
@@ -80,6 +87,8 @@ class CacheMachine(LineStore):
             return _lease_lost(command.key, line)
         if command.if_version is not None and command.if_version != _version(line):
             return _mismatch(command.key, line)
+        if self._is_crowded():
+            return dict(_CROWDED)
         expires_at = self._expiry(command.ttl_ms)
         self._write(context, line, command.key, command.value, command.node, expires_at, tags)
         self._evict(context)
@@ -91,6 +100,8 @@ class CacheMachine(LineStore):
             line = self._live(context, key)
             if if_version is not None and if_version != _version(line):
                 return _mismatch(key, line)
+        if self._is_crowded():
+            return dict(_CROWDED)
         for key, value, ttl_ms, _, *rest in items:
             tags = _tags(rest[0]) if rest else ()
             self._write(context, self._lines.get(key), key, value, command.node, self._expiry(ttl_ms), tags)
@@ -105,6 +116,8 @@ class CacheMachine(LineStore):
         number = int(value) + command.by
         if not INTEGER_MIN <= number <= INTEGER_MAX:
             return {"ok": False, "reason": "out_of_range", "key": command.key, "value": int(value)}
+        if self._is_crowded():
+            return dict(_CROWDED)
         expires_at, tags = (None, ()) if line is None else (line.expires_at, line.tags)
         if command.ttl_ms is not None:
             expires_at = self._expiry(command.ttl_ms)

@@ -10,14 +10,18 @@ command from that very moment of the log on; `_sweep` takes its room back a litt
 `SWEPT_PER_ENTRY_MAX` at a time, so that a mass expiry or a tag of a million lines does not stop the node.
 
 Lines are bounded by number and by the bytes of keys, values and tags. Replicas must agree on what is evicted, so
-the bounds are constants of the code, not settings of a node.
+the bounds are constants of the code, not settings of a node. One large value may drive out more small lines than one
+entry may evict: later entries go on, and until then the store is over its bound, by `OVER_SHARE` of it and one entry
+at most; writes that would make it more are refused (`_is_crowded`).
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
+from common.runs import in_order
+from common.sorted_set import SortedSet
 from raft.state_machine import ApplyContext
 from services.cache.deadlines import Deadlines, sweep_time_ms
 from services.cache.directory import Directories
@@ -32,6 +36,10 @@ STORE_BYTES_MAX = 256 * 1024 * 1024
 #: Lines that have expired, lines whose tag was invalidated, and leases that have ended: so many of each kind one
 #: entry sweeps away.
 SWEPT_PER_ENTRY_MAX = 1000
+#: Lines that one entry evicts: no fewer than it can write, so that the number of lines never passes its bound.
+EVICTED_PER_ENTRY_MAX = 1000
+#: The store may be over its bytes by one part in so many, for as long as earlier entries' evictions are under way.
+OVER_SHARE = 16
 
 #: Topic in `context.events` of every `Transition`.
 TRANSITION_TOPIC = "cache.line"
@@ -57,6 +65,10 @@ class LineStore:
     def _clear(self) -> None:
         #: Least recently written or filled first.
         self._lines: OrderedDict[str, Line] = OrderedDict()
+        #: The same keys in order.
+        self._keys: SortedSet[str] = SortedSet()
+        #: Lines that the present entry may still evict.
+        self._evictable = 0
         self._directories = Directories()
         self._deadlines = Deadlines()
         self._tags = Tags()
@@ -72,7 +84,7 @@ class LineStore:
 
     def next_due_ms(self) -> int | None:
         """Cluster time of the next sweep; None where there is nothing to sweep, now or later."""
-        if self._tags.has_dead:
+        if self._tags.has_dead or self._is_over(self._store_bytes_max):
             return self._time_ms
         lines, leases = self._deadlines.next_due_ms(), self._fill_leases.next_due_ms()
         if lines is None or leases is None:
@@ -95,6 +107,8 @@ class LineStore:
             if key is None:
                 break
             context.events.append((LEASE_ENDED_TOPIC, key))
+        self._evictable = EVICTED_PER_ENTRY_MAX
+        self._evict(context)
 
     def _sweep_dead(self, context: ApplyContext) -> None:
         for _ in range(SWEPT_PER_ENTRY_MAX):
@@ -132,6 +146,7 @@ class LineStore:
         """Put `value` in the place of `line` (None where the key is absent); `node` becomes its owner."""
         if line is None:
             before, version_before = self._directories.empty, 0
+            self._keys.add(key)
         else:
             before, version_before = line.directory, line.version
             self._take_out(line)
@@ -174,6 +189,7 @@ class LineStore:
         """Remove the line from every view: it is I everywhere."""
         key, before, after = line.key, line.directory, self._directories.empty
         del self._lines[key]
+        self._keys.remove(key)
         self._take_out(line)
         transition = Transition(key, cause, line.version, 0, before, after, context.index, context.time_ms)
         context.events.append((TRANSITION_TOPIC, transition))
@@ -210,11 +226,21 @@ class LineStore:
             context.events.append((LEASE_ENDED_TOPIC, key))
 
     def _evict(self, context: ApplyContext) -> None:
-        """Drop the least recently written or filled lines until the bounds hold, but never the newest."""
-        lines = self._lines
-        while (len(lines) > self._lines_max or self._bytes > self._store_bytes_max) and len(lines) > 1:
+        """Drop the least recently written or filled lines until the bounds hold, as many as one entry may, but never
+        the newest."""
+        while self._evictable and self._is_over(self._store_bytes_max):
+            self._evictable -= 1
             self._evicted += 1
-            self._drop(context, next(iter(lines.values())), "evict")
+            self._drop(context, next(iter(self._lines.values())), "evict")
+
+    def _is_over(self, bytes_max: int) -> bool:
+        """Whether a line must go."""
+        count = len(self._lines)
+        return (count > self._lines_max or self._bytes > bytes_max) and count > 1
+
+    def _is_crowded(self) -> bool:
+        """Whether evictions are so far behind that no more may be written."""
+        return self._is_over(self._store_bytes_max + self._store_bytes_max // OVER_SHARE)
 
     # Looking
 
@@ -236,9 +262,10 @@ class LineStore:
         lease = self._fill_leases.of(key, self._time_ms)
         return None if lease is None else lease.token
 
-    def keys(self) -> list[str]:
-        """Every key, in no order that means anything: a copy, to be searched in slices."""
-        return list(dict.keys(self._lines))
+    def page(self, prefix: str, after: str, count: int) -> list[str]:
+        """The first `count` keys in order that begin with `prefix` and come after `after`. One that is gone may be
+        among them as long as no entry has swept it."""
+        return list(islice(self._keys.begins_with(prefix, after), count))
 
     def census(self, node: str) -> dict[str, int]:
         """Lines by their state at `node`."""
@@ -264,8 +291,7 @@ class LineStore:
         lines = list(dict.values(self._lines))
         head: list[list[Any]] = [["machine", self._time_ms, self._evicted, self._expired]]
         head += [["dead", tag, index] for tag, index in self._tags.dead()]
-        head += self._fill_leases.rows()
-        return chain(head, encode_lines(directories, lines))
+        return chain(head, self._fill_leases.rows(), encode_lines(directories, lines))
 
     def restore(self, records: Iterable[list]) -> None:
         """Replace all state by what `snapshot` produced."""
@@ -277,6 +303,7 @@ class LineStore:
         dead: list[tuple[str, int]] = []
         for line in decode_lines(self._without_head(records, dead), self._directories):
             self._lines[line.key] = line
+            self._keys.add(line.key)
             line.directory.lines += 1
             self._bytes += line.counted_bytes
         self._restore_orders(dead)
@@ -298,11 +325,13 @@ class LineStore:
         """Find the recency order, the deadlines and the tags out again from the lines. One entry handles its keys in
         sorted order, so the index and then the key tell who came first."""
         lines = list(dict.values(self._lines))
-        for line in sorted(lines, key=lambda line: (line.touched, line.key)):
+        for line in in_order(lines, key=lambda line: (line.touched, line.key)):
             self._lines.move_to_end(line.key)
-        ordered = [line for line in lines if line.sweep_at is not None or line.tags]
-        ordered.sort(key=lambda line: (line.version, line.key))
-        for line in ordered:
+        tagged = []
+        due = [line for line in lines if line.sweep_at is not None or line.tags]
+        for line in in_order(due, key=lambda line: (line.version, line.key)):
             if line.sweep_at is not None:
                 self._deadlines.add(line.key, line.sweep_at)
-        self._tags.restore(dead, (line for line in ordered if line.tags))
+            if line.tags:
+                tagged.append(line)
+        self._tags.restore(dead, tagged)

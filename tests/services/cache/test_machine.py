@@ -279,7 +279,7 @@ def test_the_least_recently_written_or_filled_line_is_evicted() -> None:
 
     log.apply(Put("c", b"1", "node1"))
 
-    assert sorted(log.machine.keys()) == ["a", "c"]
+    assert log.machine.page("", "", 10) == ["a", "c"]
     assert [(t.cause, t.key) for t in log.transitions] == [("write", "c"), ("evict", "b")]
     assert log.machine.statistics().evicted == 1
 
@@ -291,7 +291,7 @@ def test_lines_are_evicted_until_the_bytes_fit() -> None:
 
     log.apply(Put("d", b"x" * 14, "node1"))
 
-    assert sorted(log.machine.keys()) == ["c", "d"]
+    assert log.machine.page("", "", 10) == ["c", "d"]
     assert log.machine.statistics().bytes == 25
 
 
@@ -301,7 +301,62 @@ def test_the_newest_line_is_never_evicted() -> None:
 
     log.apply(Put("big", b"x" * 20, "node1"))
 
-    assert log.machine.keys() == ["big"]
+    assert log.machine.page("", "", 10) == ["big"]
+
+
+def _full_of_small_lines() -> Log:
+    """4,000 lines of 8 bytes fill the store."""
+    log = Log(CacheMachine(store_bytes_max=32_000))
+    for number in range(4_000):
+        log.apply(Put(f"{number:07}", b"1", "node1"))
+    assert log.machine.statistics().evicted == 0
+    return log
+
+
+def test_one_entry_evicts_a_bounded_number_of_lines() -> None:
+    """A value for which 3,000 lines must go; the rest is due at once, and the bound holds again in the end."""
+    log = _full_of_small_lines()
+
+    log.apply(Put("large", b"x" * 24_000, "node1"))
+    evicted = [log.machine.statistics().evicted]
+    while log.machine.next_due_ms() is not None:
+        assert log.machine.next_due_ms() <= log.time_ms
+        log.advance(0)
+        evicted.append(log.machine.statistics().evicted)
+
+    assert evicted == [1_000, 2_000, 3_000, 3_001]
+    assert log.machine.statistics().bytes <= 32_000
+    assert log.machine.line("large") is not None
+
+
+def test_a_store_whose_evictions_are_behind_takes_no_more() -> None:
+    """So it is never over its bound by more than a sixteenth and one entry. What frees room is always taken."""
+    log = _full_of_small_lines()
+    log.apply(Put("large", b"x" * 24_000, "node1"))
+
+    refused = [
+        log.apply(command)
+        for command in (Put("a", b"1", "node1"), Incr("b", 1, "node1"), PutMany((("c", b"1", None, None),), "node1"))
+    ]
+    log.apply(Delete("large"))
+    done = log.apply(Put("a", b"1", "node1"))
+
+    assert [answer.get("reason") for answer in refused] == ["overloaded", None, None]
+    assert done["ok"]
+
+
+def test_a_full_store_is_restored_as_it_was() -> None:
+    """In the midst of its evictions, too."""
+    log = _full_of_small_lines()
+    log.apply(Put("large", b"x" * 24_000, "node1"))
+
+    restored = Log(copy(log.machine, store_bytes_max=32_000))
+    restored.index, restored.time_ms = log.index, log.time_ms
+
+    for _ in range(4):
+        log.advance(0)
+        restored.advance(0)
+        assert observable(restored.machine) == observable(log.machine)
 
 
 # Snapshots

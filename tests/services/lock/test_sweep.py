@@ -1,4 +1,4 @@
-"""What one entry does when much ends at once, counted; and that what has ended counts for nobody before it is swept."""
+"""What one entry does when much ends at once; and that what has ended counts for nobody before it is swept."""
 
 import pytest
 
