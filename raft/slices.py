@@ -22,3 +22,24 @@ async def in_slices(items: Iterable[Item]) -> AsyncIterator[Item]:
         if loop.time() >= until:
             await asyncio.sleep(PAUSE_SECONDS)
             until = loop.time() + SLICE_SECONDS
+
+
+class Pace:
+    """Work that many tasks do, all of them together at most `slice_max` before others run. Tasks that are woken at
+    one moment would else all run before the loop looks at anything else."""
+
+    def __init__(self, slice_max: int) -> None:
+        self._slice_max = slice_max
+        self._spent = 0
+        self._line = asyncio.Lock()
+
+    async def wait_turn(self) -> None:
+        """Return when something may be done; first come, first served."""
+        async with self._line:
+            if self._spent >= self._slice_max:
+                await asyncio.sleep(0)
+                self._spent = 0
+
+    def spend(self, things: int) -> None:
+        """So much was done, with no await since `wait_turn`."""
+        self._spent += things

@@ -1,9 +1,10 @@
 """What changed in the cache lately, in the order of the log, and who at this node wants to hear of it.
 
-The rule of this file: hearing of a transition costs the apply a few look-ups and never waits for anybody. Changes are
-kept twice, bounded both times: the latest of all keys, so that a watcher can go on where it was, and for each watcher
-what it has not taken yet. A watcher that is too slow loses what it has not taken and is told so (`Gap`), as one that
-asks for more than is kept, or whose node was brought up to date by a snapshot.
+The rule of this file: hearing of a transition costs the apply a few look-ups, however many watch, and never waits for
+anybody. What somebody wants is handed out later, so much at a time (`_deliver`). Changes are kept twice, bounded both
+times: the latest of all keys, so that a watcher can go on where it was, and for each watcher what it has not taken
+yet. A watcher that is too slow loses what it has not taken and is told so (`Gap`), as one that asks for more than is
+kept, or whose node was brought up to date by a snapshot.
 
 A change has a *position*, `index-number`: the log index of its entry, and its place among that entry's changes. Every
 node counts alike, so that a watcher can go on at another node.
@@ -19,6 +20,7 @@ from raft.core.types import SnapshotMeta
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
+from raft.slices import Pace
 from services.cache.line import Transition
 from services.cache.store import TRANSITION_TOPIC
 from services.errors import api_error
@@ -27,6 +29,12 @@ from services.errors import api_error
 HISTORY_MAX = 10_000
 #: Changes that wait for one watcher.
 BUFFER_MAX = 10_000
+#: Changes that somebody wants and nobody was handed yet.
+UNDELIVERED_MAX = 100_000
+#: Changes that are handed out before others run, one to each watcher that wants it: a millisecond or two.
+DELIVERED_PER_SLICE_MAX = 5_000
+#: Events of all streams that are worded before others run: a millisecond or two.
+EVENTS_PER_SLICE_MAX = 200
 #: Watchers at one node.
 WATCHERS_MAX = 500
 
@@ -78,6 +86,8 @@ class Watcher:
         self.prefix = prefix
         #: Nothing up to here is of interest: the client has it.
         self.after = after
+        #: Changes up to here were offered, or are not of interest.
+        self.offered = after
         self.ended = False
         self._waiting: deque[Change] = deque()
         self._gap: Gap | None = None
@@ -92,9 +102,10 @@ class Watcher:
 
     def offer(self, change: Change) -> None:
         """A change that it wants."""
-        if change.position <= self.after:
-            # The client saw it at a node that was ahead of this one.
+        if change.position <= self.offered:
+            # It was in the history, or the client saw it at a node that was ahead of this one.
             return
+        self.offered = change.position
         self._waiting.append(change)
         self.wake()
 
@@ -147,14 +158,23 @@ class Changes:
         self._kept_after: Position = (node.status().applied_index, LAST_NUMBER)
         self._last: Position = self._kept_after
         self._by_key: dict[str, list[Watcher]] = {}
-        self._by_prefix: list[Watcher] = []
+        self._by_prefix: dict[str, list[Watcher]] = {}
+        #: How many of those prefixes are so long.
+        self._prefix_lengths: dict[int, int] = {}
+        self._count = 0
+        #: What all streams together may do before others run.
+        self.pace = Pace(EVENTS_PER_SLICE_MAX)
+        #: Changes that somebody wants, oldest first.
+        self._undelivered: deque[Change] = deque()
+        self._is_scheduled = False
+        self._is_closed = False
         node.subscribe(TRANSITION_TOPIC, self._on_transition)
         node.subscribe(RESTORED_TOPIC, self._on_restored)
         node.subscribe(CLOSED_TOPIC, self._on_closed)
 
     def __len__(self) -> int:
         """Watchers."""
-        return sum(map(len, self._by_key.values())) + len(self._by_prefix)
+        return self._count
 
     def now(self) -> Position:
         """Behind everything that this node has applied."""
@@ -177,27 +197,52 @@ class Changes:
             for change in self._history:
                 if watcher.wants(change.transition.key):
                     self._offer(watcher, change)
-        if key is None:
-            self._by_prefix.append(watcher)
-        else:
-            self._by_key.setdefault(key, []).append(watcher)
+            watcher.offered = max(since, self._last)
+        self._join(watcher)
         if self._node.closed is not None:
             watcher.end()
         return watcher
 
-    def leave(self, watcher: Watcher) -> None:
-        if watcher.key is None:
-            self._by_prefix.remove(watcher)
+    def _join(self, watcher: Watcher) -> None:
+        self._count += 1
+        if watcher.key is not None:
+            self._by_key.setdefault(watcher.key, []).append(watcher)
             return
-        of_key = self._by_key[watcher.key]
-        of_key.remove(watcher)
-        if not of_key:
-            del self._by_key[watcher.key]
+        of_prefix = self._by_prefix.setdefault(watcher.prefix, [])
+        if not of_prefix:
+            length = len(watcher.prefix)
+            self._prefix_lengths[length] = self._prefix_lengths.get(length, 0) + 1
+        of_prefix.append(watcher)
+
+    def leave(self, watcher: Watcher) -> None:
+        self._count -= 1
+        if watcher.key is not None:
+            of_key = self._by_key[watcher.key]
+            of_key.remove(watcher)
+            if not of_key:
+                del self._by_key[watcher.key]
+            return
+        of_prefix = self._by_prefix[watcher.prefix]
+        of_prefix.remove(watcher)
+        if not of_prefix:
+            del self._by_prefix[watcher.prefix]
+            length = len(watcher.prefix)
+            self._prefix_lengths[length] -= 1
+            if not self._prefix_lengths[length]:
+                del self._prefix_lengths[length]
 
     def _watchers(self) -> Iterator[Watcher]:
-        for of_key in self._by_key.values():
-            yield from of_key
-        yield from self._by_prefix
+        for watchers in (*self._by_key.values(), *self._by_prefix.values()):
+            yield from watchers
+
+    def _wanting(self, key: str) -> Iterator[list[Watcher]]:
+        """Those who want to hear of `key`: a look-up for each length that a prefix has, not for each watcher."""
+        if key in self._by_key:
+            yield self._by_key[key]
+        for length in self._prefix_lengths:
+            of_prefix = self._by_prefix.get(key[:length]) if length <= len(key) else None
+            if of_prefix is not None:
+                yield of_prefix
 
     def _on_transition(self, transition: Transition) -> None:
         index, number = self._last
@@ -207,11 +252,35 @@ class Changes:
         self._history.append(change)
         if len(self._history) > HISTORY_MAX:
             self._kept_after = self._history.popleft().position
-        for watcher in self._by_key.get(transition.key, ()):
-            self._offer(watcher, change)
-        for watcher in self._by_prefix:
-            if transition.key.startswith(watcher.prefix):
-                self._offer(watcher, change)
+        if next(self._wanting(transition.key), None) is None:
+            return
+        self._undelivered.append(change)
+        if len(self._undelivered) > UNDELIVERED_MAX:
+            self._undelivered.clear()
+            for watcher in self._watchers():
+                self._lose(watcher, change.position, SLOW)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            asyncio.get_running_loop().call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        """Hand out what waits, oldest first. What is too much for now is handed out after others had their turn."""
+        self._is_scheduled = False
+        delivered = 0
+        while self._undelivered and delivered < DELIVERED_PER_SLICE_MAX:
+            change = self._undelivered.popleft()
+            delivered += 1
+            for watchers in self._wanting(change.transition.key):
+                delivered += len(watchers)
+                for watcher in watchers:
+                    self._offer(watcher, change)
+        if self._undelivered:
+            self._schedule()
+        elif self._is_closed:
+            self._end()
 
     def _offer(self, watcher: Watcher, change: Change) -> None:
         if watcher.is_full:
@@ -222,6 +291,7 @@ class Changes:
     def _on_restored(self, snapshot: SnapshotMeta) -> None:
         """A snapshot replaced the machine: what changed on the way is not known here."""
         self._history.clear()
+        self._undelivered.clear()
         self._last = self._kept_after = (snapshot.index, LAST_NUMBER)
         for watcher in self._watchers():
             if watcher.after < self._kept_after:
@@ -232,6 +302,11 @@ class Changes:
         watcher.lose(position, reason)
 
     def _on_closed(self, why: RaftError) -> None:
-        """A node that stops ends its streams."""
+        """A node that stops ends its streams, behind what was applied before."""
+        self._is_closed = True
+        if not self._undelivered:
+            self._end()
+
+    def _end(self) -> None:
         for watcher in self._watchers():
             watcher.end()

@@ -27,8 +27,9 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from common.web import bad_request, encode, read_query
+from raft.slices import Pace
 from services.cache.bodies import WatchQuery, key_of
-from services.cache.changes import LAST_NUMBER, Change, Changes, Gap, Position, Watcher
+from services.cache.changes import EVENTS_PER_SLICE_MAX, LAST_NUMBER, Change, Changes, Gap, Position, Watcher
 from services.cache.directory import Directory
 from services.host import Host, host
 
@@ -55,21 +56,27 @@ async def watch(request: web.Request) -> web.StreamResponse:
     key = None if query.key is None else key_of(here, query.key)
     since = position_of(request.headers.get(LAST_EVENT_ID) or query.since)
     changes = here.parts[Changes]
+    await changes.pace.wait_turn()
     watcher = changes.watch(key=key, prefix=query.prefix or "", since=since)
+    if since is not None:
+        # Looking through the history takes a millisecond, and many may connect anew at once.
+        changes.pace.spend(EVENTS_PER_SLICE_MAX)
     try:
-        return await _stream(request, here, watcher)
+        return await _stream(request, here, watcher, changes.pace)
     finally:
         changes.leave(watcher)
 
 
-async def _stream(request: web.Request, here: Host, watcher: Watcher) -> web.StreamResponse:
+async def _stream(request: web.Request, here: Host, watcher: Watcher, pace: Pace) -> web.StreamResponse:
     response = web.StreamResponse(headers=_HEADERS)
     await response.prepare(request)
     at = position_text(watcher.after)
     ready = event("ready", {"position": at, "node": here.node_id}, watcher.after)
     await _send(response, b"retry: %d\n" % RETRY_MS + ready)
     while True:
+        await pace.wait_turn()
         told = watcher.take(EVENTS_PER_WRITE_MAX)
+        pace.spend(len(told))
         if told:
             await _send(response, b"".join(map(event_of, told)))
         elif watcher.ended:

@@ -1,7 +1,7 @@
 """How much one turn of a replica does, counted: 100,000 things end at once in each service, with and without writers.
 
 The rule of this file: real replicas with the real listeners of a node, alone in their group, on a disk that answers
-at once and a clock that the test moves. What is counted is what left the machine in one turn, and what the turn itself
+at once and a clock that the test moves. Counted is what left the machine in one turn, and what the turn itself
 counts as its work.
 """
 

@@ -12,6 +12,7 @@ from aiohttp import ClientResponse
 
 from common.metrics import Counter
 from raft.errors import Stopping
+from raft.slices import Pace
 from services.cache import changes, watching
 from services.cache.changes import HISTORY, LAST_NUMBER, SLOW, Change, Changes, Gap
 from services.cache.watching import position_of, position_text
@@ -274,20 +275,78 @@ def test_positions_are_read_as_they_are_written() -> None:
     assert position_of(None) is None
 
 
-def test_an_apply_costs_the_same_however_slow_the_watchers_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: nothing that a watcher does not take is kept beyond its bound."""
-    monkeypatch.setattr(changes, "BUFFER_MAX", 10)
-    monkeypatch.setattr(changes, "HISTORY_MAX", 10)
-    node = FakeNode()
-    hub = Changes(node, Counter())
-    watcher = changes.Watcher("k", "", (0, 0))
-    hub._by_key["k"] = [watcher]
+async def test_an_apply_costs_the_same_however_slow_the_watchers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: nothing that a watcher does not take is kept beyond its bound, nor what nobody was handed yet."""
+    for bound in ("BUFFER_MAX", "HISTORY_MAX", "UNDELIVERED_MAX"):
+        monkeypatch.setattr(changes, bound, 10)
+    hub = Changes(FakeNode(), Counter())
+    watcher = hub.watch(key="k", prefix="", since=None)
 
     for index in range(1, 1000):
         hub._on_transition(Quiet(index))
+        assert len(hub._undelivered) <= 10
+    await eventually(lambda: not hub._undelivered)
 
+    assert isinstance(watcher.take(1)[0], Gap)
     assert len(watcher._waiting) <= 10
     assert len(hub._history) == 10
+
+
+async def test_an_apply_costs_the_same_however_many_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 watchers of everything, and 1,000 lines that change: not one is looked at before the turn is over, and
+    then some thousand changes are handed out before others run."""
+    offers: list[int] = []
+    offer = Changes._offer
+    monkeypatch.setattr(Changes, "_offer", lambda *offered: (offers.append(1), offer(*offered)))
+    monkeypatch.setattr(changes.Watcher, "wants", None)
+    hub = Changes(FakeNode(), Counter())
+    watchers = [hub.watch(key=None, prefix="", since=None) for _ in range(500)]
+
+    for number in range(1_000):
+        hub._on_transition(Quiet(1 + number // 500))
+    in_the_turn = len(offers)
+    slices = []
+    while hub._undelivered:
+        before = len(offers)
+        await asyncio.sleep(0)
+        slices.append(len(offers) - before)
+
+    assert in_the_turn == 0
+    assert max(slices) <= changes.DELIVERED_PER_SLICE_MAX
+    assert [len(watcher.take(10_000)) for watcher in watchers] == [1_000] * 500
+
+
+async def test_who_joins_before_the_history_was_handed_out_is_told_of_it_once() -> None:
+    hub = Changes(FakeNode(), Counter())
+    first = hub.watch(key="k", prefix="", since=None)
+    for index in range(1, 4):
+        hub._on_transition(Quiet(index))
+
+    late = hub.watch(key="k", prefix="", since=(1, LAST_NUMBER))
+    await eventually(lambda: not hub._undelivered)
+
+    assert [change.position for change in late.take(10)] == [(2, 0), (3, 0)]
+    assert len(first.take(10)) == 3
+
+
+async def test_many_streams_word_so_many_events_before_others_run() -> None:
+    """All that are woken at once would do their work before the loop looks at anything else."""
+    pace = Pace(200)
+    done = []
+
+    async def work() -> None:
+        await pace.wait_turn()
+        pace.spend(150)
+        done.append(1)
+
+    tasks = [asyncio.create_task(work()) for _ in range(20)]
+    slices = []
+    while len(done) < len(tasks):
+        before = len(done)
+        await asyncio.sleep(0)
+        slices.append(len(done) - before)
+
+    assert max(slices) <= 2
 
 
 class FakeNode:
