@@ -22,8 +22,11 @@ from services.cache.held import KEPT_ANSWER_BYTES_MAX, Granted, HeldLines, make_
 from services.cache.line import Line, Transition
 from services.cache.machine import TRANSITION_TOPIC, CacheMachine
 
-#: Keys that were removed lately and are remembered one by one; with more, every absence counts as recent.
+#: Keys that were removed lately and are remembered one by one; with more, every absence counts as recent for as long
+#: as those that were forgotten would.
 REMOVED_MAX = 100_000
+#: Removals that one call forgets because they are no longer recent.
+FORGOTTEN_PER_CALL_MAX = 100
 
 
 def recent_removal_ms(lease_ms: int, heartbeat_ms: int, election_timeout_min_ms: int) -> int:
@@ -118,12 +121,16 @@ class Coherence:
         if self.machine.has(key):
             return False
         now_ms = self._node.now_ms()
-        while self._removed:
+        for _ in range(min(FORGOTTEN_PER_CALL_MAX, len(self._removed))):
             oldest = next(iter(self._removed))
-            if now_ms - self._removed[oldest] < self._recent_ms:
+            if self._is_recent(oldest, now_ms):
                 break
             del self._removed[oldest]
-        return now_ms >= self._all_recent_until_ms and key not in self._removed
+        return now_ms >= self._all_recent_until_ms and not self._is_recent(key, now_ms)
+
+    def _is_recent(self, key: str, now_ms: int) -> bool:
+        removed_ms = self._removed.get(key)
+        return removed_ms is not None and now_ms - removed_ms < self._recent_ms
 
     def on_transition(self, transition: Transition) -> None:
         """An entry that changed a line was applied on this node."""
@@ -134,11 +141,12 @@ class Coherence:
         if after == I or transition.version_after != transition.version_before:
             self._held.drop(transition.key)
         if not transition.version_after:
-            self._removed[transition.key] = now_ms = self._node.now_ms()
+            self._removed[transition.key] = self._node.now_ms()
             self._removed.move_to_end(transition.key)
             if len(self._removed) > REMOVED_MAX:
-                self._all_recent_until_ms = now_ms + self._recent_ms
-                self._removed.clear()
+                _, removed_ms = self._removed.popitem(last=False)
+                until_ms = removed_ms + self._recent_ms
+                self._all_recent_until_ms = max(self._all_recent_until_ms, until_ms)
 
     def on_restored(self) -> None:
         """A snapshot replaced the machine: what was removed on the way is not known one by one."""

@@ -12,12 +12,17 @@ apply already. From their apply of that one entry on they show none of the lines
 later entry waits for is found by the keys that it names: the first that meets such a line removes it, which makes its
 holders pending once more.
 
+Every held answer is filed under one of those that it waits for, and looked at again when that one is done: under load
+with a node that has stopped, many thousand are held for one key, and all of them looked at with each step took
+seconds. A pair of key and node that is done for an answer never holds it again: what is owed later is owed to others.
+
 Only a leader keeps this account, from the first entry of its leadership on; what went before is covered by the
 wait after an election (`raft.core.leases.is_open`).
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from heapq import heappop, heappush
 from typing import Protocol
 
 from common.metrics import Histogram
@@ -28,6 +33,11 @@ from services.cache.store import INVALIDATED_TOPIC, TRANSITION_TOPIC
 
 #: Causes of transitions that take the line from its holders.
 INVALIDATING = frozenset({"write", "delete", "expire", "evict", "invalidate"})
+#: Applies that are ticked off in one turn.
+SETTLED_PER_TURN_MAX = 10_000
+
+#: A key, and a node that may serve what was replaced of it.
+Blocker = tuple[str, str]
 
 
 class Node(Protocol):
@@ -49,10 +59,10 @@ class Invalidations:
         self._owed: dict[str, deque[tuple[int, str]]] = {}
         #: key -> node -> the indexes of `_owed`, oldest first.
         self._pending: dict[str, dict[str, deque[int]]] = {}
-        #: Held entries, oldest first: index -> (answer, held since).
-        self._held: dict[int, tuple[Answered, int]] = {}
-        #: Key of a held entry -> the entries.
-        self._held_by_key: dict[str, list[int]] = {}
+        #: Held entries, oldest first: index -> (what else it may wait for, held since).
+        self._held: dict[int, tuple[Iterator[Blocker], int]] = {}
+        #: Heaps of the held entries that are filed under each.
+        self._held_by: dict[Blocker, list[int]] = {}
         node.subscribe(TRANSITION_TOPIC, self.on_transition)
         node.subscribe(INVALIDATED_TOPIC, self.on_invalidated)
         node.subscribe(ANSWER_TOPIC, self.on_answer)
@@ -90,18 +100,18 @@ class Invalidations:
 
     def on_answer(self, answer: Answered) -> None:
         if self._leading and self._waits(answer):
-            self._held[answer.index] = (answer, self._now_ms())
-            for key in answer.keys:
-                self._held_by_key.setdefault(key, []).append(answer.index)
+            self._hold(answer)
 
     def waiting(self, is_done: IsDone) -> tuple[tuple[int, ...], frozenset[str]]:
         if not self._owed:
             return (), frozenset()
+        left = SETTLED_PER_TURN_MAX
         for node in tuple(self._owed):
             owed = self._owed[node]
-            while owed and is_done(node, owed[0][0]):
+            while left and owed and is_done(node, owed[0][0]):
                 index, key = owed.popleft()
                 self._settle(node, index, key)
+                left -= 1
             if not owed:
                 del self._owed[node]
         return tuple(self._held), frozenset(self._owed)
@@ -110,31 +120,46 @@ class Invalidations:
         """`node` serves nothing of `key` any more that the entry at `index` replaced."""
         indexes = self._pending[key][node]
         assert indexes.popleft() == index
-        if not indexes:
+        next_index = indexes[0] if indexes else None
+        if next_index is None:
             del self._pending[key][node]
             if not self._pending[key]:
                 del self._pending[key]
-        for held in tuple(self._held_by_key.get(key, ())):
-            if not self._waits(self._held[held][0]):
-                self._let_go(held)
+        filed = self._held_by.get((key, node))
+        if filed is None:
+            return
+        while filed and (next_index is None or filed[0] < next_index):
+            self._file(heappop(filed))
+        if not filed:
+            del self._held_by[key, node]
 
-    def _let_go(self, index: int) -> None:
-        answer, since_ms = self._held.pop(index)
-        for key in answer.keys:
-            self._held_by_key[key].remove(index)
-            if not self._held_by_key[key]:
-                del self._held_by_key[key]
+    def _hold(self, answer: Answered) -> None:
+        self._held[answer.index] = (self._blockers(answer), self._now_ms())
+        self._file(answer.index)
+
+    def _file(self, index: int) -> None:
+        """File a held entry under the next that it waits for, or let it go."""
+        blockers, since_ms = self._held[index]
+        blocker = next(blockers, None)
+        if blocker is not None:
+            heappush(self._held_by.setdefault(blocker, []), index)
+            return
+        del self._held[index]
         self._wait_seconds.observe((self._now_ms() - since_ms) / 1000)
 
     def _waits(self, answer: Answered) -> bool:
-        """Whether some node may serve what was replaced up to that entry. What later ones replace is theirs to
-        wait for: else writes of one key by several nodes would hold the first one's answer without end."""
+        return bool(self._pending) and next(self._blockers(answer), None) is not None
+
+    def _blockers(self, answer: Answered) -> Iterator[Blocker]:
+        """Each key and node of which the node may serve what was replaced up to that entry, as that stands when it is
+        asked for. What later ones replace is theirs to wait for: else writes of one key by several nodes would hold
+        the first one's answer without end."""
         for key in answer.keys:
-            for node, indexes in self._pending.get(key, {}).items():
-                if node != answer.writer and indexes[0] <= answer.index:
-                    return True
-        return False
+            for node in tuple(self._pending.get(key, ())):
+                indexes = self._pending.get(key, {}).get(node)
+                if indexes and node != answer.writer and indexes[0] <= answer.index:
+                    yield key, node
 
     def _clear(self) -> None:
-        for table in (self._owed, self._pending, self._held, self._held_by_key):
+        for table in (self._owed, self._pending, self._held, self._held_by):
             table.clear()

@@ -76,8 +76,7 @@ async def mget(request: web.Request) -> web.Response:
     coherence = here.parts[Coherence]
     found = {key: _from_memory(coherence, key) for key in keys}
     unknown = [key for key, result in found.items() if result is None]
-    if unknown:
-        found |= {key: await _absent(request, coherence, key) for key in unknown}
+    found |= {key: dict(_ABSENT) for key in await _absent(request, coherence, unknown)}
     missing = tuple(key for key, result in found.items() if result is None)
     if missing:
         filled = await _fill(request, FillMany(missing, here.node_id))
@@ -100,8 +99,8 @@ async def _read(request: web.Request, asked: ReadBody) -> dict[str, Any]:
         result = await _guarded(request, asked, key)
     if result is None and asked.stale_ok:
         result = _as_known_here(coherence, key)
-    if result is None:
-        result = await _absent(request, coherence, key)
+    if result is None and await _absent(request, coherence, [key]):
+        result = dict(_ABSENT)
     if result is None:
         filled = await _fill(request, Fill(key, here.node_id))
         result = _filled(coherence, key, filled)
@@ -157,12 +156,13 @@ def _from_memory(coherence: Coherence, key: str) -> dict[str, Any] | None:
     return None if held is None else hit_of(coherence, held)
 
 
-async def _absent(request: web.Request, coherence: Coherence, key: str) -> dict[str, Any] | None:
-    """A ReadIndex's answer about a key that is not there; None where only a fill can tell."""
-    if coherence.machine.has(key):
-        return None
+async def _absent(request: web.Request, coherence: Coherence, keys: list[str]) -> list[str]:
+    """Those of the keys that are not there, by one ReadIndex for all; about the others only a fill can tell."""
+    asked = [key for key in keys if not coherence.machine.has(key)]
+    if not asked:
+        return []
     await linearizable(request, GROUP)
-    return dict(_ABSENT) if coherence.is_surely_absent(key) else None
+    return [key for key in asked if coherence.is_surely_absent(key)]
 
 
 def _filled(coherence: Coherence, key: str, result: dict[str, Any]) -> dict[str, Any]:

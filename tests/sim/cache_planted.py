@@ -92,7 +92,7 @@ BUGS = (
         "absence shown at once",
         (),
         "services.cache.coherence:Coherence.is_surely_absent",
-        "return now_ms >= self._all_recent_until_ms and key not in self._removed",
+        "return now_ms >= self._all_recent_until_ms and not self._is_recent(key, now_ms)",
         "return True",
     ),
     Bug(

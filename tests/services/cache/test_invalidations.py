@@ -1,5 +1,6 @@
 """The leader's account: which answers wait, and for whom."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -7,10 +8,12 @@ import pytest
 
 from common.metrics import Metrics
 from raft.state_machine import ApplyContext
-from services.cache import store
+from services.cache import invalidations, store
 from services.cache.commands import Delete, Fill, FillMany, Invalidate, Put, PutMany
 from services.cache.invalidations import Invalidations
-from services.cache.machine import CacheMachine
+from services.cache.line import Answered
+from services.cache.machine import ANSWER_TOPIC, CacheMachine
+from services.cache.store import TRANSITION_TOPIC
 from tests.services.cache.tools import Log
 
 
@@ -257,3 +260,82 @@ def test_a_node_that_does_not_lead_keeps_no_account_and_starts_anew(leader: Lead
     assert leader.held() == ()
     leader.account.begin()
     assert leader.held() == ()
+
+
+class CountedKey(str):
+    """A key that counts how often it is looked up."""
+
+    looks = 0
+
+    def __hash__(self) -> int:
+        CountedKey.looks += 1
+        return str.__hash__(self)
+
+
+def test_what_is_held_for_a_node_that_has_stopped_is_looked_at_once(leader: Leader) -> None:
+    """3,000 writes of one key while one holder applies nothing, until its lease ends: each step looks
+    at what it sets free and not at all that is held."""
+    key = CountedKey("k")
+    leader.apply(Put(key, b"1", "node3"))
+    writes = 3_000
+    CountedKey.looks = 0
+
+    for number in range(writes):
+        node = f"node{1 + number % 2}"
+        index = leader.apply(Put(key, b"1", node))
+        leader.apply(Fill(key, "node3"))
+        leader.applied["node1"] = leader.applied["node2"] = index
+        leader.account.waiting(leader.is_done)
+    held = len(leader.held())
+    leader.lapsed.add("node3")
+
+    assert held > writes
+    assert leader.held() == ()
+    assert CountedKey.looks < 100 * writes
+
+
+def test_a_turn_ticks_off_a_bounded_number_of_applies(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(invalidations, "SETTLED_PER_TURN_MAX", 3)
+    leader.apply(PutMany(tuple((key, b"1", None, None) for key in "abcdefgh"), "node1"))
+    deletes = [leader.apply(Delete(key)) for key in "abcdefgh"]
+    leader.lapsed.add("node1")
+
+    held = [leader.held() for _ in range(4)]
+
+    assert held == [tuple(deletes[3:]), tuple(deletes[6:]), (), ()]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_account_agrees_with_a_list_of_all_that_is_owed(seed: int) -> None:
+    """The twin looks through everything each time."""
+    choose = random.Random(seed)
+    leader = Leader()
+    owed: list[tuple[str, int, str]] = []
+    answers: list[Answered] = []
+    nodes = tuple(leader.applied)
+
+    for _ in range(150):
+        key, node = choose.choice("abc"), choose.choice(nodes)
+        put, fill = Put(key, b"1", node), Fill(key, node)
+        many = PutMany((("a", b"1", None, None), ("b", b"2", None, None)), node)
+        leader.apply(choose.choice([put, put, fill, fill, Delete(key), FillMany(("a", "b", "c"), node), many]))
+        for topic, body in leader.log.events:
+            if topic == ANSWER_TOPIC:
+                answers.append(body)
+            elif topic == TRANSITION_TOPIC and body.cause in invalidations.INVALIDATING:
+                owed += [(holder, body.index, body.key) for holder, _ in body.before.holders]
+        for applying in nodes:
+            if choose.random() < 0.2:
+                leader.applied[applying] = choose.randrange(leader.applied[applying], leader.log.index + 1)
+        owed = [each for each in owed if not leader.is_done(each[0], each[1])]
+        answers = [
+            answer
+            for answer in answers
+            if any(
+                index <= answer.index and key in answer.keys and holder != answer.writer
+                for holder, index, key in owed
+            )
+        ]
+
+        assert leader.held() == tuple(answer.index for answer in answers)
+        assert leader.wanted() == {holder for holder, _, _ in owed}

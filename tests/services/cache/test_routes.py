@@ -187,6 +187,18 @@ async def test_mput_and_mget_take_one_entry_each(cluster: Cluster) -> None:
     assert cluster.log.index == 2
 
 
+async def test_mget_of_many_absent_keys_takes_one_read_round(cluster: Cluster) -> None:
+    """And no entry."""
+    cluster.log.advance(60_000)
+    await cluster.post("/cache/put", {"key": "k", "val": 1})
+    before = cluster.log.index
+
+    read = await cluster.post("/cache/mget", {"keys": ["k", *(f"none{number}" for number in range(500))]})
+
+    assert [item["hit"] for item in read["items"]] == [True] + [False] * 500
+    assert (cluster.replica("node1").read_rounds, cluster.log.index) == (1, before)
+
+
 async def test_mget_bounds_the_bytes_of_its_answer(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MGET_BYTES_MAX", 10)
     await cluster.post("/cache/put", {"key": "a", "val": "x" * 9})
