@@ -6,7 +6,7 @@ history led there.
 """
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item", int, str, tuple)
@@ -20,12 +20,15 @@ class SortedSet(Generic[Item]):
 
     __slots__ = ("_chunks", "_lasts", "_length")
 
-    def __init__(self) -> None:
+    def __init__(self, items: Sequence[Item] = ()) -> None:
+        """`items` are in order and different."""
         #: None is empty; every item of one is less than all of the next.
-        self._chunks: list[list[Item]] = []
+        self._chunks: list[list[Item]] = [
+            list(items[start : start + CHUNK_MAX]) for start in range(0, len(items), CHUNK_MAX)
+        ]
         #: The greatest item of each chunk.
-        self._lasts: list[Item] = []
-        self._length = 0
+        self._lasts: list[Item] = [chunk[-1] for chunk in self._chunks]
+        self._length = len(items)
 
     def __len__(self) -> int:
         return self._length
@@ -76,6 +79,11 @@ class SortedSet(Generic[Item]):
         if chunk[offset] != item:
             raise KeyError(item)
         self._take(place, offset)
+
+    def discard(self, item: Item) -> None:
+        """Take out an item, if it is there."""
+        if item in self:
+            self.remove(item)
 
     def first(self) -> Item | None:
         """The least item; None where there is none."""

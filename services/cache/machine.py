@@ -151,6 +151,7 @@ class CacheMachine(LineStore):
 
     def _fill_many(self, context: ApplyContext, command: FillMany) -> dict[str, Any]:
         keys = sorted(set(command.keys))
+        context.spend(len(keys))
         return {"ok": True, "items": {key: self._filled(context, key, command.node) for key in keys}}
 
     def _filled(self, context: ApplyContext, key: str, node: str) -> dict[str, Any]:

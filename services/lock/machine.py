@@ -194,6 +194,7 @@ class LockMachine:
         ]
         if not taken:
             return _not_held()
+        context.spend(len(taken))
         for hold in taken:
             self._tables.remove_hold(hold)
         self._serve(context, command.key, lock)

@@ -74,6 +74,7 @@ class QueueMachine:
             if message_id is None:
                 return
             store.on_due(context, message_id)
+            context.spend(1)
 
     def next_due_ms(self) -> int | None:
         """A cluster time before which `advance` has nothing to do: exact within the current second, else up to
@@ -124,6 +125,7 @@ class QueueMachine:
             self.store.add(context, self._queue(name), payload, priority, delay_ms, ttl_ms)
             for name, payload, priority, delay_ms, ttl_ms in command.messages
         ]
+        context.spend(len(ids))
         return {"ok": True, "msg_ids": [str(message_id) for message_id in ids]}
 
     # Taking out
@@ -149,6 +151,7 @@ class QueueMachine:
             size += len(message.payload)
             if size >= DELIVERY_BYTES_MAX:
                 break
+        context.spend(len(messages))
         if not messages and command.waits:
             return {"waiting": True}
         return {"messages": messages}
@@ -198,6 +201,7 @@ class QueueMachine:
     def _ack_batch(self, context: ApplyContext, command: commands.AckBatch) -> Answer:
         results = []
         reason = None
+        context.spend(len(command.messages))
         for message_id, receipt in command.messages:
             result = self._acknowledge(message_id, receipt)
             reason = reason or result.get("reason")
@@ -281,6 +285,7 @@ class QueueMachine:
             fresh = msgspec.structs.replace(dead, expires_ms=expires_ms, state=READY, receipt=0, deliveries=0)
             self.store.move(queue, message_id, dead, fresh)
             moved += 1
+        context.spend(moved)
         if moved:
             self.store.tell_ready(context, queue, moved)
         more = bool(queue.dead) and queue.dead[0] < before_id

@@ -13,8 +13,11 @@ import msgspec
 
 from services.queue.limits import DELIVERY_BYTES_MAX
 from services.queue.messages import Message, State
-from services.queue.state import Queue, QueueCounters, QueueSettings
+from services.queue.state import Queue, QueueCounters, QueueSettings, rising
 from services.queue.store import QueueStore
+
+#: Ids that one peek looks at: those of messages that are gone from the middle of an order are among them.
+LOOKED_AT_PER_PEEK_MAX = 10_000
 
 #: The names of the states in the HTTP contract.
 STATES = tuple(state.name.lower() for state in State)
@@ -63,10 +66,13 @@ def counts(store: QueueStore, count: Callable[[Queue], int]) -> list[tuple[tuple
 def _in_state(store: QueueStore, queue: Queue, state: str, limit: int) -> Iterator[tuple[int, Message]]:
     if state == "ready":
         ids: Iterable[int] = (message_id for lane in queue.lanes for message_id in lane.ids())
+    elif state == "dead":
+        ids = rising(queue.dead)
+    elif state == "delayed":
+        ids = queue.delayed
     else:
-        held = {"in_flight": queue.in_flight, "delayed": queue.delayed, "dead": queue.dead}[state]
-        ids = nsmallest(limit, held)
-    for message_id in ids:
+        ids = nsmallest(limit, queue.in_flight)
+    for message_id in islice(ids, LOOKED_AT_PER_PEEK_MAX):
         message = store.messages.get(message_id)
         if message is not None:
             yield message_id, message

@@ -13,6 +13,7 @@ from heapq import heapify, heappop, heappush
 
 import msgspec
 
+from common.sorted_set import SortedSet
 from services.queue.fifo import Fifo
 from services.queue.limits import (
     BYTES_PER_QUEUE_MAX,
@@ -89,9 +90,21 @@ class Lane:
             self._stale_returned = 0
 
     def ids(self) -> Iterator[int]:
-        """In order of delivery, stale ones included. Nothing may be changed meanwhile."""
-        yield from sorted(self.returned)
+        """In order of delivery, stale ones included; what is not asked for costs nothing. Nothing may be changed
+        meanwhile."""
+        yield from rising(self.returned)
         yield from self.fresh.copy()
+
+
+def rising(heap: list[int]) -> Iterator[int]:
+    """The items of a heap in order, without changing it; the first few cost little, however many there are."""
+    #: `(item, place)` of those whose parent was given.
+    front = [(heap[0], 0)] if heap else []
+    while front:
+        item, place = heappop(front)
+        yield item
+        for child in range(2 * place + 1, min(2 * place + 3, len(heap))):
+            heappush(front, (heap[child], child))
 
 
 class Queue:
@@ -113,9 +126,10 @@ class Queue:
         self.lanes: list[Lane] = []
         #: How many messages are ready.
         self.ready = 0
-        #: Ids with consumers, and ids that wait for their delay. Membership and counts; whoever lists them sorts.
+        #: Ids with consumers. Membership and counts; whoever lists them sorts.
         self.in_flight: set[int] = set()
-        self.delayed: set[int] = set()
+        #: Ids that wait for their delay.
+        self.delayed: SortedSet[int] = SortedSet()
         #: Heap of the dead letters' ids. They leave by rising id only, so none in it is ever stale.
         self.dead: list[int] = []
         #: Payload bytes in all states.

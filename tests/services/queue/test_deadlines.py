@@ -2,15 +2,20 @@
 
 import random
 
-from services.queue.deadlines import STALE_NUMBERS_MAX, DeadlineCalendar
+import pytest
+
+from services.queue import deadlines
+from services.queue.deadlines import UNSORTED_MAX, DeadlineCalendar
 
 
 def popped_due(calendar: DeadlineCalendar, now_ms: int) -> list[int]:
     return list(iter(lambda: calendar.pop_due(now_ms), None))
 
 
-def test_the_calendar_does_what_a_sorted_list_does() -> None:
-    """Against a dumb twin: a dict that is sorted whenever something is due."""
+@pytest.mark.parametrize("unsorted_max", [UNSORTED_MAX, 3])
+def test_the_calendar_does_what_a_sorted_list_does(unsorted_max: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a dumb twin: a dict that is sorted whenever something is due. With large buckets, too."""
+    monkeypatch.setattr(deadlines, "UNSORTED_MAX", unsorted_max)
     rng = random.Random(3)
     calendar, twin = DeadlineCalendar(), {}
     now_ms = 0
@@ -40,5 +45,35 @@ def test_forgotten_deadlines_leave_nothing_behind() -> None:
         calendar.clear(message_id, 30_000 + message_id)
 
     assert len(calendar) == 0
-    assert len(calendar._far_numbers) <= STALE_NUMBERS_MAX + 2
+    assert len(calendar._far_numbers) == 0
     assert calendar.next_due_ms() is None
+
+
+def test_a_large_bucket_is_in_order_before_it_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300,000 deadlines of one millisecond: no step puts more than `UNSORTED_MAX` of them in order."""
+    sizes: list[int] = []
+    in_order = deadlines._in_order
+    monkeypatch.setattr(deadlines, "_in_order", lambda bucket: (sizes.append(len(bucket)), in_order(bucket))[1])
+    calendar: DeadlineCalendar[int] = DeadlineCalendar()
+    for message_id in range(300_000):
+        calendar.set(message_id, 30_000)
+
+    first = [calendar.pop_due(30_000) for _ in range(3)]
+
+    assert first == [0, 1, 2]
+    assert len(calendar) == 299_997
+    assert sizes == [UNSORTED_MAX + 1]
+
+
+def test_what_was_popped_late_leaves_the_order_as_it_is() -> None:
+    """Several buckets are due, and their deadlines are handled a few at a time, with new ones in between."""
+    calendar: DeadlineCalendar[int] = DeadlineCalendar()
+    for message_id in range(10):
+        calendar.set(message_id, 1_500 * (message_id + 1))
+
+    first = [calendar.pop_due(60_000) for _ in range(3)]
+    calendar.set(99, 8_000)
+    calendar.clear(5, 9_000)
+
+    assert first == [0, 1, 2]
+    assert popped_due(calendar, 60_000) == [3, 4, 99, 6, 7, 8, 9]
