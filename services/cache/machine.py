@@ -15,7 +15,7 @@ from services.cache.commands import Delete, Fill, FillMany, Incr, Invalidate, Pu
 from services.cache.directory import I, M
 from services.cache.fill_leases import LEASES_MAX
 from services.cache.line import Answered, Line
-from services.cache.store import LINES_MAX, STORE_BYTES_MAX, TRANSITION_TOPIC, LineStore
+from services.cache.store import LINES_MAX, STORE_BYTES_MAX, SWEPT_PER_ENTRY_MAX, TRANSITION_TOPIC, LineStore
 
 #: Range of a number that `Incr` counts in.
 INTEGER_MIN = -(2**63)
@@ -60,23 +60,26 @@ class CacheMachine(LineStore):
     def apply(self, context: ApplyContext, command: Any) -> dict[str, Any]:
         """Carry out one command. Values in the answer are raw JSON bytes, under `val`; the answer to
         `FillMany` has one such answer per key under `items`."""
-        self.advance(context)
-        answer = self._handlers[type(command)](context, command)
+        handler = self._handlers[type(command)]
+        keys = keys_of(command)
+        self._sweep(context, len(keys))
+        answer = handler(context, command)
         writer = command.node if answer.get("state") == M and isinstance(command, WRITES) else ""
-        self._announce(context, command, writer)
+        self._announce(context, keys, writer)
         return answer
 
     def repeat(self, context: ApplyContext, command: Any) -> None:
         """An earlier answer to this very command is given again: it speaks of the same keys."""
-        self.advance(context)
-        self._announce(context, command, "")
+        keys = keys_of(command)
+        self._sweep(context, len(keys))
+        self._announce(context, keys, "")
 
     def advance(self, context: ApplyContext) -> None:
         """Let cluster time reach the entry's; see `LineStore`."""
-        self._sweep(context)
+        self._sweep(context, SWEPT_PER_ENTRY_MAX)
 
-    def _announce(self, context: ApplyContext, command: Any, writer: str) -> None:
-        context.events.append((ANSWER_TOPIC, Answered(context.index, keys_of(command), writer)))
+    def _announce(self, context: ApplyContext, keys: tuple[str, ...], writer: str) -> None:
+        context.events.append((ANSWER_TOPIC, Answered(context.index, keys, writer)))
 
     # Writing
 

@@ -36,6 +36,9 @@ STORE_BYTES_MAX = 256 * 1024 * 1024
 #: Lines that have expired, lines whose tag was invalidated, and leases that have ended: so many of each kind one
 #: entry sweeps away.
 SWEPT_PER_ENTRY_MAX = 1000
+#: And so many a command sweeps for each key that it names: more than it leaves behind, and little enough that all who
+#: wait for their answers behind the end of a million lines get them in time.
+SWEPT_PER_KEY = 16
 #: Lines that one entry evicts: no fewer than it can write, so that the number of lines never passes its bound.
 EVICTED_PER_ENTRY_MAX = 1000
 #: The store may be over its bytes by one part in so many, for as long as earlier entries' evictions are under way.
@@ -91,18 +94,19 @@ class LineStore:
             return leases if lines is None else lines
         return min(lines, leases)
 
-    def _sweep(self, context: ApplyContext) -> None:
-        """Let cluster time reach the entry's, and take back the room of what is gone by then, as much as one entry
-        may; what is left is due at once."""
+    def _sweep(self, context: ApplyContext, keys: int) -> None:
+        """Let cluster time reach the entry's, and take back the room of what is gone by then, as much as an entry
+        that names so many keys may; what is left is due at once."""
         assert context.time_ms >= self._time_ms, "cluster time ran backward"
         self._time_ms = context.time_ms
-        for _ in range(SWEPT_PER_ENTRY_MAX):
+        most = min(SWEPT_PER_ENTRY_MAX, SWEPT_PER_KEY * keys)
+        for _ in range(most):
             key = self._deadlines.pop_due(context.time_ms)
             if key is None:
                 break
             self._drop_gone(context, self._lines[key])
-        self._sweep_dead(context)
-        for _ in range(SWEPT_PER_ENTRY_MAX):
+        self._sweep_dead(context, most)
+        for _ in range(most):
             key = self._fill_leases.pop_due(context.time_ms)
             if key is None:
                 break
@@ -110,8 +114,8 @@ class LineStore:
         self._evictable = EVICTED_PER_ENTRY_MAX
         self._evict(context)
 
-    def _sweep_dead(self, context: ApplyContext) -> None:
-        for _ in range(SWEPT_PER_ENTRY_MAX):
+    def _sweep_dead(self, context: ApplyContext, most: int) -> None:
+        for _ in range(most):
             key = self._tags.pop_dead()
             if key is None:
                 return
@@ -218,7 +222,7 @@ class LineStore:
         holders, lines = ((), 0) if generation is None else (generation.holders(), len(generation.keys))
         # Also where none is left: somebody may still serve one that was replaced or removed just before.
         context.events.append((INVALIDATED_TOPIC, Invalidated(tag, context.index, holders, lines)))
-        self._sweep_dead(context)
+        self._sweep_dead(context, SWEPT_PER_ENTRY_MAX)
         return lines
 
     def _end_lease(self, context: ApplyContext, key: str) -> None:

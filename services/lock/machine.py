@@ -39,6 +39,9 @@ WAITERS_PER_KEY_MAX = 10_000
 WAITERS_MAX = 100_000
 #: Holds and waiters whose end by time, or whose grant by it, one entry sees to, plus the line of the last of them.
 SWEPT_PER_ENTRY_MAX = 1000
+#: The same of an entry with a command: more than it can leave behind, and little enough that all who wait for their
+#: answers behind the end of a million holds get them in time.
+SWEPT_PER_COMMAND_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,28 +75,30 @@ class LockMachine:
         Expiry times in answers are cluster time (`expires_ms`); the route turns them into seconds from now.
         An acquire that has to wait is answered `{"waiting": True}` and decided later by an event.
         """
-        self.advance(context)
+        self._pass_time(context, SWEPT_PER_COMMAND_MAX)
         return self._handlers[type(command)](context, command)
 
     def repeat(self, context: ApplyContext, command: Any) -> None:
         """An earlier answer is given again: only time goes on."""
-        self.advance(context)
+        self._pass_time(context, SWEPT_PER_COMMAND_MAX)
 
     def advance(self, context: ApplyContext) -> None:
         """End what fell due by `context.time_ms`, as much as one entry may, and serve the lines that this sets
         moving. What is left is due at once."""
-        tables = self._tables
-        tables.time_ms = context.time_ms
-        if tables.is_behind:
-            self._sweep(context)
+        self._pass_time(context, SWEPT_PER_ENTRY_MAX)
 
-    def _sweep(self, context: ApplyContext) -> None:
+    def _pass_time(self, context: ApplyContext, swept_max: int) -> None:
+        self._tables.time_ms = context.time_ms
+        if self._tables.is_behind:
+            self._sweep(context, swept_max)
+
+    def _sweep(self, context: ApplyContext, swept_max: int) -> None:
         tables = self._tables
         late: list[Waiter] = []
         ended = 0
         # Waiters go first: one whose deadline passed before this entry is not granted by it, even if the hold
         # that it waited for ended earlier still.
-        while ended + len(context.events) < SWEPT_PER_ENTRY_MAX:
+        while ended + len(context.events) < swept_max:
             gone = tables.first_late() or tables.first_expired()
             if gone is None:
                 break

@@ -43,7 +43,7 @@ class LockTables:
         self.waiters: dict[str, Waiter] = {}
         #: The highest token ever given. Replicated.
         self._last_token = 0
-        #: Cluster time of the last entry. Replicated.
+        #: Cluster time of the last entry; 0 after a restore by which nothing has ended. Replicated.
         self.time_ms = 0
         #: The held keys, and only those, between two steps of the machine. The last hold of one may have ended, as
         #: long as no entry has swept it.
@@ -206,9 +206,13 @@ class LockTables:
         self._last_token += count
 
     def snapshot(self) -> Iterator[list]:
-        """Records `["lock", version, last token, cluster time]`, then `["hold", ...]` by token, then
-        `["waiter", ...]` in order of arrival; the fields of the last two are those of `Hold` and `Waiter`."""
-        head = ["lock", SNAPSHOT_VERSION, self._last_token, self.time_ms]
+        """Records `["lock", version, last token]`, then `["hold", ...]` by token, then `["waiter", ...]` in order of
+        arrival; the fields of the last two are those of `Hold` and `Waiter`. Where something among them has ended and
+        was not swept yet, the cluster time by which it has stands at the end of the first."""
+        head = ["lock", SNAPSHOT_VERSION, self._last_token]
+        due_ms = self.next_due_ms()
+        if due_ms is not None and due_ms <= self.time_ms:
+            head.append(self.time_ms)
         return _records(head, list(self.holds.values()), list(self.waiters.values()))
 
     def restore(self, records: Iterable[list]) -> None:
@@ -229,7 +233,6 @@ class LockTables:
                 self.add_waiter(Waiter(*fields))
             elif table == "lock" and fields[0] == SNAPSHOT_VERSION:
                 self._last_token = fields[1]
-                # Snapshots of before have no time.
                 self.time_ms = fields[2] if len(fields) > 2 else 0
             else:
                 raise ValueError(f"not a record of lock snapshot version {SNAPSHOT_VERSION}: {table!r}")

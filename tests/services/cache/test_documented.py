@@ -19,7 +19,7 @@ WORDS = " ".join(TEXT.split())
         f"for `lease_ttl` ({commands.LEASE_MS_DEFAULT // 1000} s) of cluster time",
         f"At most {fill_leases.LEASES_MAX:,} leases run in a cluster",
         f"{filling.WAITING_MAX:,} callers wait at a node",
-        f"step by step, {store.SWEPT_PER_ENTRY_MAX:,} lines with each entry",
+        f"step by step, at most {store.SWEPT_PER_ENTRY_MAX:,} lines with each entry",
         f"did not take {changes.BUFFER_MAX:,} changes in time",
         f"more than the last {changes.HISTORY_MAX:,} changes at this node",
         f"after {watching.HEARTBEAT_SECONDS:.0f} s of silence",

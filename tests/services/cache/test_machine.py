@@ -5,7 +5,7 @@ import pytest
 from common.wire import pack, unpack
 from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
 from services.cache.machine import CacheMachine
-from services.cache.store import SWEPT_PER_ENTRY_MAX
+from services.cache.store import SWEPT_PER_ENTRY_MAX, SWEPT_PER_KEY
 from tests.services.cache.tools import Log, copy, observable
 
 
@@ -241,6 +241,22 @@ def test_a_mass_expiry_is_swept_in_bounded_steps() -> None:
     assert log.machine.next_due_ms() <= log.time_ms
     log.advance(0)
     assert log.machine.statistics().lines == 0
+
+
+def test_a_command_sweeps_little_beside_its_own_work() -> None:
+    """Goal: who asks behind the end of a million lines does not wait for all of that. Yet more goes than comes."""
+    log = Log()
+    items = tuple((f"k{number}", b"1", 1000, None) for number in range(1000))
+    for _ in range(2):
+        log.apply(PutMany(items, "node1"))
+    log.time_ms += 5000
+
+    log.apply(Put("a", b"1", "node1"))
+    after_one = log.machine.statistics().lines
+    log.apply(PutMany(tuple((f"l{number}", b"1", 1000, None) for number in range(1000)), "node1"))
+
+    assert after_one == 1000 - SWEPT_PER_KEY + 1
+    assert log.machine.statistics().lines == 1 + 1000
 
 
 # Several keys

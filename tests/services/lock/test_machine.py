@@ -104,7 +104,7 @@ class TestModes:
         for owner in ("a", "b", "c"):
             driver.release(owner)
 
-        assert list(driver.machine.snapshot()) == [["lock", 1, 3, driver.time_ms]]
+        assert list(driver.machine.snapshot()) == [["lock", 1, 3]]
         assert driver.machine.page("", "", 10) == []
 
 

@@ -178,6 +178,7 @@ def test_the_machine_agrees_with_its_twin_in_a_crowd(seed):
 def test_what_has_ended_counts_for_nobody_before_it_is_swept(seed, monkeypatch):
     """One entry sweeps one hold or waiter, and most of a crowd's end by time."""
     monkeypatch.setattr(machine, "SWEPT_PER_ENTRY_MAX", 1)
+    monkeypatch.setattr(machine, "SWEPT_PER_COMMAND_MAX", 1)
     choose = random.Random(seed)
     comparison = Comparison(swept_max=1)
 

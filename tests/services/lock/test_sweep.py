@@ -25,6 +25,18 @@ def test_one_entry_ends_a_bounded_number_of_holds() -> None:
     assert driver.machine.statistics().holds == 0
 
 
+def test_a_command_ends_few_beside_its_own_work() -> None:
+    """So 1,000 clients that ask behind the end of 100,000 holds do not wait for all of that."""
+    driver = Driver()
+    for number in range(1_000):
+        driver.acquire("a", key=f"k{number}", ttl_ms=5_000)
+    driver.time_ms += 5_000
+
+    driver.acquire("b", key="another")
+
+    assert driver.machine.statistics().holds == 1_000 - machine.SWEPT_PER_COMMAND_MAX + 1
+
+
 def test_one_entry_grants_a_bounded_number_of_lines() -> None:
     """10 holds end, and 200 shared waiters stand behind each."""
     driver = Driver()
@@ -58,6 +70,7 @@ class TestNotSweptYet:
     def driver(self, monkeypatch: pytest.MonkeyPatch) -> Driver:
         """One entry sweeps one hold: the one of another key, so that what ends of `k` is left."""
         monkeypatch.setattr(machine, "SWEPT_PER_ENTRY_MAX", 1)
+        monkeypatch.setattr(machine, "SWEPT_PER_COMMAND_MAX", 1)
         driver = Driver()
         driver.acquire("early", key="another", ttl_ms=1_000)
         return driver
