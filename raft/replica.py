@@ -54,6 +54,7 @@ class Replica(ABC):
         self._stall_ms = core.config.election_timeout_min_ms // 2
         #: How often the process stood still for longer than it may.
         self.stalls = 0
+        self.turn_work_max = TURN_WORK_MAX
         #: Work of the entries that this turn, or the last one, has applied.
         self.turn_work = 0
 
@@ -192,7 +193,7 @@ class Replica(ABC):
         if not self._to_apply or self._awaiting_snapshot is not None:
             return False
         applied_before = self.applier.applied_index
-        while self._to_apply and self.turn_work < TURN_WORK_MAX:
+        while self._to_apply and self.turn_work < self.turn_work_max:
             entry = self._to_apply.popleft()
             result = self.applier.apply(entry)
             self.turn_work += self.applier.work

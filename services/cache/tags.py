@@ -6,8 +6,10 @@ room is taken back in bounded steps (`pop_dead`). A line belongs, for each of it
 died after the line was written, or to the live one. Generations hold keys in the order of their writes.
 """
 
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable
+from operator import attrgetter
 
 from services.cache.directory import Directory
 from services.cache.line import Line
@@ -95,9 +97,9 @@ class Tags:
         if not self._dead:
             return False
         for tag in line.tags:
-            for generation in self._dead_of.get(tag, ()):
-                if generation.index > line.version:
-                    return True
+            generations = self._dead_of.get(tag)
+            if generations and generations[-1].index > line.version:
+                return True
         return False
 
     def invalidate(self, tag: str, index: int) -> Generation | None:
@@ -139,9 +141,9 @@ class Tags:
         self._dead_of.setdefault(generation.tag, []).append(generation)
 
     def _find(self, tag: str, version: int) -> Generation | None:
-        for generation in self._dead_of.get(tag, ()):
-            if generation.index > version:
-                return generation
+        generations = self._dead_of.get(tag)
+        if generations and generations[-1].index > version:
+            return generations[bisect_right(generations, version, key=attrgetter("index"))]
         return self._live.get(tag)
 
     def _generation_of(self, tag: str, version: int) -> Generation:

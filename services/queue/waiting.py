@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from common.sorted_set import SortedSet
 from services.errors import api_error
 
 #: Consumers that may wait at one node, all queues together.
@@ -28,12 +29,25 @@ class Subscribable(Protocol):
 class Ticket:
     """One consumer's place in a line."""
 
-    __slots__ = ("_future", "awake")
+    __slots__ = ("_future", "_line", "number")
 
-    def __init__(self) -> None:
-        #: A message may be there for this consumer; it has not looked yet.
-        self.awake = False
+    def __init__(self, line: "Line", number: int) -> None:
+        self._line = line
+        #: Rises along the line.
+        self.number = number
         self._future: asyncio.Future[None] | None = None
+
+    @property
+    def awake(self) -> bool:
+        """A message may be there for this consumer; it has not looked yet."""
+        return self.number not in self._line.asleep
+
+    @awake.setter
+    def awake(self, awake: bool) -> None:
+        if awake:
+            self._line.asleep.discard(self.number)
+        elif self.awake:
+            self._line.asleep.add(self.number)
 
     def wake(self) -> None:
         self.awake = True
@@ -58,18 +72,30 @@ class Line:
     """The consumers that wait for one queue, first come, first woken."""
 
     def __init__(self, node: Subscribable, queue: str) -> None:
-        #: Insertion-ordered, so that leaving from the middle is cheap.
-        self.tickets: dict[Ticket, None] = {}
+        self.tickets: dict[int, Ticket] = {}
+        #: Numbers of those that are not awake, in their order.
+        self.asleep: SortedSet[int] = SortedSet()
+        self._last_number = 0
         self._unsubscribe = node.subscribe("queue:" + queue, self.wake)
 
     def wake(self, count: int) -> None:
         """So many messages became ready."""
-        for ticket in self.tickets:
-            if count <= 0:
-                return
-            if not ticket.awake:
-                ticket.wake()
-                count -= 1
+        for _ in range(min(count, len(self.asleep))):
+            self.tickets[self.asleep.first()].wake()
+
+    def join(self) -> Ticket:
+        """A place at the end."""
+        number = self._last_number = self._last_number + 1
+        ticket = self.tickets[number] = Ticket(self, number)
+        self.asleep.add(number)
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        was_awake = ticket.awake
+        del self.tickets[ticket.number]
+        self.asleep.discard(ticket.number)
+        if was_awake:
+            self.wake(1)
 
     def close(self) -> None:
         self._unsubscribe()
@@ -96,16 +122,13 @@ class WaitingRoom:
         line = self._lines.get(queue)
         if line is None:
             line = self._lines[queue] = Line(self._node, queue)
-        ticket = Ticket()
-        line.tickets[ticket] = None
+        ticket = line.join()
         self.waiting += 1
         try:
             yield ticket
         finally:
             self.waiting -= 1
-            del line.tickets[ticket]
-            if ticket.awake:
-                line.wake(1)
+            line.leave(ticket)
             if not line.tickets:
                 line.close()
                 del self._lines[queue]

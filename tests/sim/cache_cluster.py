@@ -20,6 +20,7 @@ from common.metrics import Metrics
 from common.wire import pack, unpack
 from raft.core.messages import InstallSnapshot
 from raft.forwarding import Forward, ForwardReply
+from raft.replica import TURN_WORK_MAX
 from raft.transport.codec import PeerMessage, from_list, to_list
 from tests.sim.cache_client import Request
 from tests.sim.cache_nemesis import Nemesis
@@ -89,6 +90,8 @@ class World:
         self.random = Random(seed)
         self.plan = Plan.drawn(self.random)
         self.time_ms = 0.0
+        #: In every other seed a few entries are all that one turn applies.
+        self.turn_work_max = 3 if seed % 2 else TURN_WORK_MAX
         self.metrics = Metrics()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = 0

@@ -29,6 +29,7 @@ def test_every_history_is_linearizable_and_the_faults_were_there() -> None:
     assert sum(world.counts["local hits"] for world in worlds) > 200
     assert sum(world.counts["snapshots installed on holders"] for world in worlds) > 0
     assert sum(world.counts["absent by ReadIndex"] for world in worlds) > 0
+    assert sum(world.counts["turns that left entries"] for world in worlds) > 0
     done = {what for world in worlds for what in world.nemesis.done}
     assert done == {
         "crash", "freeze", "pause", "cut", "transfer", "leader cut off", "lease outlasted", "lag", "mute", "unheard"

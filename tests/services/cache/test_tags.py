@@ -219,3 +219,35 @@ def test_every_view_agrees_with_the_lines_after_every_command(small_steps: None)
             lines = [log.machine._lines[key] for key in each.keys]
             assert each.holders() == tuple(sorted({node for line in lines for node, _ in line.directory.holders}))
             assert each.keys
+
+
+def test_a_line_is_found_among_many_dead_generations_of_its_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tag that is put and invalidated in turn while nothing is swept: no command looks at all that went before."""
+    monkeypatch.setattr(store, "SWEPT_PER_ENTRY_MAX", 0)
+    log = Log()
+    for number in range(300):
+        log.apply(Put(f"k{number}", b"1", "node1", tags=("t",)))
+        log.apply(Invalidate("t"))
+    generations = log.machine._tags._dead_of["t"] = CountedList(log.machine._tags._dead_of["t"])
+
+    log.apply(Put("k150", b"2", "node1", tags=("t",)))
+    log.apply(Delete("k200"))
+
+    assert log.machine.line("k150").value == b"2"
+    assert log.machine.line("k151") is None
+    assert generations.looked_at < 100
+
+
+class CountedList(list):
+    """Counts how many of its items are looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, place):
+        self.looked_at += 1
+        return super().__getitem__(place)
+
+    def __iter__(self):
+        for each in super().__iter__():
+            self.looked_at += 1
+            yield each

@@ -42,6 +42,50 @@ def test_one_message_wakes_the_first_in_line_only() -> None:
     assert after_three == [True, True, True, False]
 
 
+def test_waking_costs_the_same_however_many_are_awake() -> None:
+    """2,000 messages of one entry, one event each, and no consumer runs in between."""
+    bell = Bell()
+    room = WaitingRoom(bell)
+    with ExitStack() as stack:
+        tickets = [stack.enter_context(room.place("q")) for _ in range(2_000)]
+        line = room._lines["q"]
+        line.tickets = CountedTickets(line.tickets)
+
+        for _ in tickets:
+            bell.ring("q")
+        woken = [ticket.awake for ticket in tickets]
+
+        assert all(woken)
+        assert line.tickets.looked_at <= len(tickets)
+
+
+def test_who_goes_back_to_sleep_keeps_its_place() -> None:
+    bell = Bell()
+    room = WaitingRoom(bell)
+    with room.place("q") as first, room.place("q") as second:
+        bell.ring("q", 2)
+        second.awake = False
+        first.awake = False
+        bell.ring("q")
+
+        assert (first.awake, second.awake) == (True, False)
+
+
+class CountedTickets(dict):
+    """Tickets of a line, and how often one was looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, number):
+        self.looked_at += 1
+        return super().__getitem__(number)
+
+    def __iter__(self):
+        for each in super().__iter__():
+            self.looked_at += 1
+            yield each
+
+
 def test_whoever_leaves_awake_wakes_the_next() -> None:
     """A wake-up is not lost with a client that went away."""
     bell = Bell()
