@@ -41,7 +41,6 @@ from services.failures import advice_for, describe
 from services.host import HOST, Host
 from services.refused import REFUSALS, GroupNodes, Refusal
 from services.roles import ROLES
-from services.startup import announce
 
 #: How long requests under way may take to end once the node stops.
 SHUTDOWN_TIMEOUT_S = 3.0
@@ -170,6 +169,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
             )
     here.nodes = nodes
     admin.watch_nodes(here.metrics, nodes)
+    admin.watch_idempotency(here.metrics, nodes)
     listener = await _listen_to_peers(settings, nodes, peers)
     for group, node in nodes.items():
         ROLES[group].attach(here, node)
@@ -179,7 +179,10 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
         node.start()
         admission = _admission(settings, node, incarnations[group], admission_client)
         tasks.start(f"admission to {group}", admission.run())
-    tasks.start("announce", announce(here))
+    for group, node in nodes.items():
+        chore = ROLES[group].chore
+        if chore is not None:
+            tasks.start(f"chore of {group}", chore(here, node))
     tasks.start("measure loop lag", measure_loop_lag(here.metrics.event_loop_lag_seconds.observe))
     yield
     await tasks.stop()

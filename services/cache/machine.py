@@ -59,10 +59,14 @@ class CacheMachine(LineStore):
         self._announce(context, command, writer)
         return answer
 
-    def repeat(self, context: ApplyContext, command: Any) -> None:
+    def kept(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """All of it."""
+        return answer
+
+    def repeat(self, context: ApplyContext, command: Any, kept: dict[str, Any]) -> dict[str, Any]:
         """An earlier answer to this very command is given again: it speaks of the same keys."""
-        self.advance(context)
         self._announce(context, command, "")
+        return kept
 
     def advance(self, context: ApplyContext) -> None:
         """Let cluster time reach the entry's; see `LineStore`."""

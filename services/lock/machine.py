@@ -4,6 +4,9 @@ A pure function of the log over `LockTables`. The rules, each with a test of its
 
 - A request waits behind every earlier one that it conflicts with. A key with a line therefore admits nobody
   past the line, readers included.
+- An owner has one place in a line. If it asks again while it waits, the new request joins its place, and all requests
+  in the place are answered together. A request that is withdrawn leaves the place, and takes back the hold that the
+  place was granted if it was the last that could know of it: what was answered to somebody stands.
 - A holder that asks again for what its hold covers is answered with the same token, and its ttl starts anew if
   one is given. An exclusive hold covers both modes; a shared hold does not cover an exclusive request: such a
   request conflicts with the owner's own hold, so it is `locked`, or a `deadlock` where it would wait.
@@ -17,13 +20,13 @@ A pure function of the log over `LockTables`. The rules, each with a test of its
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from sys import intern
-from typing import Any
+from typing import Any, NamedTuple
 
 from raft.state_machine import ApplyContext
 from services.lock import queries
-from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
-from services.lock.graph import find_cycle
-from services.lock.records import Hold, Lock, Waiter
+from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
+from services.lock.graph import STEPS_MAX, GraphTooLarge, Search, shown
+from services.lock.records import Hold, Listener, Lock, Waiter
 from services.lock.tables import NEVER_MS, LockTables
 
 # The limits decide answers, so they are part of the replicated behaviour: the same on every node, no settings.
@@ -32,9 +35,28 @@ from services.lock.tables import NEVER_MS, LockTables
 HOLDS_MAX = 1_000_000
 #: Shared holders of one key that are admitted without waiting.
 HOLDERS_PER_KEY_MAX = 10_000
-#: Requests in line for one key, and in all lines together.
+#: Owners in line for one key, and in all lines together.
 WAITERS_PER_KEY_MAX = 10_000
 WAITERS_MAX = 100_000
+#: Requests of one owner in one place.
+LISTENERS_MAX = 16
+#: Requests that one `DropWaiters` ends.
+DROPPED_PER_ENTRY_MAX = 1_000
+
+#: The reason that a request hears that was withdrawn, or whose node was thought to be gone.
+CANCELLED = "cancelled"
+#: What listeners hear of requests that waited: a `Told` each.
+TOLD_TOPIC = "lock.told"
+
+
+class Told(NamedTuple):
+    """What a request that waited is answered."""
+
+    #: Its id.
+    waiter: str
+    key: str
+    owner: str
+    answer: dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +71,7 @@ class LockStatistics:
 class LockMachine:
     """The inner machine of the `lock` group; see the module's docstring for its rules."""
 
-    COMMANDS = (Acquire, Release, Renew, ForceRelease, CancelWait, DropWaiters)
+    COMMANDS = (Acquire, Release, Renew, ForceRelease, CancelWait, CancelWaits, DropWaiters)
 
     def __init__(self) -> None:
         self._tables = LockTables()
@@ -59,6 +81,7 @@ class LockMachine:
             Renew: self._renew,
             ForceRelease: self._force_release,
             CancelWait: self._cancel_wait,
+            CancelWaits: self._cancel_waits,
             DropWaiters: self._drop_waiters,
         }
 
@@ -66,15 +89,32 @@ class LockMachine:
         """Carry out one command and return its answer.
 
         Expiry times in answers are cluster time (`expires_ms`); the route turns them into seconds from now.
-        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event.
+        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event; with `waiter` where it
+        waits in the place of an earlier request, whose id that is.
         """
         if context.time_ms >= self._tables.quiet_until_ms:
             self.advance(context)
         return self._handlers[type(command)](context, command)
 
-    def repeat(self, context: ApplyContext, command: Any) -> None:
-        """An earlier answer is given again: only time goes on."""
-        self.advance(context)
+    def kept(self, answer: dict) -> dict:
+        """All of it."""
+        return answer
+
+    def repeat(self, context: ApplyContext, command: Any, kept: dict) -> dict | None:
+        """What became of an earlier request, told to one who asks again; see `services.envelope.ServiceMachine`."""
+        if kept.get("waiting"):
+            place = self._tables.place_of(command.key, command.owner)
+            return None if place is None else self._join(context, command, place)
+        if not isinstance(command, Acquire | Renew):
+            return kept
+        hold = self._tables.holds.get(kept.get("token", 0))
+        if hold is None:
+            return {**_not_held(), "token": kept.get("token", 0)}
+        if isinstance(command, Acquire) and hold.unheard and command.waiter not in hold.unheard:
+            # Whoever asks again may be told of the hold, so it stays where only the first one leaves.
+            unheard = (*hold.unheard, command.waiter) if len(hold.unheard) < LISTENERS_MAX else ()
+            hold = self._tables.change_hold(hold, expires_ms=hold.expires_ms, unheard=unheard)
+        return _granted(hold)
 
     def advance(self, context: ApplyContext) -> None:
         """End what fell due by `context.time_ms`, then serve the lines that this set moving."""
@@ -84,15 +124,18 @@ class LockMachine:
         moved: dict[str, Lock] = {}
         # Waiters go first: one whose deadline passed before this entry is not granted by it, even if the hold
         # that it waited for ended earlier still.
-        late = tables.pop_late(context.time_ms)
-        for waiter in late:
-            moved[waiter.key] = tables.remove_waiter(waiter)
+        late = [
+            (waiter, tuple(each for each in waiter.listeners if each.deadline_ms <= context.time_ms))
+            for waiter in tables.pop_late(context.time_ms)
+        ]
+        for waiter, gone in late:
+            moved[waiter.key] = self._leave(waiter, gone)
         for hold in tables.pop_expired(context.time_ms):
             moved[hold.key] = tables.remove_hold(hold)
         for key, lock in moved.items():
             self._serve(context, key, lock)
-        for waiter in late:
-            self._tell(context, waiter, queries.refusal("timeout", tables.locks.get(waiter.key)))
+        for waiter, gone in late:
+            self._tell(context, waiter, gone, self.refusal("timeout", waiter.key))
         next_ms = tables.next_due_ms()
         tables.quiet_until_ms = NEVER_MS if next_ms is None else next_ms
 
@@ -121,6 +164,9 @@ class LockMachine:
             exclusive = command.exclusive
             hold = lock.hold_of(command.owner)
             if hold is not None and (hold.exclusive or not exclusive):
+                if command.waiter and command.waiter in hold.unheard:
+                    # The very request that won it, carried out twice.
+                    return _granted(hold)
                 return _granted(self._heard_of(context, hold, command.ttl_ms))
             if exclusive or lock.first.exclusive or lock.queue:
                 if command.wait_ms <= 0:
@@ -130,43 +176,59 @@ class LockMachine:
                 return _limit("quota", "holders_per_key_max", HOLDERS_PER_KEY_MAX)
         if len(tables.holds) >= HOLDS_MAX:
             return _limit("quota", "holds_max", HOLDS_MAX)
-        return _granted(self._add_hold(context, command, command.waiter))
+        return _granted(self._add_hold(context, command, command.waiter, (command.waiter,) if command.waiter else ()))
 
     def _wait(self, context: ApplyContext, command: Acquire, lock: Lock) -> dict:
         tables = self._tables
-        if command.waiter in tables.waiters:
-            return {"waiting": True}
+        place = tables.place_of(command.key, command.owner)
+        if place is not None and (place.exclusive or not command.exclusive):
+            return self._join(context, command, place)
         if lock.queue_length >= WAITERS_PER_KEY_MAX:
             return _limit("quota", "waiters_per_key_max", WAITERS_PER_KEY_MAX)
         if len(tables.waiters) >= WAITERS_MAX:
             return _limit("overloaded", "waiters_max", WAITERS_MAX)
+        listener = _listener(context, command)
         waiter = Waiter(
             command.waiter,
             command.key,
             command.owner,
             command.exclusive,
             command.ttl_ms,
-            context.time_ms + command.wait_ms,
-            intern(command.node),
-            intern(command.boot),
+            listener.deadline_ms,
+            listener.node,
+            listener.boot,
             context.index,
+            (listener,),
         )
         if tables.is_engaged(waiter.owner):
-            cycle = find_cycle(tables.locks, tables.waits, waiter)
+            try:
+                cycle = Search(tables.locks, tables.waits).find_cycle(waiter)
+            except GraphTooLarge:
+                return _limit("overloaded", "wait_graph_max", STEPS_MAX)
             if cycle is not None:
-                return {"ok": False, "reason": "deadlock", "cycle": cycle}
+                return {"ok": False, "reason": "deadlock", "cycle": shown(cycle), "cycle_length": len(cycle)}
         tables.add_waiter(waiter)
         return {"waiting": True}
 
+    def _join(self, context: ApplyContext, command: Acquire, place: Waiter) -> dict:
+        """Another request of the owner's waits in its place from now on, to the end of its own time."""
+        others = tuple(listener for listener in place.listeners if listener.id != command.waiter)
+        if len(others) >= LISTENERS_MAX:
+            return _limit("overloaded", "listeners_max", LISTENERS_MAX)
+        if command.ttl_ms is not None:
+            place = place._replace(ttl_ms=command.ttl_ms)
+        self._tables.change_waiter(place, (*others, _listener(context, command)))
+        return {"waiting": True} if place.id == command.waiter else {"waiting": True, "waiter": place.id}
+
     def _release(self, context: ApplyContext, command: Release) -> dict:
-        hold = self._hold_of(command.key, command.owner)
+        hold = self._hold_of(command.key, command.owner, command.token)
         if hold is None:
             return _not_held()
         self._serve(context, command.key, self._tables.remove_hold(hold))
         return {"ok": True}
 
     def _renew(self, context: ApplyContext, command: Renew) -> dict:
-        hold = self._hold_of(command.key, command.owner)
+        hold = self._hold_of(command.key, command.owner, command.token)
         if hold is None:
             return _not_held()
         return _granted(self._heard_of(context, hold, command.ttl_ms))
@@ -190,48 +252,83 @@ class LockMachine:
         }
 
     def _cancel_wait(self, context: ApplyContext, command: CancelWait) -> dict:
-        waiter = self._tables.waiters.get(command.waiter)
-        if waiter is not None:
-            self._serve(context, waiter.key, self._tables.remove_waiter(waiter))
-            self._tell(context, waiter, {"ok": False, "reason": "cancelled"})
-            return {"ok": True, "cancelled": "waiting"}
-        hold = self._hold_of(command.key, command.owner)
-        if hold is None or hold.waiter != command.waiter:
-            return {"ok": True, "cancelled": None}
-        self._serve(context, command.key, self._tables.remove_hold(hold))
-        return {"ok": True, "cancelled": "granted"}
+        return {"ok": True, "cancelled": self._cancel(context, command.key, command.owner, command.waiter)}
+
+    def _cancel_waits(self, context: ApplyContext, command: CancelWaits) -> dict:
+        cancelled = [self._cancel(context, key, owner, waiter) for key, owner, waiter in command.waits]
+        return {"ok": True, "cancelled": len(cancelled) - cancelled.count(None)}
+
+    def _cancel(self, context: ApplyContext, key: str, owner: str, waiter: str) -> str | None:
+        """Withdraw one request; says what ended with it: "waiting" or "granted", None where nothing did."""
+        place = self._tables.place_of(key, owner)
+        gone = tuple(each for each in place.listeners if each.id == waiter) if place is not None else ()
+        if gone:
+            self._serve(context, key, self._leave(place, gone))
+            self._tell(context, place, gone, _cancelled())
+            return "waiting" if len(place.listeners) == 1 else None
+        hold = self._hold_of(key, owner)
+        if hold is None or waiter not in hold.unheard:
+            return None
+        unheard = tuple(id for id in hold.unheard if id != waiter)
+        if unheard:
+            self._tables.change_hold(hold, expires_ms=hold.expires_ms, unheard=unheard)
+            return None
+        self._serve(context, key, self._tables.remove_hold(hold))
+        context.decided.append((hold.waiter, _cancelled()))
+        return "granted"
 
     def _drop_waiters(self, context: ApplyContext, command: DropWaiters) -> dict:
-        dropped = [
-            waiter
-            for waiter in self._tables.waiters.values()
-            if waiter.node == command.node and waiter.boot != command.boot_kept
-        ]
-        moved = {waiter.key: self._tables.remove_waiter(waiter) for waiter in dropped}
+        dropped: list[tuple[Waiter, tuple[Listener, ...]]] = []
+        count = 0
+        gone_lives = {
+            life for life in self._tables.lives if life[0] == command.node and life[1] != command.boot_kept
+        }
+        for waiter in self._tables.waiters.values() if gone_lives else ():
+            gone = tuple(each for each in waiter.listeners if (each.node, each.boot) in gone_lives)
+            if gone:
+                dropped.append((waiter, gone))
+                count += len(gone)
+                if count >= DROPPED_PER_ENTRY_MAX:
+                    break
+        moved = {waiter.key: self._leave(waiter, gone) for waiter, gone in dropped}
         for key, lock in moved.items():
             self._serve(context, key, lock)
-        for waiter in dropped:
-            self._tell(context, waiter, {"ok": False, "reason": "cancelled"})
-        return {"ok": True, "dropped": len(dropped)}
+        for waiter, gone in dropped:
+            self._tell(context, waiter, gone, _cancelled())
+        more = any(life in self._tables.lives for life in gone_lives)
+        return {"ok": True, "dropped": count, "more": more}
 
     # Steps that commands share
 
-    def _hold_of(self, key: str, owner: str) -> Hold | None:
+    def _hold_of(self, key: str, owner: str, token: int | None = None) -> Hold | None:
         lock = self._tables.locks.get(key)
-        return None if lock is None else lock.hold_of(owner)
+        hold = None if lock is None else lock.hold_of(owner)
+        return None if hold is None or token not in (None, hold.token) else hold
 
-    def _add_hold(self, context: ApplyContext, asked: Acquire | Waiter, waiter: str) -> Hold:
+    def _add_hold(
+        self, context: ApplyContext, asked: Acquire | Waiter, waiter: str, unheard: tuple[str, ...]
+    ) -> Hold:
         ttl_ms = asked.ttl_ms
         expires_ms = None if ttl_ms is None else context.time_ms + ttl_ms
-        return self._tables.add_hold(asked.key, asked.owner, asked.exclusive, asked.node, expires_ms, waiter)
+        return self._tables.add_hold(
+            asked.key, asked.owner, asked.exclusive, asked.node, expires_ms, waiter, unheard
+        )
 
     def _heard_of(self, context: ApplyContext, hold: Hold, ttl_ms: int | None) -> Hold:
         """The owner asks about its hold: the ttl, if given, starts anew. It knows of the hold from now on, whatever
-        became of the request that won it: a late `CancelWait` of that one must not take it away."""
-        if ttl_ms is None and not hold.waiter:
+        became of the requests that won it: a late `CancelWait` of these must not take it away."""
+        if ttl_ms is None and not hold.unheard:
             return hold
         expires_ms = hold.expires_ms if ttl_ms is None else context.time_ms + ttl_ms
-        return self._tables.change_hold(hold, expires_ms, waiter="")
+        return self._tables.change_hold(hold, expires_ms=expires_ms, unheard=())
+
+    def _leave(self, waiter: Waiter, gone: tuple[Listener, ...]) -> Lock:
+        """These requests of a place end, and the place with the last. The caller serves the lock that is returned."""
+        left = tuple(listener for listener in waiter.listeners if listener not in gone)
+        if not left:
+            return self._tables.remove_waiter(waiter)
+        self._tables.change_waiter(waiter, left)
+        return self._tables.locks[waiter.key]
 
     def _serve(self, context: ApplyContext, key: str, lock: Lock) -> None:
         """Grant to the head of the line for as long as it conflicts with nobody; forget the lock if it is free."""
@@ -245,17 +342,18 @@ class LockMachine:
 
     def _grant(self, context: ApplyContext, waiter: Waiter) -> None:
         self._tables.remove_waiter(waiter)
-        hold = self._add_hold(context, waiter, waiter.id)
-        self._tell(context, waiter, _granted(hold))
-        # The same owner's other requests in this line are what a client that lost an answer sent again.
-        for again in list(self._tables.waits.get(waiter.owner, {}).values()):
-            if again.key == waiter.key and (hold.exclusive or not again.exclusive):
-                self._tables.remove_waiter(again)
-                hold = self._heard_of(context, hold, again.ttl_ms)
-                self._tell(context, again, _granted(hold))
+        unheard = tuple(listener.id for listener in waiter.listeners)
+        hold = self._add_hold(context, waiter, waiter.id, unheard)
+        self._tell(context, waiter, waiter.listeners, _granted(hold))
 
-    def _tell(self, context: ApplyContext, waiter: Waiter, answer: dict) -> None:
-        context.events.append(("waiter:" + waiter.id, answer))
+    def _tell(
+        self, context: ApplyContext, place: Waiter, listeners: tuple[Listener, ...], answer: dict
+    ) -> None:
+        """Announce to these requests of a place what became of them; if these were all, to whoever keeps answers."""
+        for listener in listeners:
+            context.events.append((TOLD_TOPIC, Told(listener.id, place.key, place.owner, answer)))
+        if len(listeners) == len(place.listeners):
+            context.decided.append((place.id, answer))
 
     # Questions; none of them changes anything
 
@@ -268,6 +366,20 @@ class LockMachine:
     def keys(self) -> list[str]:
         """Every held key, in no useful order: a copy that the caller may take its time with."""
         return list(self._tables.locks)
+
+    def is_waiting(self, key: str, owner: str, waiter: str) -> bool:
+        """Whether this request stands in line."""
+        place = self._tables.place_of(key, owner)
+        return place is not None and any(listener.id == waiter for listener in place.listeners)
+
+    @property
+    def lives(self) -> Iterable[tuple[str, str]]:
+        """The lives of nodes, `(node, boot)`, at which requests wait."""
+        return self._tables.lives.keys()
+
+    def refusal(self, reason: str, key: str) -> dict:
+        """Why an acquire was not granted; see `queries.refusal`."""
+        return queries.refusal(reason, self._tables.locks.get(key))
 
     def status(self, key: str) -> dict:
         """Holders and line of one key; see `queries.status`."""
@@ -289,6 +401,15 @@ def _granted(hold: Hold) -> dict:
 
 def _not_held() -> dict:
     return {"ok": False, "reason": "not_held"}
+
+
+def _cancelled() -> dict:
+    return {"ok": False, "reason": CANCELLED}
+
+
+def _listener(context: ApplyContext, command: Acquire) -> Listener:
+    due_ms = context.time_ms + command.wait_ms
+    return Listener(command.waiter, command.exclusive, due_ms, intern(command.node), intern(command.boot))
 
 
 def _limit(reason: str, limit: str, value: int) -> dict:

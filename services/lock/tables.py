@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from sys import intern
 
 from services.lock.deadlines import Deadlines
-from services.lock.records import Hold, Lock, Waiter
+from services.lock.records import Hold, Listener, Lock, Waiter
 
-#: Layout of the snapshot records.
-SNAPSHOT_VERSION = 1
+#: Layout of the snapshot records; with version 1, a place in line had one request.
+SNAPSHOT_VERSION = 2
 
 #: Later than any cluster time.
 NEVER_MS = 1 << 62
@@ -27,6 +27,7 @@ class LockTables:
         "_hold_counts",
         "_last_token",
         "holds",
+        "lives",
         "locks",
         "quiet_until_ms",
         "waiters",
@@ -36,14 +37,16 @@ class LockTables:
     def __init__(self) -> None:
         #: Every hold by its token, lowest first. Replicated.
         self.holds: dict[int, Hold] = {}
-        #: Every request in line by its id, first come first. Replicated.
+        #: Every place in line by its id, first come first. Replicated.
         self.waiters: dict[str, Waiter] = {}
         #: The highest token ever given. Replicated.
         self._last_token = 0
         #: The held keys, and only those, between two steps of the machine.
         self.locks: dict[str, Lock] = {}
-        #: Requests in line by owner, then by id; only owners that wait.
+        #: Places in line by owner, then by key; only owners that wait.
         self.waits: dict[str, dict[str, Waiter]] = {}
+        #: How many requests wait at which life of which node, by `(node, boot)`; only lives with any.
+        self.lives: dict[tuple[str, str], int] = {}
         #: How many holds an owner has; only owners with any.
         self._hold_counts: dict[str, int] = {}
         self._expiries: Deadlines[int] = Deadlines(self.holds, self._expires_ms)
@@ -55,12 +58,24 @@ class LockTables:
         """Whether the owner holds anything or stands in any line, so that somebody might wait for it."""
         return owner in self._hold_counts or owner in self.waits
 
+    def place_of(self, key: str, owner: str) -> Waiter | None:
+        """Where the owner stands in the line of the key."""
+        places = self.waits.get(owner)
+        return None if places is None else places.get(key)
+
     def add_hold(
-        self, key: str, owner: str, exclusive: bool, node: str, expires_ms: int | None, waiter: str
+        self,
+        key: str,
+        owner: str,
+        exclusive: bool,
+        node: str,
+        expires_ms: int | None,
+        waiter: str,
+        unheard: tuple[str, ...],
     ) -> Hold:
         """Record a grant under the next token."""
         token = self._last_token = self._last_token + 1
-        hold = Hold(token, key, owner, exclusive, intern(node), expires_ms, waiter)
+        hold = Hold(token, key, owner, exclusive, intern(node), expires_ms, waiter, unheard)
         self._index_hold(hold)
         return hold
 
@@ -77,9 +92,10 @@ class LockTables:
         if hold.expires_ms is not None:
             self._schedule_expiry(hold.expires_ms, hold.token)
 
-    def change_hold(self, hold: Hold, expires_ms: int | None, waiter: str) -> Hold:
-        """Put another expiry and waiter id into the record of a grant; returns the new record."""
-        changed = hold._replace(expires_ms=expires_ms, waiter=waiter)
+    def change_hold(self, hold: Hold, *, expires_ms: int | None, unheard: tuple[str, ...]) -> Hold:
+        """Put another expiry and other requests into the record of a grant; returns the new record."""
+        waiter = hold.waiter if unheard else ""
+        changed = hold._replace(expires_ms=expires_ms, waiter=waiter, unheard=unheard)
         self.holds[hold.token] = changed
         self.locks[hold.key].replace(changed)
         if expires_ms is not None and expires_ms != hold.expires_ms:
@@ -99,34 +115,55 @@ class LockTables:
         return lock
 
     def add_waiter(self, waiter: Waiter) -> None:
-        """Put a request at the end of its line."""
+        """Put an owner at the end of a line."""
         lock = self.locks[waiter.key]
         if lock.queue is None:
             lock.queue = {}
-        lock.queue[waiter.id] = waiter
-        self.waiters[waiter.id] = waiter
-        self.waits.setdefault(waiter.owner, {})[waiter.id] = waiter
-        self._deadlines.schedule(waiter.deadline_ms, waiter.id)
-        if waiter.deadline_ms < self.quiet_until_ms:
-            self.quiet_until_ms = waiter.deadline_ms
+        self._set_waiter(lock, waiter)
+        self._count_lives(waiter, 1)
+
+    def change_waiter(self, waiter: Waiter, listeners: tuple[Listener, ...]) -> Waiter:
+        """Put other requests into a place, which stays where it is in its line; returns the new record."""
+        self._count_lives(waiter, -1)
+        changed = waiter.with_listeners(listeners)
+        self._set_waiter(self.locks[waiter.key], changed)
+        self._count_lives(changed, 1)
+        return changed
 
     def remove_waiter(self, waiter: Waiter) -> Lock:
-        """Take a request out of its line. The caller serves the lock that is returned."""
+        """Take an owner out of a line. The caller serves the lock that is returned."""
         lock = self.locks[waiter.key]
         del lock.queue[waiter.id]
         if not lock.queue:
             lock.queue = None
         del self.waiters[waiter.id]
-        waits = self.waits[waiter.owner]
-        del waits[waiter.id]
-        if not waits:
+        places = self.waits[waiter.owner]
+        del places[waiter.key]
+        if not places:
             del self.waits[waiter.owner]
+        self._count_lives(waiter, -1)
         return lock
+
+    def _set_waiter(self, lock: Lock, waiter: Waiter) -> None:
+        lock.queue[waiter.id] = self.waiters[waiter.id] = waiter
+        self.waits.setdefault(waiter.owner, {})[waiter.key] = waiter
+        self._deadlines.schedule(waiter.deadline_ms, waiter.id)
+        if waiter.deadline_ms < self.quiet_until_ms:
+            self.quiet_until_ms = waiter.deadline_ms
+
+    def _count_lives(self, waiter: Waiter, by: int) -> None:
+        for listener in waiter.listeners:
+            life = (listener.node, listener.boot)
+            count = self.lives.get(life, 0) + by
+            if count:
+                self.lives[life] = count
+            else:
+                del self.lives[life]
 
     # What falls due
 
     def pop_late(self, now_ms: int) -> list[Waiter]:
-        """Waiters whose deadline has passed; the caller removes them."""
+        """Places with requests whose deadline has passed; the caller takes these out."""
         return [self.waiters[id] for id in self._deadlines.pop_due(now_ms)]
 
     def pop_expired(self, now_ms: int) -> list[Hold]:
@@ -162,7 +199,7 @@ class LockTables:
 
     def snapshot(self) -> Iterator[list]:
         """Records `["lock", version, last token]`, then `["hold", ...]` by token, then `["waiter", ...]` in order
-        of arrival; the fields of the last two are those of `Hold` and `Waiter`."""
+        of arrival; the fields of the last two are those of `Hold` and `Waiter`, with its listeners as lists."""
         head = ["lock", SNAPSHOT_VERSION, self._last_token]
         return _records(head, list(self.holds.values()), list(self.waiters.values()))
 
@@ -171,7 +208,7 @@ class LockTables:
 
         Raises: ValueError for a record that no version up to this one wrote.
         """
-        for table in (self.holds, self.waiters, self.locks, self.waits, self._hold_counts):
+        for table in (self.holds, self.waiters, self.locks, self.waits, self.lives, self._hold_counts):
             table.clear()
         self._expiries.clear()
         self._deadlines.clear()
@@ -179,11 +216,10 @@ class LockTables:
         self.quiet_until_ms = NEVER_MS
         for table, *fields in records:
             if table == "hold":
-                hold = Hold(*fields)
-                self._index_hold(hold._replace(node=intern(hold.node)))
+                self._index_hold(_hold_of(fields))
             elif table == "waiter":
-                self.add_waiter(Waiter(*fields))
-            elif table == "lock" and fields[0] == SNAPSHOT_VERSION:
+                self.add_waiter(_waiter_of(fields))
+            elif table == "lock" and 1 <= fields[0] <= SNAPSHOT_VERSION:
                 self._last_token = fields[1]
             else:
                 raise ValueError(f"not a record of lock snapshot version {SNAPSHOT_VERSION}: {table!r}")
@@ -195,3 +231,21 @@ def _records(head: list, holds: list[Hold], waiters: list[Waiter]) -> Iterator[l
         yield ["hold", *hold]
     for waiter in waiters:
         yield ["waiter", *waiter]
+
+
+def _hold_of(fields: list) -> Hold:
+    """What `_records` wrote. In version 1 the hold went with the waiter that it was granted to."""
+    hold = Hold(*fields)
+    unheard = tuple(hold.unheard) or ((hold.waiter,) if hold.waiter else ())
+    return hold._replace(node=intern(hold.node), unheard=unheard)
+
+
+def _waiter_of(fields: list) -> Waiter:
+    """What `_records` wrote. In version 1 a waiter was its own only request."""
+    waiter = Waiter(*fields)
+    listeners = waiter.listeners or [[waiter.id, waiter.exclusive, waiter.deadline_ms, waiter.node, waiter.boot]]
+    return waiter._replace(
+        node=intern(waiter.node),
+        boot=intern(waiter.boot),
+        listeners=tuple(Listener(id, x, due, intern(node), intern(boot)) for id, x, due, node, boot in listeners),
+    )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
+from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
 from tests.services.lock.driving import Driver, copied, everything
 from tests.services.lock.twin import TwinLocks
 
@@ -74,8 +74,9 @@ class Comparison:
             answer = self.driver.apply(command)
             assert essence(answer) == self.twin.apply(self.driver.time_ms, command)
             self.check_cycle(answer)
-        told = [(topic.removeprefix("waiter:"), essence(body)) for topic, body in self.driver.events]
+        told = [(told.waiter, essence(told.answer)) for _, told in self.driver.events]
         assert told == self.twin.events
+        assert [(id, essence(answer)) for id, answer in self.driver.decided] == self.twin.decided
         self.check_state()
 
     def named(self, command):
@@ -103,9 +104,14 @@ class Comparison:
     def check_state(self) -> None:
         records = list(self.driver.machine.snapshot())
         holds = [record for record in records if record[0] == "hold"]
-        assert [record[1:] for record in holds] == [list(hold.values()) for hold in self.twin.holds]
-        assert [record[1:-1] for record in records if record[0] == "waiter"] == [
-            list(wait.values()) for wait in self.twin.line
+        assert [record[1:] for record in holds] == [
+            [*list(hold.values())[:-1], tuple(hold["unheard"])] for hold in self.twin.holds
+        ]
+        assert [record[1:4] for record in records if record[0] == "waiter"] == [
+            [wait["id"], wait["key"], wait["owner"]] for wait in self.twin.line
+        ]
+        assert [[listener._asdict() for listener in record[-1]] for record in records if record[0] == "waiter"] == [
+            wait["requests"] for wait in self.twin.line
         ]
         for _, token, key, _, exclusive, *_ in holds:
             beside = [other for other in holds if other[2] == key and other[1] != token]
@@ -115,7 +121,10 @@ class Comparison:
         held = {hold["key"] for hold in self.twin.holds}
         assert set(self.driver.machine.keys()) == held, "no lock without a holder, so no line without one"
         dues = [hold["expires_ms"] for hold in self.twin.holds if hold["expires_ms"] is not None]
-        dues += [wait["deadline_ms"] for wait in self.twin.line]
+        dues += [request["deadline_ms"] for wait in self.twin.line for request in wait["requests"]]
+        assert sum(self.driver.machine._tables.lives.values()) == sum(
+            len(wait["requests"]) for wait in self.twin.line
+        )
         assert self.driver.machine.next_due_ms() == min(dues, default=None)
 
     def check_tokens(self) -> None:
@@ -179,10 +188,13 @@ def crowded(choose: random.Random, comparison: Comparison):
         return Renew(hold["key"], hold["owner"], choose.choice([1, 20, 200]))
     if pick < 94:
         recent = str(choose.randrange(max(1, comparison.waits - 8), comparison.waits + 2))
-        waits = [wait for wait in comparison.twin.line if wait["id"] == recent] + [
-            hold for hold in held if hold["waiter"] == recent
-        ]
-        return CancelWait(waits[0]["key"], waits[0]["owner"], recent) if waits else "advance"
+        waits = [
+            wait for wait in comparison.twin.line if any(each["id"] == recent for each in wait["requests"])
+        ] + [hold for hold in held if recent in hold["unheard"]]
+        if not waits:
+            return "advance"
+        cancelled = (waits[0]["key"], waits[0]["owner"], recent)
+        return choose.choice([CancelWait(*cancelled), CancelWaits((cancelled, cancelled))])
     if pick < 95:
         return ForceRelease(key, choose.choice([None, owner]))
     if pick < 96:
