@@ -89,8 +89,8 @@ class LockMachine:
         """Carry out one command and return its answer.
 
         Expiry times in answers are cluster time (`expires_ms`); the route turns them into seconds from now.
-        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event; with `waiter` where it
-        waits in the place of an earlier request, whose id that is.
+        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event; with `waiter`
+        where it waits in the place of an earlier request, whose id that is.
         """
         if context.time_ms >= self._tables.quiet_until_ms:
             self.advance(context)
