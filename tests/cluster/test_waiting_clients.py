@@ -1,4 +1,4 @@
-"""Clients that wait at nodes which stop or die, and clients that go: what a real cluster tells them and holds for them."""
+"""Clients that wait at nodes which stop or die, and clients that go: what they hear, and what is held for them."""
 
 import socket
 import threading
@@ -104,19 +104,23 @@ def test_clients_that_vanish_and_repeat_their_requests_hold_alone_or_not_at_all(
     ports = combined.ports()
 
     def try_one(number: int) -> str:
-        key, idempotency_key = f"key-{number}", uuid.uuid4().hex
-        body = {"key": key, "client_id": f"owner-{number}", "wait": 5}
+        key, idempotency_key, owner = f"key-{number}", uuid.uuid4().hex, f"owner-{number}"
+        assert ask(ports[2], "/lock/acquire", {"key": key, "client_id": "holder"})[1]["ok"]
+        body = {"key": key, "client_id": owner, "wait": 20}
         first = sent(ports[number % 3], "/lock/acquire", body, idempotency_key)
+        wait_until(lambda: line_of(ports[0], key) == [owner], timeout_seconds=15, what=f"{owner} stands in line")
         if number % 2:
             first.close()
         again = sent(ports[(number + 1) % 3], "/lock/acquire", body, idempotency_key)
-        if not number % 2:
+        stays = number % 4 < 2
+        if not stays:
             first.close()
-        told = number % 4 < 2
-        if told:
-            told = b'"ok":true' in again.recv(65_536)
+            again.close()
+        assert ask(ports[(number + 2) % 3], "/lock/release", {"key": key, "client_id": "holder"})[1]["ok"]
+        first.close()
+        told = stays and b'"ok":true' in again.recv(65_536)
         again.close()
-        wanted = [f"owner-{number}"] if told else []
+        wanted = [owner] if told else []
         wait_until(
             lambda: holders_of(ports[0], key) == wanted and not line_of(ports[0], key),
             timeout_seconds=15,
@@ -127,6 +131,6 @@ def test_clients_that_vanish_and_repeat_their_requests_hold_alone_or_not_at_all(
         return "told" if told else "gone"
 
     with ThreadPoolExecutor(8) as clients:
-        outcomes = list(clients.map(try_one, range(48)))
+        outcomes = list(clients.map(try_one, range(64)))
 
     assert set(outcomes) == {"told", "gone"}
