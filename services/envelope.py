@@ -16,6 +16,8 @@ from common.wire import pack, unpack
 from raft.state_machine import ApplyContext
 from services.idempotency import IdempotencyTable, answer_of
 
+#: Refusals that say "not now": they are no answer to keep.
+NOT_DONE = frozenset({"quota", "overloaded"})
 #: A snapshot's chunks are closed once they hold this many bytes.
 CHUNK_BYTES = 32 << 10
 
@@ -107,8 +109,8 @@ class ReplicatedMachine:
             return answer
         answer = self._apply(context, decoded)
         waiter = answer.get("waiter") or getattr(decoded, "waiter", "") or None
-        if (answer.get("waiting") and waiter is None) or _changed_nothing(answer):
-            # Another try may fare better: the key is still unused.
+        if answer.get("reason") in NOT_DONE or (answer.get("waiting") and waiter is None):
+            # Nothing was done, and another try may fare better: the key is still unused.
             return answer
         self.idempotency.keep(
             key, fingerprint, self.inner.kept(answer), waiter=waiter, time_ms=context.time_ms
@@ -125,9 +127,7 @@ class ReplicatedMachine:
         self.idempotency.hits += 1
         if row.fingerprint != fingerprint:
             return {"ok": False, "reason": "idempotency_key_reused"}
-        kept = answer_of(row)
-        # A version before this one kept refusals.
-        answer = None if _changed_nothing(kept) else self.inner.repeat(context, command, kept)
+        answer = self.inner.repeat(context, command, answer_of(row))
         self._settle(context)
         if answer is None:
             self.idempotency.forget(key)
@@ -184,10 +184,3 @@ class ReplicatedMachine:
         if chunk:
             yield pack(chunk)
 
-
-def _changed_nothing(answer: dict[str, Any]) -> bool:
-    """Whether a command did nothing, so that its answer need not be kept: it was refused as a whole, or found no
-    message to deliver."""
-    if answer.get("ok") is False:
-        return "results" not in answer
-    return answer.get("messages") == []

@@ -22,6 +22,8 @@ from services.errors import TROUBLES, api_error
 from services.host import Host, host
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
+#: What a refusal says that is told again.
+REPLAYED_REFUSAL = "This Idempotency-Key was refused before, and so it stays; use a new key to ask anew."
 _KEY = re.compile(r"[\x20-\x7e]{1,128}")
 #: Fields that differ when the same request is sent again, perhaps to another node.
 _PER_TRY_FIELDS = frozenset({"waiter", "node", "boot"})
@@ -97,6 +99,6 @@ def answer(result: Mapping[str, Any]) -> web.Response:
     """The machine's answer as JSON, with the status, sentence and headers that its `reason` stands for."""
     reason = result.get("reason")
     if reason is None or reason not in TROUBLES:
-        return json_response(result)
+        return json_response({"detail": REPLAYED_REFUSAL, **result} if reason and "replayed" in result else result)
     facts = {name: value for name, value in result.items() if name not in ("ok", "reason", "detail")}
     return api_error(reason, result.get("detail"), **facts).response()

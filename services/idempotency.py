@@ -2,7 +2,7 @@
 
     unknown ──carried out──> kept ──ten minutes, or too many──> unknown
        │                      ^  └──its effect was taken back──> unknown
-       └──has to wait──> waiting ──decided──┘ (a refusal leaves nothing to keep)
+       └──has to wait──> waiting ──decided──┘
 
 The rule of the file: what takes back an effect takes back its answer. So the answer to a request that may wait stays
 tied to its waiter: where that is withdrawn, even after it was granted, the key is unknown again.
@@ -27,6 +27,8 @@ ROW_OVERHEAD_BYTES = 400
 ANSWER_BYTES_MAX = 5 << 20
 #: Rows whose time is over that one entry forgets.
 FORGOTTEN_PER_ENTRY_MAX = 64
+#: What a machine decides about a waiter whose request was withdrawn.
+CANCELLED = "cancelled"
 #: Stands for an answer that was too long. What the command did is done.
 _TOO_LONG = {"ok": True, "answer": "not_kept"}
 
@@ -81,12 +83,12 @@ class IdempotencyTable:
             self.forgotten_early += 1
 
     def settle(self, waiter: str, answer: dict[str, Any]) -> None:
-        """The waiter has this answer from now on; after a refusal its keys are unknown again."""
+        """The waiter has this answer from now on; where it was cancelled, its keys are unknown again."""
         for key in tuple(self._waiters.get(waiter, ())):
-            if answer["ok"]:
-                self._put(key, self._rows[key]._replace(answer=_packed(answer)))
-            else:
+            if answer.get("reason") == CANCELLED:
                 self._remove(key)
+            else:
+                self._put(key, self._rows[key]._replace(answer=_packed(answer)))
 
     def forget(self, key: str) -> None:
         """What is kept under the key does not hold any more."""

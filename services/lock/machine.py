@@ -23,6 +23,7 @@ from sys import intern
 from typing import Any, NamedTuple
 
 from raft.state_machine import ApplyContext
+from services.idempotency import CANCELLED
 from services.lock import queries
 from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
 from services.lock.graph import STEPS_MAX, GraphTooLarge, Search, shown
@@ -43,8 +44,6 @@ LISTENERS_MAX = 16
 #: Requests that one `DropWaiters` ends.
 DROPPED_PER_ENTRY_MAX = 1_000
 
-#: The reason that a request hears that was withdrawn, or whose node was thought to be gone.
-CANCELLED = "cancelled"
 #: What listeners hear of requests that waited: a `Told` each.
 TOLD_TOPIC = "lock.told"
 
@@ -105,7 +104,9 @@ class LockMachine:
         if kept.get("waiting"):
             place = self._tables.place_of(command.key, command.owner)
             return None if place is None else self._join(context, command, place)
-        if not isinstance(command, Acquire | Renew):
+        if isinstance(command, Acquire) and kept.get("reason") in ("locked", "timeout"):
+            return self.refusal(kept["reason"], command.key)
+        if not isinstance(command, Acquire | Renew) or not kept["ok"]:
             return kept
         hold = self._tables.holds.get(kept.get("token", 0))
         if hold is None:

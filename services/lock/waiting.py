@@ -19,8 +19,9 @@ from raft.errors import NotDone, OutcomeUnknown, RaftError
 from raft.node import CLOSED_TOPIC, RaftNode
 from raft.replica import RESTORED_TOPIC
 from services.handlers import encode_request, has_gone
+from services.idempotency import CANCELLED
 from services.lock.commands import Acquire, CancelWaits
-from services.lock.machine import CANCELLED, TOLD_TOPIC, Told
+from services.lock.machine import TOLD_TOPIC, Told
 from services.withdrawals import Withdrawals
 
 #: Pause before a request whose outcome is unknown is asked again.

@@ -333,6 +333,31 @@ class TestWaiting:
         assert (await again)["ok"]
 
 
+class TestRepeating:
+    async def test_a_refusal_that_is_told_again_says_how_to_ask_anew(self, cluster):
+        await cluster.post("/lock/acquire", {"key": "k", "client_id": "a"})
+        body, headers = {"key": "k", "client_id": "b"}, {"Idempotency-Key": "one"}
+        first = await cluster.post("/lock/acquire", body, headers=headers)
+
+        again = await cluster.post("/lock/acquire", body, headers=headers, node="node2")
+
+        assert "detail" not in first
+        assert (again["reason"], again["replayed"]) == ("locked", True)
+        assert "new key" in again["detail"]
+
+    async def test_a_hold_that_is_told_again_says_so_and_what_is_left_of_it(self, cluster):
+        body, headers = {"key": "k", "client_id": "a", "ttl": 9}, {"Idempotency-Key": "one"}
+        await cluster.post("/lock/acquire", body, headers=headers)
+        cluster.advance(4_000)
+
+        again = await cluster.post("/lock/acquire", body, headers=headers, node="node2")
+        await cluster.post("/lock/release", {"key": "k", "client_id": "a"})
+        ended = await cluster.post("/lock/acquire", body, headers=headers)
+
+        assert (again["ok"], again["replayed"], again["expires_in_s"]) == (True, True, 5)
+        assert (ended["ok"], ended["reason"], ended["token"]) == (False, "not_held", 1)
+
+
 class TestCounting:
     async def test_what_was_served_is_counted_at_the_node_that_served_it(self, cluster):
         await cluster.post("/lock/acquire", {"key": "k", "client_id": "a"})

@@ -145,8 +145,8 @@ class TestKeptAnswers:
 
         assert again["expires_ms"] - log.time_ms == 5_000
 
-    def test_a_refusal_is_not_repeated(self):
-        """Nothing was done, so the same key may be tried again."""
+    def test_a_refusal_that_is_told_again_tells_who_holds_now(self):
+        """It stays refused: of two tries under one key, one may be heard and the other carried out."""
         log = Log()
         log(Acquire("k", "a"))
         refused = log(Acquire("k", "b"), "K")
@@ -154,8 +154,9 @@ class TestKeptAnswers:
 
         again = log(Acquire("k", "b"), "K")
 
-        assert refused["reason"] == "locked"
-        assert (again["ok"], again.get("replayed")) == (True, None)
+        assert refused["current"]["owner"] == "a"
+        assert (again["ok"], again["reason"], again["replayed"]) == (False, "locked", True)
+        assert (again["current"], again["holders"]) == (None, [])
 
 
 class TestClientsThatGo:
