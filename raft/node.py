@@ -95,8 +95,8 @@ class RaftNode(Replica):
         self.snapshotter = Snapshotter(self, storage, transport)
         self.membership = Membership(self, transport)
         self.admitted = admitted
-        #: Once it is known it never changes; see `life`.
-        self._life = life
+        #: Once it is known it never changes; see `life`. Where log and file differ, the log is right.
+        self._life = self.core.log.snapshot.configuration.life or life
         #: Why this node takes no part, where the group has said so or has not said anything yet (raft.admission).
         self.hindrance = ""
         #: Told of every configuration that is used from now on.

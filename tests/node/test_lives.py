@@ -12,7 +12,7 @@ from raft.core.types import Configuration, EntryKind, HardState, SnapshotMeta
 from raft.life import ANY_LIFE, UNKNOWN_LIFE, given_life, is_life, is_restored, may_be_the_same, restored_life
 from raft.membership import ADD, MemberChange
 from raft.node import RaftNode
-from raft.storage.incarnation import LIFE_NAME, kept_life
+from raft.storage.incarnation import LIFE_NAME, keep_life, kept_life
 from raft.storage.memory import MEMORY_DIRECTORY, MemoryFiles, open_memory_storage
 from raft.transport.codec import decode, encode, snapshot_to_list
 from tests.helpers import eventually
@@ -235,6 +235,19 @@ def commands_in_log(node: RaftNode) -> list[bytes]:
     log = node.core.log
     found = log.slice(log.first_index, entries_max=1_000, bytes_max=1_000_000)
     return [entry.data for entry in found if entry.kind is EntryKind.COMMAND]
+
+
+async def test_the_log_is_right_where_the_note_beside_it_is_another_one() -> None:
+    """Somebody copied a file from one directory to another: the data is still what it is."""
+    async with AdmittingGroup() as group:
+        life = restored_life(7)
+        group.files["a"] = restored_disk(life)
+        keep_life(MEMORY_DIRECTORY, given_life(), files=group.files["a"])
+
+        node = group.run("a")
+
+        assert node.life == life
+        await written(group, "a", life)
 
 
 async def leading(group: AdmittingGroup, *ids: str) -> list[Any]:
