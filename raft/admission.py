@@ -124,7 +124,7 @@ def _other_life(node: RaftNode, request: AdmissionRequest, life: str) -> str:
         f"its data is of another life of the group ({described_life(life)}) than that of {node.id} "
         f"({described_life(node.life)}), and the two must never mix. If the group shall go on as it is on {node.id}, "
         f"stop {request.node}, move its folder of the group {node.group} away and start it again: the group takes it "
-        "in. If not, do so on all nodes and restore the backup on all of them at once"
+        "in. If not, do so on all nodes and restore the backup on all of them, as one life (`mufakat restore --life`)"
     )
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from raft.core.ready import Persist
 from raft.core.types import Configuration, HardState, Index, SnapshotMeta
-from raft.life import is_restored_from, made_us, restored_life
+from raft.life import is_restored_from, made_us, now_us, restored_life
 from raft.storage import CorruptSnapshot, StorageError, open_storage
 from raft.storage.backup import Backup, backup_chunks, verify_backup
 from services.envelope import ReplicatedMachine
@@ -41,6 +41,8 @@ NUMBERS_SKIPPED = 10_000_000
 NUMBERS_MAX = 2**53
 #: How far behind the moment at which the backup was taken this machine's clock may be.
 CLOCK_BEHIND_US_MAX = NUMBERS_SKIPPED // 2
+#: A life is given to further nodes before the first starts. A day later a node that lacks its data has lost it.
+LIFE_AGE_US_MAX = 86_400_000_000
 #: Ends the name of a directory that is being written.
 DRAFT_SUFFIX = ".restoring"
 
@@ -103,6 +105,11 @@ def load_backup(path: Path, *, life: str = "") -> RestorableGroup:
     life = life or restored_life(backup.checksum)
     if not is_restored_from(life, backup.checksum):
         raise RestoreRefused(f"{life!r} is not what a restore of this very backup has named")
+    if now_us() - made_us(life) > LIFE_AGE_US_MAX:
+        raise RestoreRefused(
+            f"{life} began at {_utc(made_us(life))}, and this node may have promised things since which it would not "
+            "know; start it empty, and the group takes it in"
+        )
     leap = Leap.of(backup, life)
     index = leap(backup.meta.index)
     if index > NUMBERS_MAX:

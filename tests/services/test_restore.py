@@ -13,6 +13,7 @@ from raft.core.types import Configuration, HardState, SnapshotMeta
 from raft.storage import CorruptSnapshot, DiskFull, Storage, open_storage
 from raft.storage.backup import BackupEncoder, BackupHead, verify_backup
 from raft.storage.record import FORMAT_VERSION
+from services import restore
 from services.envelope import ReplicatedMachine
 from services.lock.commands import Acquire
 from services.queue.bodies import MSG_ID_DIGITS_MAX
@@ -120,6 +121,7 @@ def test_a_backup_whose_content_no_version_wrote_is_refused(tmp_path: Path) -> N
 def at(monkeypatch: pytest.MonkeyPatch, us: int) -> None:
     """This machine's wall clock says so."""
     monkeypatch.setattr(life, "now_us", lambda: us)
+    monkeypatch.setattr(restore, "now_us", lambda: us)
 
 
 def oldest(name: str) -> Path:
@@ -269,6 +271,18 @@ def test_a_life_that_no_restore_of_this_backup_has_named_is_refused(wrong: Calla
 
     with pytest.raises(RestoreRefused):
         load_backup(oldest("queue"), life=wrong(first))
+
+
+def test_a_life_is_for_the_beginning_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day later a node whose data is missing has lost it, and with it what it promised."""
+    at(monkeypatch, NOON_US)
+    first = load_backup(oldest("queue"))
+    at(monkeypatch, NOON_US + 86_400 * SECOND_US)
+    assert load_backup(oldest("queue"), life=first.life) == first
+
+    at(monkeypatch, NOON_US + 86_401 * SECOND_US)
+    with pytest.raises(RestoreRefused, match="start it empty"):
+        load_backup(oldest("queue"), life=first.life)
 
 
 def test_all_directories_of_a_group_are_written_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
