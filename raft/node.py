@@ -24,6 +24,7 @@ from raft.core.types import Configuration, Index, NodeId, Role, Term
 from raft.disk import DiskQueue
 from raft.errors import Overloaded, RaftError, Stopping, StorageFailed
 from raft.handover import hand_over
+from raft.life import ANY_LIFE, UNKNOWN_LIFE
 from raft.membership import Membership, MemberTransport
 from raft.replica import Replica
 from raft.snapshotter import SnapshotSender, Snapshotter
@@ -57,6 +58,7 @@ class RaftNode(Replica):
     Args:
         on_fatal: told once of an error that this process must not survive (a storage error, a bug).
         admitted: False where the disk is empty and nobody has said yet that this node may take part.
+        life: which life of the group the disk's data is of, where a file says so.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class RaftNode(Replica):
         on_fatal: Callable[[BaseException], None],
         observe_propose_seconds: Callable[[float], None] = lambda seconds: None,
         admitted: bool = True,
+        life: str = UNKNOWN_LIFE,
         seed: int | None = None,
     ) -> None:
         core = RaftCore(
@@ -95,6 +98,8 @@ class RaftNode(Replica):
         self.snapshotter = Snapshotter(self, storage, transport)
         self.membership = Membership(self, transport)
         self.admitted = admitted
+        #: Once it is known it never changes; see `life`. Where log and file differ, the log is right.
+        self._life = self.core.log.snapshot.configuration.life or life
         #: Why this node takes no part, where the group has said so or has not said anything yet (raft.admission).
         self.hindrance = ""
         #: Told of every configuration that is used from now on.
@@ -194,6 +199,16 @@ class RaftNode(Replica):
     @property
     def log_bytes(self) -> int:
         return self.disk.log_bytes
+
+    @property
+    def life(self) -> str:
+        """Which life of the group this node's data is of, as far as that is committed (`raft.life`)."""
+        if not self._life:
+            log = self.core.log
+            self._life = self.core.configurations.at(log.commit_index).life
+            if not self._life and log.last_index == 0:
+                return ANY_LIFE
+        return self._life
 
     def now_ms(self) -> int:
         return self._clock_ms()

@@ -193,6 +193,7 @@ def _group_status(here: Host, found: "NodeStatus") -> dict[str, Any]:
     core = further.pop("core")
     del further["group"], further["addresses"]
     core["vote"] = core["vote"] or None
+    further["life"] = further["life"] or None
     further["uptime_s"] = further.pop("uptime_ms") / 1000
     return {**core, **further, "ready": found.ready, **_group_health(here, found)}
 

@@ -53,8 +53,8 @@ class ServiceMachine(Protocol):
 
     def restore(self, records: Iterable[list]) -> None: ...
 
-    def skip_numbers(self, count: int) -> None:
-        """After a restore from a backup: do not give `count` of the numbers that may have been given since."""
+    def skip_numbers(self, count: int, floor: int = 0) -> None:
+        """After a restore from a backup: give none of the next `count` numbers, and none below `floor`."""
 
 
 class UnknownCommand(ValueError):

@@ -152,9 +152,9 @@ class LockMachine:
         """See `LockTables.restore`."""
         self._tables.restore(records)
 
-    def skip_numbers(self, count: int) -> None:
+    def skip_numbers(self, count: int, floor: int = 0) -> None:
         """See `LockTables.skip_numbers`."""
-        self._tables.skip_numbers(count)
+        self._tables.skip_numbers(count, floor)
 
     # Commands
 

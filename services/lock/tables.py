@@ -193,9 +193,9 @@ class LockTables:
 
     # Snapshots
 
-    def skip_numbers(self, count: int) -> None:
-        """Never give the next `count` tokens: after a restore, others may hold them already."""
-        self._last_token += count
+    def skip_numbers(self, count: int, floor: int) -> None:
+        """Never give the next `count` tokens, nor any below `floor`: after a restore, others may hold them."""
+        self._last_token = max(self._last_token + count, floor)
 
     def snapshot(self) -> Iterator[list]:
         """Records `["lock", version, last token]`, then `["hold", ...]` by token, then `["waiter", ...]` in order

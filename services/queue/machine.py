@@ -105,10 +105,11 @@ class QueueMachine:
         snapshots.read_into(store, records)
         self.store = store
 
-    def skip_numbers(self, count: int) -> None:
-        """Never give the next `count` message ids and receipts: after a restore, clients may hold them already."""
-        self.store.next_id += count
-        self.store.next_receipt += count
+    def skip_numbers(self, count: int, floor: int = 0) -> None:
+        """Never give the next `count` message ids and receipts, nor any below `floor`: after a restore, clients may
+        hold them already."""
+        store = self.store
+        store.next_id, store.next_receipt = max(store.next_id + count, floor), max(store.next_receipt + count, floor)
 
     # Putting in
 
