@@ -152,6 +152,13 @@ class Settings:
     proposals_max: int = _setting(
         10_000, parse_int, "Commands of one group that may wait in this node.", minimum=1, maximum=1_000_000
     )
+    waiter_gone_ms: int = _setting(
+        2_000,
+        parse_int,
+        "After so long without a sign of a node, the leader ends the waits of its clients.",
+        minimum=100,
+        maximum=600_000,
+    )
     log_level: str = _setting(
         "info", parse_choice(*LOG_LEVELS), f"Least serious line that is logged: {', '.join(LOG_LEVELS)}."
     )

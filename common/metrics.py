@@ -242,6 +242,23 @@ class Metrics:
             "event_loop_lag_seconds", "How late the event loop woke up"
         )
 
+        self.mufakat_withdrawals_waiting = GaugeFamily(
+            "mufakat_withdrawals_waiting",
+            "What is to be taken back for clients that have gone, and is not yet",
+            ("group",),
+        )
+        self.mufakat_idempotency_bytes = GaugeFamily(
+            "mufakat_idempotency_bytes", "Bytes of the kept answers, their overhead included", ("group",)
+        )
+        self.mufakat_idempotency_keys = GaugeFamily(
+            "mufakat_idempotency_keys", "Idempotency keys whose answers are kept", ("group",)
+        )
+        self.mufakat_idempotency_forgotten_early_total = CounterFamily(
+            "mufakat_idempotency_forgotten_early_total",
+            "Kept answers that went before their ten minutes were over, for want of room",
+            ("group",),
+        )
+
     def _declare_services(self) -> None:
         self.locks_held = GaugeFamily("locks_held", "Locks that somebody holds")
         self.lock_waiters = GaugeFamily("lock_waiters", "Requests that wait for a lock")

@@ -8,6 +8,8 @@
 A node takes part once its data directory holds anything: whoever holds nothing may have voted and acknowledged what
 it no longer knows. docs/membership.md has the argument. The rule of the file: an empty node's core is fed nothing,
 and it is admitted by a leader only when the entry that binds its id is committed by others.
+
+A leader also gives its group a life (`raft.life`) where it has none, and a node that is of another one says so.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from typing import TYPE_CHECKING
 
 from common.logs import get_logger
 from raft.core.quorum import quorum_size
-from raft.core.types import NOBODY, HardState, NodeId, Role, Term
+from raft.core.types import NOBODY, Configuration, HardState, NodeId, Role, Term
+from raft.life import ANY_LIFE, described_life, given_life, is_life, may_be_the_same
 from raft.membership import BIND, MemberChange
 
 if TYPE_CHECKING:
@@ -35,8 +38,8 @@ LEADERLESS_SECONDS_MAX = 2.0
 #: How long a leader may take to bind an id before the asker is told to ask again.
 BIND_SECONDS_MAX = 0.8
 
-#: Verdicts: "I am empty, too", "take part", "you may not", "ask again, or ask the leader".
-EMPTY, ADMITTED, REFUSED, WAIT = "empty", "admitted", "refused", "wait"
+#: Verdicts: "I am empty, too", "take part", "you may not", "ask again, or ask the leader", "other data than mine".
+EMPTY, ADMITTED, REFUSED, WAIT, OTHER_LIFE = "empty", "admitted", "refused", "wait", "other life"
 
 logger = get_logger("raft.admission")
 
@@ -71,11 +74,19 @@ def is_empty(recovered: Recovered) -> bool:
     return recovered.hard_state == HardState() and recovered.snapshot is None and not recovered.entries
 
 
-async def answer(node: RaftNode, request: AdmissionRequest) -> AdmissionReply:
-    """What this node says to an asker. Only a leader admits."""
+async def answer(
+    node: RaftNode, request: AdmissionRequest, life: str = ANY_LIFE, *, given: str = ""
+) -> AdmissionReply:
+    """What this node says to an asker whose data is of `life`. Only a leader admits.
+
+    Args:
+        given: what the group is to have for a life, where it has none.
+    """
     core = node.core
     if not node.admitted or (core.log.last_index == 0 and core.state.leader == NOBODY):
         return AdmissionReply(EMPTY, core.state.term)
+    if not may_be_the_same(node.life, life):
+        return AdmissionReply(OTHER_LIFE, core.state.term, reason=_other_life(node, request, life))
     if core.state.role is not Role.LEADER:
         leader = core.state.leader
         return AdmissionReply(WAIT, core.state.term, leader, core.configuration.address_of(leader))
@@ -87,7 +98,7 @@ async def answer(node: RaftNode, request: AdmissionRequest) -> AdmissionReply:
         return AdmissionReply(REFUSED, reason=_other_disk(request))
     give_up = asyncio.get_running_loop().time() + BIND_SECONDS_MAX
     change = MemberChange(BIND, request.node, request.address, request.incarnation)
-    reply = await node.membership.change_here(change, give_up)
+    reply = await node.membership.change_here(change, give_up, life=given)
     if reply.outcome not in ("done", "same") or core.state.role is not Role.LEADER:
         return AdmissionReply(WAIT, core.state.term, core.state.leader, reason=reply.reason)
     committed = core.configurations.at(core.log.commit_index)
@@ -108,6 +119,15 @@ def _other_disk(request: AdmissionRequest) -> str:
     )
 
 
+def _other_life(node: RaftNode, request: AdmissionRequest, life: str) -> str:
+    return (
+        f"its data is of another life of the group ({described_life(life)}) than that of {node.id} "
+        f"({described_life(node.life)}), and the two must never mix. If the group shall go on as it is on {node.id}, "
+        f"stop {request.node}, move its folder of the group {node.group} away and start it again: the group takes it "
+        "in. If not, do so on all nodes and restore the backup on all of them, as one life (`mufakat restore --life`)"
+    )
+
+
 class Admission:
     """Sees to it that one replica takes part when it may, and that the group knows its data directory.
 
@@ -115,6 +135,8 @@ class Admission:
         founders: id to address of the nodes that a new group begins with, this one included where it is one.
         joins: this node is to be added to a group that there is: it never founds one.
         ask: how another node is asked.
+        knows_lives: whether a peer runs now, in a version that knows what a group's life is.
+        keep_life: notes the life beside the log, durably; raises OSError. Called in a thread.
     """
 
     def __init__(
@@ -126,8 +148,13 @@ class Admission:
         founders: Mapping[NodeId, str],
         joins: bool,
         ask: Ask,
+        knows_lives: Callable[[NodeId], bool] = lambda peer: True,
+        keep_life: Callable[[str], None] = lambda life: None,
     ) -> None:
         self._node = node
+        self._knows_lives = knows_lives
+        self._keep_life = keep_life
+        self._kept_life = ""
         self._request = AdmissionRequest(node.id, incarnation, address)
         self._founders = founders
         self._may_found = not joins and node.id in founders
@@ -142,6 +169,7 @@ class Admission:
         while not self._node.admitted:
             await self._seek()
         while True:
+            await self._note_life()
             await self._keep_bound()
 
     # Empty
@@ -196,12 +224,13 @@ class Admission:
         if leader != NOBODY:
             self._leader_seen_s = now_s
             is_bound = configuration.incarnation_of(node.id) == request.incarnation
-            if is_bound and configuration.address_of(node.id) == request.address:
+            given = self._life_to_give(configuration) if leader == node.id else ""
+            if is_bound and configuration.address_of(node.id) == request.address and not given:
                 node.hindrance = ""
                 await asyncio.sleep(CHECK_SECONDS)
                 return
             if leader == node.id:
-                await answer(node, request)
+                await answer(node, request, given=given)
                 await asyncio.sleep(ASK_SECONDS)
                 return
         elif now_s - self._leader_seen_s < LEADERLESS_SECONDS_MAX:
@@ -209,11 +238,33 @@ class Admission:
             return
         replies = await self._ask_all()
         refusals = [reply.reason for reply in replies.values() if reply.verdict == REFUSED]
+        if not refusals and node.core.state.leader == NOBODY:
+            # Who has a leader need not care who else is about.
+            refusals = [reply.reason for reply in replies.values() if reply.verdict == OTHER_LIFE]
         if refusals:
             self._hinder(refusals[0])
         elif replies:
             node.hindrance = ""
         await asyncio.sleep(CHECK_SECONDS if refusals or leader == NOBODY else ASK_SECONDS)
+
+    def _life_to_give(self, configuration: Configuration) -> str:
+        """What this leader is to give its group for a life; empty where it has one, or a member could not read it."""
+        others = (member for member in configuration.members if member != self._node.id)
+        if configuration.life or not all(map(self._knows_lives, others)):
+            return ""
+        return self._node.life if is_life(self._node.life) else given_life()
+
+    async def _note_life(self) -> None:
+        """Have the life that is committed stand beside the log."""
+        life = self._node.life
+        if life == self._kept_life or not is_life(life):
+            return
+        try:
+            await asyncio.to_thread(self._keep_life, life)
+        except OSError as error:
+            # The log has it; without the file, a restart begins without knowing it.
+            logger.warning("the group's life was not noted", group=self._node.group, error=str(error))
+        self._kept_life = life
 
     # Both
 

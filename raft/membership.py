@@ -96,8 +96,10 @@ class Membership:
             raise OutcomeUnknown("no leader confirmed the change of members in time")
         raise NoLeader("no leader is known that could change the members")
 
-    async def change_here(self, change: MemberChange, give_up: float | None = None) -> MemberChangeReply:
-        """Carry the change out where this node leads."""
+    async def change_here(
+        self, change: MemberChange, give_up: float | None = None, *, life: str = ""
+    ) -> MemberChangeReply:
+        """Carry the change out where this node leads. `life`: what the group gets with it, where it has none."""
         node = self._node
         give_up = self._time() + CHANGE_SECONDS_MAX if give_up is None else give_up
         handed_over = False
@@ -106,7 +108,7 @@ class Membership:
             if core.state.role is not Role.LEADER:
                 return MemberChangeReply("elsewhere")
             try:
-                wanted = _after(core.configuration, change)
+                wanted = _after(core.configuration, change, life)
                 if wanted == core.configuration:
                     # In the log is not enough: until it is committed it may still be undone.
                     committed = await self._committed(core.configurations.latest_index, None, give_up)
@@ -154,7 +156,7 @@ class Membership:
         return asyncio.get_running_loop().time()
 
 
-def _after(current: Configuration, change: MemberChange) -> Configuration:
+def _after(current: Configuration, change: MemberChange, life: str) -> Configuration:
     """The configuration as the change wants it.
 
     Raises:
@@ -169,4 +171,6 @@ def _after(current: Configuration, change: MemberChange) -> Configuration:
     assert change.action == BIND
     if not is_member:
         raise ConfigurationRefused(f"{change.member} is no member")
-    return described(current, change.member, address=change.address, incarnation=change.incarnation)
+    return described(
+        current, change.member, address=change.address, incarnation=change.incarnation, life=life
+    )

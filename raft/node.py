@@ -10,7 +10,8 @@ node can read its write there.
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from raft.core.types import Configuration, Index, NodeId, Role, Term
 from raft.disk import DiskQueue
 from raft.errors import Overloaded, RaftError, Stopping, StorageFailed
 from raft.handover import hand_over
+from raft.life import ANY_LIFE, UNKNOWN_LIFE
 from raft.membership import Membership, MemberTransport
 from raft.replica import Replica
 from raft.snapshotter import SnapshotSender, Snapshotter
@@ -33,6 +35,8 @@ from raft.transport.codec import PeerMessage
 
 #: What listeners hear, with the error that everybody is told from now on, when this node takes no more requests.
 CLOSED_TOPIC = "raft.closed"
+#: How long a stopping node may take to say what its clients that wait must have said before it leaves.
+PARTING_SECONDS_MAX = 1.0
 #: Submissions that may wait for the disk before messages are no longer made to wait behind them.
 DISK_WAITING_MAX = 1_000
 _BARRIER = Persist(hard_state=None, entries=())
@@ -54,6 +58,7 @@ class RaftNode(Replica):
     Args:
         on_fatal: told once of an error that this process must not survive (a storage error, a bug).
         admitted: False where the disk is empty and nobody has said yet that this node may take part.
+        life: which life of the group the disk's data is of, where a file says so.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class RaftNode(Replica):
         on_fatal: Callable[[BaseException], None],
         observe_propose_seconds: Callable[[float], None] = lambda seconds: None,
         admitted: bool = True,
+        life: str = UNKNOWN_LIFE,
         seed: int | None = None,
     ) -> None:
         core = RaftCore(
@@ -92,6 +98,8 @@ class RaftNode(Replica):
         self.snapshotter = Snapshotter(self, storage, transport)
         self.membership = Membership(self, transport)
         self.admitted = admitted
+        #: Once it is known it never changes; see `life`. Where log and file differ, the log is right.
+        self._life = self.core.log.snapshot.configuration.life or life
         #: Why this node takes no part, where the group has said so or has not said anything yet (raft.admission).
         self.hindrance = ""
         #: Told of every configuration that is used from now on.
@@ -108,18 +116,22 @@ class RaftNode(Replica):
         self.started_ms = clock_ms()
         #: Why nothing is accepted any more.
         self._closed: RaftError | None = None
+        #: What is awaited of a node that stops, between its last client and its leaving.
+        self.before_leaving: list[Callable[[], Awaitable[None]]] = []
+        self._is_parting = False
         self._disk_full = False
 
     # For clients of the group
 
-    async def propose(self, command: bytes) -> Any:
-        """Replicate `command` and return its answer once this node has applied it.
+    async def propose(self, command: bytes, *, parting: bool = False) -> Any:
+        """Replicate `command` and return its answer once this node has applied it. With `parting` it is what is left
+        to be said for clients that have gone, which a node that stops takes still.
 
         Raises:
             NoLeader, NoQuorum, Overloaded, Stopping, StorageFailed: certainly not done.
             OutcomeUnknown: it may or may not have been done, now or later.
         """
-        if self._closed is not None:
+        if self._closed is not None and not (parting and self._is_parting):
             raise self._closed
         if self._disk_full:
             raise StorageFailed("this node's disk is full; ask another one, or free some space")
@@ -171,6 +183,15 @@ class RaftNode(Replica):
         return NodeStatus.of(self, self._clock_ms())
 
     @property
+    def leads(self) -> bool:
+        return self.core.state.role is Role.LEADER
+
+    def silence_ms(self, member: NodeId) -> int | None:
+        """Leader: how long `member` has not answered; None where this node does not lead or knows no such member."""
+        progress = self.core.progress.get(member)
+        return None if progress is None else self._clock_ms() - progress.acked_sent_ms
+
+    @property
     def closed(self) -> RaftError | None:
         """Why nothing is accepted any more; None while this node serves."""
         return self._closed
@@ -178,6 +199,16 @@ class RaftNode(Replica):
     @property
     def log_bytes(self) -> int:
         return self.disk.log_bytes
+
+    @property
+    def life(self) -> str:
+        """Which life of the group this node's data is of, as far as that is committed (`raft.life`)."""
+        if not self._life:
+            log = self.core.log
+            self._life = self.core.configurations.at(log.commit_index).life
+            if not self._life and log.last_index == 0:
+                return ANY_LIFE
+        return self._life
 
     def now_ms(self) -> int:
         return self._clock_ms()
@@ -220,9 +251,12 @@ class RaftNode(Replica):
         self.wake()
 
     async def stop(self, handover_s: float = 1.0) -> None:
-        """Stop taking requests, hand leadership over if this node has it, answer whoever waits, close the disk."""
+        """Stop taking requests, say what is left to be said, hand leadership over if this node has it, answer whoever
+        waits, close the disk."""
         if self._closed is None:
+            self._is_parting = True
             self._close(Stopping("this node is stopping; ask another one"))
+            await self._part()
             if handover_s and self.core.state.role is Role.LEADER:
                 await hand_over(self, handover_s)
         self._fail_everyone(self._closed)
@@ -230,6 +264,13 @@ class RaftNode(Replica):
         self._scheduled = True
         await self.snapshotter.stop()
         await self.disk.close()
+
+    async def _part(self) -> None:
+        """What is not said in time is said by others: the leader ends the waits of a node that has gone."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PARTING_SECONDS_MAX):
+                await asyncio.gather(*(each() for each in self.before_leaving))
+        self._is_parting = False
 
     def admit(self, term: Term, vote: NodeId) -> None:
         """This node, which holds nothing, takes part from `term` on, having voted for `vote` in it."""

@@ -23,6 +23,9 @@ class ApplyContext:
     time_ms: int
     #: `(topic, body)` pairs for this node's listeners, in order. Replicated state must not depend on them.
     events: list[tuple[str, Any]] = field(default_factory=list)
+    #: `(waiter, answer)`: what became of requests that were answered "waiting", or that what they were granted was
+    #: taken back. For what stands around the machine and keeps answers.
+    decided: list[tuple[str, Any]] = field(default_factory=list)
     #: What the entry cost besides one and its events, in things of about that cost; see `spend`.
     work: int = 0
 

@@ -9,6 +9,7 @@ from raft.core.config import CoreConfig
 from raft.core.ready import CoreStatus
 from raft.core.types import NOBODY, Index, NodeId
 from raft.errors import NoLeader, NoQuorum, RaftError
+from raft.life import is_life
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
@@ -58,6 +59,8 @@ class NodeStatus:
     snapshot_index: Index
     #: Where members are reached, as `(id, host:port)`, as far as the configuration knows.
     addresses: tuple[tuple[NodeId, str], ...] = ()
+    #: Which life of the group the data is of; empty while that is not known.
+    life: str = ""
 
     @property
     def ready(self) -> bool:
@@ -80,6 +83,7 @@ class NodeStatus:
             log_bytes=node.log_bytes,
             snapshot_index=node.core.log.snapshot.index,
             addresses=node.core.configuration.addresses,
+            life=node.life if is_life(node.life) else "",
         )
 
 

@@ -18,6 +18,7 @@ from common.web import json_response, read_query
 from raft.core.types import Role
 from services.errors import api_error
 from services.host import Host, host
+from services.idempotency import IdempotencyTable
 from services.version import VERSION
 
 if TYPE_CHECKING:
@@ -122,6 +123,20 @@ def watch_nodes(metrics: Metrics, nodes: Mapping[str, "RaftNode"]) -> None:
     watch(metrics.raft_leader_changes_total, lambda each: each.core.leader_changes)
 
 
+def watch_idempotency(metrics: Metrics, nodes: Mapping[str, "RaftNode"]) -> None:
+    """Let a scrape read how full the tables of kept answers are."""
+
+    def watch(family: GaugeFamily | CounterFamily, value: Callable[[IdempotencyTable], float]) -> None:
+        def read() -> Iterable[Row]:
+            return [((group,), value(node.machine.idempotency)) for group, node in nodes.items()]
+
+        family.watch(read)
+
+    watch(metrics.mufakat_idempotency_bytes, lambda table: table.bytes)
+    watch(metrics.mufakat_idempotency_keys, len)
+    watch(metrics.mufakat_idempotency_forgotten_early_total, lambda table: table.forgotten_early)
+
+
 def warnings(settings: Settings) -> list[str]:
     """What an operator should know about how this node is set up."""
     found = []
@@ -178,6 +193,7 @@ def _group_status(here: Host, found: "NodeStatus") -> dict[str, Any]:
     core = further.pop("core")
     del further["group"], further["addresses"]
     core["vote"] = core["vote"] or None
+    further["life"] = further["life"] or None
     further["uptime_s"] = further.pop("uptime_ms") / 1000
     return {**core, **further, "ready": found.ready, **_group_health(here, found)}
 

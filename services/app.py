@@ -27,7 +27,7 @@ from raft.disk import DiskQueue
 from raft.node import RaftNode
 from raft.status import NodeConfig
 from raft.storage import StorageError, open_storage
-from raft.storage.incarnation import take_incarnation
+from raft.storage.incarnation import keep_life, kept_life, take_incarnation
 from raft.transport.admission_client import AdmissionClient
 from raft.transport.http import HttpTransport
 from raft.transport.identity import Identity
@@ -41,7 +41,6 @@ from services.failures import advice_for, describe
 from services.host import HOST, Host
 from services.refused import REFUSALS, GroupNodes, Refusal
 from services.roles import ROLES
-from services.startup import announce
 
 #: How long requests under way may take to end once the node stops.
 SHUTDOWN_TIMEOUT_S = 3.0
@@ -170,6 +169,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
             )
     here.nodes = nodes
     admin.watch_nodes(here.metrics, nodes)
+    admin.watch_idempotency(here.metrics, nodes)
     listener = await _listen_to_peers(settings, nodes, peers)
     for group, node in nodes.items():
         ROLES[group].attach(here, node)
@@ -177,9 +177,12 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
     admission_client = AdmissionClient(peers.identity)
     for group, node in nodes.items():
         node.start()
-        admission = _admission(settings, node, incarnations[group], admission_client)
+        admission = _admission(settings, node, incarnations[group], admission_client, peers)
         tasks.start(f"admission to {group}", admission.run())
-    tasks.start("announce", announce(here))
+    for group, node in nodes.items():
+        chore = ROLES[group].chore
+        if chore is not None:
+            tasks.start(f"chore of {group}", chore(here, node))
     tasks.start("measure loop lag", measure_loop_lag(here.metrics.event_loop_lag_seconds.observe))
     yield
     await tasks.stop()
@@ -206,7 +209,11 @@ def _peers(
     observers = {op: metrics.rpc_latency_seconds.labels(op).observe for op in RPC_OPERATIONS}
     return Peers(
         Identity(
-            settings.node_id, settings.address_of(settings.node_id), settings.cluster_secret, incarnations
+            settings.node_id,
+            settings.address_of(settings.node_id),
+            settings.cluster_secret,
+            incarnations,
+            lives=lambda: {group: node.life for group, node in nodes.items()},
         ),
         nodes,
         {node_id: settings.address_of(node_id) for node_id in settings.cluster},
@@ -215,7 +222,9 @@ def _peers(
     )
 
 
-def _admission(settings: Settings, node: RaftNode, incarnation: str, client: AdmissionClient) -> Admission:
+def _admission(
+    settings: Settings, node: RaftNode, incarnation: str, client: AdmissionClient, peers: Peers
+) -> Admission:
     return Admission(
         node,
         incarnation=incarnation,
@@ -223,6 +232,8 @@ def _admission(settings: Settings, node: RaftNode, incarnation: str, client: Adm
         founders={node_id: settings.address_of(node_id) for node_id in settings.cluster},
         joins=settings.join,
         ask=partial(client.ask, node.group),
+        knows_lives=peers.knows_lives,
+        keep_life=partial(keep_life, Path(settings.data_dir) / node.group),
     )
 
 
@@ -239,6 +250,7 @@ async def _open_node(
     loaded = storage.load_snapshot()
     try:
         incarnation = take_incarnation(directory, fresh=recovered.fresh)
+        life = kept_life(directory, fresh=recovered.fresh)
         if loaded is not None:
             await loop.run_in_executor(None, machine.restore, loaded[1])
     except BaseException:
@@ -263,6 +275,7 @@ async def _open_node(
         on_fatal=on_fatal,
         observe_propose_seconds=metrics.raft_propose_seconds.labels(group).observe,
         admitted=not is_empty(recovered),
+        life=life,
     )
     return node, incarnation
 

@@ -55,17 +55,18 @@ def backup_command(group: str, address: str, file: Path) -> None:
     help="Restore into this node's data directory instead; needs --cluster.",
 )
 @click.option("--cluster", default="", help="The nodes of the group: node1=host:port,...")
-def restore_command(file: Path, topology: str, data_dir: Path | None, cluster: str) -> None:
+@click.option("--life", default="", help="With --data-dir, on all nodes but the first: what that restore named.")
+def restore_command(file: Path, topology: str, data_dir: Path | None, cluster: str, life: str) -> None:
     """Begin a group anew from the backup FILE.
 
     The cluster must be down and hold nothing of that group. Other groups are left alone.
     """
-    if bool(data_dir) != bool(cluster):
-        raise UsageError("--data-dir and --cluster go together.")
+    if bool(data_dir) != bool(cluster) or (life and data_dir is None):
+        raise UsageError("--data-dir and --cluster go together, and --life with both.")
     if data_dir is None:
         restore_cluster(_surroundings(), file, topology)
     else:
-        restore_node(file, data_dir, cluster)
+        restore_node(file, data_dir, cluster, life=life)
 
 
 @click.command("repair")

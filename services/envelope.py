@@ -4,7 +4,7 @@
 
 `ReplicatedMachine` wraps a service's machine: it decodes the command, gives the first answer again for a
 repeated `Idempotency-Key`, and frames snapshots. The table of answers is replicated state like any other: it
-survives failovers, restarts and snapshots.
+survives failovers, restarts and snapshots. An answer that is given again says so: `"replayed": true`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from common.wire import pack, unpack
 from raft.state_machine import ApplyContext
-from services.idempotency import IdempotencyTable
+from services.idempotency import IdempotencyTable, answer_of
 
 #: Refusals that say "not now": they are no answer to keep.
 NOT_DONE = frozenset({"quota", "overloaded"})
@@ -35,10 +35,18 @@ class ServiceMachine(Protocol):
 
     def apply(self, context: ApplyContext, command: Any) -> dict[str, Any]: ...
 
-    def repeat(self, context: ApplyContext, command: Any) -> None:
-        """The answer that an earlier such command got is given again: carry nothing out, but let time go on."""
+    def kept(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """What of an answer has to be remembered so that `repeat` can give it again."""
 
-    def advance(self, context: ApplyContext) -> None: ...
+    def repeat(
+        self, context: ApplyContext, command: Any, kept: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """The command comes again, with the same `Idempotency-Key`: carry nothing out, but say what was answered and
+        what holds of it now. None: of what was answered nothing is known any more, so the command is carried out.
+        Time has reached the entry's before."""
+
+    def advance(self, context: ApplyContext, command: Any = None) -> None:
+        """Let cluster time reach the entry's. Where a command follows, its client waits: do little besides."""
 
     def next_due_ms(self) -> int | None: ...
 
@@ -46,8 +54,8 @@ class ServiceMachine(Protocol):
 
     def restore(self, records: Iterable[list]) -> None: ...
 
-    def skip_numbers(self, count: int) -> None:
-        """After a restore from a backup: do not give `count` of the numbers that may have been given since."""
+    def skip_numbers(self, count: int, floor: int = 0) -> None:
+        """After a restore from a backup: give none of the next `count` numbers, and none below `floor`."""
 
 
 class UnknownCommand(ValueError):
@@ -92,25 +100,45 @@ class ReplicatedMachine:
             decoded = self._commands[op](*values)
         except (KeyError, TypeError) as error:
             raise UnknownCommand(f"entry {context.index} holds the command {op!r}: {error!r}") from error
+        self.idempotency.forget_old(context.time_ms)
         if key is None:
             return self._apply(context, decoded)
-        self.idempotency.forget_old(context.time_ms)
-        saved = self.idempotency.find(key, fingerprint)
-        if saved is not None:
-            self.inner.repeat(context, decoded)
-            self._settle_waiters(context)
-            return saved
+        # Time first: it may decide the very wait that this request repeats.
+        self.inner.advance(context, decoded)
+        self._settle(context)
+        answer = self._repeat(context, decoded, key, fingerprint)
+        if answer is not None:
+            return answer
         answer = self._apply(context, decoded)
-        waiter = getattr(decoded, "waiter", None) if answer.get("waiting") else None
-        if answer.get("reason") in NOT_DONE or (answer.get("waiting") and not waiter):
+        waiter = answer.get("waiter") or getattr(decoded, "waiter", "") or None
+        if answer.get("reason") in NOT_DONE or (answer.get("waiting") and waiter is None):
             # Nothing was done, and another try may fare better: the key is still unused.
             return answer
-        self.idempotency.keep(key, fingerprint, answer, waiter=waiter, time_ms=context.time_ms)
+        self.idempotency.keep(
+            key, fingerprint, self.inner.kept(answer), waiter=waiter, time_ms=context.time_ms
+        )
         return answer
+
+    def _repeat(
+        self, context: ApplyContext, command: Any, key: str, fingerprint: bytes
+    ) -> dict[str, Any] | None:
+        """The answer to a key that was used before; None where it is new."""
+        row = self.idempotency.find(key, context.time_ms)
+        if row is None:
+            return None
+        self.idempotency.hits += 1
+        if row.fingerprint != fingerprint:
+            return {"ok": False, "reason": "idempotency_key_reused"}
+        answer = self.inner.repeat(context, command, answer_of(row))
+        self._settle(context)
+        if answer is None:
+            self.idempotency.forget(key)
+            return None
+        return {**answer, "replayed": True}
 
     def advance(self, context: ApplyContext) -> None:
         self.inner.advance(context)
-        self._settle_waiters(context)
+        self._settle(context)
 
     def next_due_ms(self) -> int | None:
         return self.inner.next_due_ms()
@@ -131,17 +159,14 @@ class ReplicatedMachine:
 
     def _apply(self, context: ApplyContext, command: Any) -> dict[str, Any]:
         answer = self.inner.apply(context, command)
-        if context.events:
-            self._settle_waiters(context)
+        self._settle(context)
         return answer
 
-    def _settle_waiters(self, context: ApplyContext) -> None:
-        """A request that was answered "waiting" has its outcome: that is the answer to repeat from now on."""
-        if not self.idempotency.has_waiters:
-            return
-        for topic, body in context.events:
-            if topic.startswith("waiter:"):
-                self.idempotency.settle(topic.removeprefix("waiter:"), body)
+    def _settle(self, context: ApplyContext) -> None:
+        """What became of waiters is the answer to repeat from now on, or takes it back."""
+        for waiter, answer in context.decided:
+            self.idempotency.settle(waiter, answer)
+        context.decided.clear()
 
     @staticmethod
     def _encode(tables: tuple[tuple[int, Iterator[list]], Iterator[list]]) -> Iterator[bytes]:
@@ -160,3 +185,4 @@ class ReplicatedMachine:
                     chunk, size = [], 0
         if chunk:
             yield pack(chunk)
+

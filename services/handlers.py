@@ -7,7 +7,6 @@
 A handler awaits once after it has read the body. Raft's errors pass through; the web layer answers them.
 """
 
-import asyncio
 import re
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -15,32 +14,29 @@ from typing import Any
 
 from aiohttp import web
 
-from common.logs import get_logger
 from common.web import ApiError, json_response
 from common.wire import pack
-from raft.errors import OutcomeUnknown, RaftError
 from raft.node import RaftNode
 from services.envelope import Command, encode_command, values_by_name
 from services.errors import TROUBLES, api_error
 from services.host import Host, host
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
+#: What a refusal says that is told again.
+REPLAYED_REFUSAL = "This Idempotency-Key was refused before, and so it stays; use a new key to ask anew."
 _KEY = re.compile(r"[\x20-\x7e]{1,128}")
 #: Fields that differ when the same request is sent again, perhaps to another node.
 _PER_TRY_FIELDS = frozenset({"waiter", "node", "boot"})
-#: A wait is ended by the replicated machine; the route gives it this much longer before it speaks up.
-WAIT_GRACE_S = 2.0
-
-logger = get_logger("services.handlers")
 
 __all__ = [
     "Host",
     "answer",
+    "encode_request",
     "group_node",
+    "has_gone",
     "host",
     "linearizable",
     "replicate",
-    "replicate_waiting",
 ]
 
 
@@ -56,7 +52,7 @@ async def replicate(request: web.Request, group: str, command: Command) -> dict[
         RaftError: see `RaftNode.propose`.
         ApiError: the request's idempotency key is not one.
     """
-    return await group_node(request, group).propose(_encode(request, command))
+    return await group_node(request, group).propose(encode_request(request, command))
 
 
 async def linearizable(request: web.Request, group: str) -> Any:
@@ -66,71 +62,24 @@ async def linearizable(request: web.Request, group: str) -> Any:
     return node.machine.inner
 
 
-async def replicate_waiting(
-    request: web.Request, group: str, command: Any, cancel: Command
-) -> dict[str, Any]:
-    """Like `replicate` for a command that may be answered later, under its `waiter`, by an event.
+def encode_request(request: web.Request, command: Command, asked: Command | None = None) -> bytes:
+    """The log entry of `command` under the request's idempotency key. `asked` is what the client asked for, where
+    this try is for something less.
 
-    Where the client goes away first, or nothing is heard for too long, `cancel` is replicated.
+    Raises:
+        ApiError: 400, the key is not one.
     """
-    node = group_node(request, group)
-    limit_s = command.wait_ms / 1000 + WAIT_GRACE_S
-    waiter = command.waiter
-    try:
-        result = await _propose_and_wait(node, _encode(request, command), waiter, limit_s)
-        if "waiter" not in result:
-            return result
-        # The same idempotency key is already waiting, under an earlier request's id: join that wait.
-        waiter = result["waiter"]
-        return await _propose_and_wait(node, _encode(request, command), waiter, limit_s)
-    except (asyncio.CancelledError, OutcomeUnknown):
-        if waiter == command.waiter:
-            _spawn(request, _withdraw(node, encode_command(cancel)))
-        raise
-
-
-async def _propose_and_wait(node: RaftNode, data: bytes, waiter: str, limit_s: float) -> dict[str, Any]:
-    outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-
-    def on_outcome(body: dict[str, Any]) -> None:
-        if not outcome.done():
-            outcome.set_result(body)
-
-    unsubscribe = node.subscribe(f"waiter:{waiter}", on_outcome)
-    try:
-        result = await node.propose(data)
-        if not result.get("waiting") or result.get("waiter", waiter) != waiter:
-            return result
-        return await asyncio.wait_for(outcome, limit_s)
-    except TimeoutError:
-        raise OutcomeUnknown("the wait was not decided in time; ask again with the same key") from None
-    finally:
-        unsubscribe()
-
-
-async def _withdraw(node: RaftNode, data: bytes) -> None:
-    """Replicate a cancellation; where the cluster cannot now, the wait's own deadline ends it."""
-    try:
-        await node.propose(data)
-    except RaftError as error:
-        logger.info("a wait could not be withdrawn", error=str(error))
-
-
-def _spawn(request: web.Request, coroutine: Any) -> None:
-    """Run to the end although the request is over."""
-    tasks = host(request).background
-    task = asyncio.create_task(coroutine, name="withdraw")
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-
-
-def _encode(request: web.Request, command: Command) -> bytes:
     key = request.headers.get(IDEMPOTENCY_KEY)
     if key is None:
         return encode_command(command)
     if not _KEY.fullmatch(key):
         raise ApiError(400, "bad_request", f"{IDEMPOTENCY_KEY} must be 1 to 128 printable ASCII characters")
-    return encode_command(command, idempotency_key=key, fingerprint=fingerprint(command))
+    return encode_command(command, idempotency_key=key, fingerprint=fingerprint(asked or command))
+
+
+def has_gone(request: web.Request) -> bool:
+    """Whether the client has closed its connection, so that nobody hears the answer."""
+    return request.transport is None or request.transport.is_closing()
 
 
 def fingerprint(command: Command) -> bytes:
@@ -150,6 +99,6 @@ def answer(result: Mapping[str, Any]) -> web.Response:
     """The machine's answer as JSON, with the status, sentence and headers that its `reason` stands for."""
     reason = result.get("reason")
     if reason is None or reason not in TROUBLES:
-        return json_response(result)
+        return json_response({"detail": REPLAYED_REFUSAL, **result} if reason and "replayed" in result else result)
     facts = {name: value for name, value in result.items() if name not in ("ok", "reason", "detail")}
     return api_error(reason, result.get("detail"), **facts).response()

@@ -38,9 +38,14 @@ class Host:
     def node_id(self) -> str:
         return self.settings.node_id
 
+    @property
+    def life(self) -> str:
+        """Begins the ids of the requests that wait in this life of the node, and of no others."""
+        return f"{self.settings.node_id}:{self.boot}:"
+
     def new_waiter_id(self) -> str:
         """An id that no other request of this cluster has or had."""
-        return f"{self.settings.node_id}:{self.boot}:{next(self._waiter_numbers)}"
+        return f"{self.life}{next(self._waiter_numbers)}"
 
 
 HOST: web.AppKey[Host] = web.AppKey("host", Host)

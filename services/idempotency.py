@@ -1,81 +1,108 @@
-"""The first answer to each `Idempotency-Key`, kept in the replicated state.
+"""The answer to each `Idempotency-Key`, kept in the replicated state.
 
-Keys are forgotten ten minutes of cluster time after they were first used, or earlier, the oldest first, where
-there are more than a hundred thousand. A request that waits (for a lock) has no answer yet: its place is kept by
-its waiter id and filled in when the wait is decided; a cancelled wait is forgotten, so that its client may ask
-again.
+    unknown ──carried out──> kept ──ten minutes, or too many──> unknown
+       │                      ^  └──its effect was taken back──> unknown
+       └──has to wait──> waiting ──decided──┘
+
+The rule of the file: what takes back an effect takes back its answer. So the answer to a request that may wait stays
+tied to its waiter: where that is withdrawn, even after it was granted, the key is unknown again.
+
+Answers are kept for ten minutes of cluster time from the first use of their keys. Where they would take more room
+than the bounds give, the oldest go early; `forgotten_early` counts them.
 """
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
-from common.wire import pack, unpack
+from common.wire import WireError, pack, unpack
 
 KEYS_MAX = 100_000
 KEEP_MS = 600_000
-#: What a machine says to a waiter whose request was withdrawn.
+#: What all rows together may take, their overhead included.
+BYTES_MAX = 64 << 20
+#: What a row costs beside its key and its answer.
+ROW_OVERHEAD_BYTES = 400
+#: A longer answer is not kept: whoever asks again is told so. The longest that there is, a popped item, fits.
+ANSWER_BYTES_MAX = 5 << 20
+#: Rows whose time is over that one entry forgets.
+FORGOTTEN_PER_ENTRY_MAX = 64
+#: What a machine decides about a waiter whose request was withdrawn.
 CANCELLED = "cancelled"
+#: Stands for an answer that was too long. What the command did is done.
+_TOO_LONG = {"ok": True, "answer": "not_kept"}
 
-# key -> (fingerprint of the request, packed answer, first used at, waiter id or None)
-_Row = tuple[bytes, bytes, int, str | None]
+
+class Row(NamedTuple):
+    """One key's answer, in the order of a snapshot."""
+
+    #: Tells one request from another.
+    fingerprint: bytes
+    #: msgpack.
+    answer: bytes
+    #: Cluster time of the key's first use, milliseconds.
+    since_ms: int
+    #: Id of the waiter whose answer it is; None where the request cannot be withdrawn.
+    waiter: str | None = None
 
 
 class IdempotencyTable:
     """Answers by key, oldest first."""
 
     def __init__(self) -> None:
-        self._rows: OrderedDict[str, _Row] = OrderedDict()
-        self._waiters: dict[str, str] = {}
-        #: Requests that were answered from the table at this node since its start; not replicated.
+        self._rows: OrderedDict[str, Row] = OrderedDict()
+        #: Keys by the waiter that their answers are tied to.
+        self._waiters: dict[str, dict[str, None]] = {}
+        #: Sum over all rows, overhead included.
+        self.bytes = 0
+        #: At this node since its start, not replicated: requests that were answered from the table, and answers that
+        #: had to go before their time.
         self.hits = 0
+        self.forgotten_early = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    @property
-    def has_waiters(self) -> bool:
-        return bool(self._waiters)
-
-    def find(self, key: str, fingerprint: bytes) -> dict[str, Any] | None:
-        """The saved answer; a refusal where the key was used for another request; None where it is new."""
+    def find(self, key: str, time_ms: int) -> Row | None:
+        """What is kept under the key; None where it is new, or was used too long ago."""
         row = self._rows.get(key)
         if row is None:
             return None
-        self.hits += 1
-        if row[0] != fingerprint:
-            return {"ok": False, "reason": "idempotency_key_reused"}
-        answer = unpack(row[1])
-        if row[3] is not None:
-            answer["waiter"] = row[3]
-        return answer
+        if time_ms - row.since_ms >= KEEP_MS:
+            self._remove(key)
+            return None
+        return row
 
     def keep(
         self, key: str, fingerprint: bytes, answer: dict[str, Any], *, waiter: str | None, time_ms: int
     ) -> None:
-        self._rows[key] = (fingerprint, pack(answer), time_ms, waiter)
-        if waiter is not None:
-            self._waiters[waiter] = key
-        if len(self._rows) > KEYS_MAX:
-            self._drop_oldest()
+        """Give this answer to whoever sends the key again. An answer that is too long is replaced by a word."""
+        self._put(key, Row(fingerprint, _packed(answer), time_ms, waiter))
+        while len(self._rows) > KEYS_MAX or self.bytes > BYTES_MAX:
+            self._remove(next(iter(self._rows)))
+            self.forgotten_early += 1
 
     def settle(self, waiter: str, answer: dict[str, Any]) -> None:
-        """The wait was decided: this is the answer from now on."""
-        key = self._waiters.pop(waiter, None)
-        if key is None:
-            return
-        if answer.get("reason") == CANCELLED:
-            del self._rows[key]
-        else:
-            fingerprint, _, time_ms, _ = self._rows[key]
-            self._rows[key] = (fingerprint, pack(answer), time_ms, None)
+        """The waiter has this answer from now on; where it was cancelled, its keys are unknown again."""
+        for key in tuple(self._waiters.get(waiter, ())):
+            if answer.get("reason") == CANCELLED:
+                self._remove(key)
+            else:
+                self._put(key, self._rows[key]._replace(answer=_packed(answer)))
+
+    def forget(self, key: str) -> None:
+        """What is kept under the key does not hold any more."""
+        self._remove(key)
 
     def forget_old(self, time_ms: int) -> None:
-        while self._rows:
-            _, _, since_ms, _ = next(iter(self._rows.values()))
-            if time_ms - since_ms < KEEP_MS:
+        """Take back the room of rows whose time is over, a bounded number at a time."""
+        for _ in range(FORGOTTEN_PER_ENTRY_MAX):
+            if not self._rows:
                 return
-            self._drop_oldest()
+            key, row = next(iter(self._rows.items()))
+            if time_ms - row.since_ms < KEEP_MS:
+                return
+            self._remove(key)
 
     def snapshot(self) -> tuple[int, Iterator[list]]:
         """The number of rows, and the rows."""
@@ -83,13 +110,42 @@ class IdempotencyTable:
         return len(rows), ([key, *row] for key, row in rows)
 
     def restore(self, rows: Iterable[list]) -> None:
-        self._rows = OrderedDict(
-            (key, (fingerprint, answer, since_ms, waiter))
-            for key, fingerprint, answer, since_ms, waiter in rows
-        )
-        self._waiters = {row[3]: key for key, row in self._rows.items() if row[3] is not None}
+        """Fill an empty table."""
+        for key, *fields in rows:
+            self._put(key, Row(*fields))
 
-    def _drop_oldest(self) -> None:
-        _, (_, _, _, waiter) = self._rows.popitem(last=False)
-        if waiter is not None:
-            self._waiters.pop(waiter, None)
+    def _put(self, key: str, row: Row) -> None:
+        """Set a row, in its old place where there is one."""
+        before = self._rows.get(key)
+        if before is not None:
+            self.bytes -= _size(key, before)
+        self._rows[key] = row
+        self.bytes += _size(key, row)
+        if row.waiter is not None:
+            self._waiters.setdefault(row.waiter, {})[key] = None
+
+    def _remove(self, key: str) -> None:
+        row = self._rows.pop(key)
+        self.bytes -= _size(key, row)
+        if row.waiter is not None:
+            keys = self._waiters[row.waiter]
+            del keys[key]
+            if not keys:
+                del self._waiters[row.waiter]
+
+
+def _packed(answer: dict[str, Any]) -> bytes:
+    try:
+        packed = pack(answer)
+    except WireError:
+        return pack(_TOO_LONG)
+    return packed if len(packed) <= ANSWER_BYTES_MAX else pack(_TOO_LONG)
+
+
+def _size(key: str, row: Row) -> int:
+    return len(key) + len(row.answer) + ROW_OVERHEAD_BYTES
+
+
+def answer_of(row: Row) -> dict[str, Any]:
+    """The answer that was kept."""
+    return unpack(row.answer)

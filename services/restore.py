@@ -1,29 +1,54 @@
 """Beginning a group anew from a backup: writes the data directories of nodes that do not run.
 
-Every node of the new group is given the same snapshot as the beginning of its log, and the same members. The rule:
-nothing is written before the whole backup was checked and loaded by today's machine, and never over anything.
+Every node of the new group is given the same snapshot as the beginning of its log, the same members and the same
+*life* (`raft.life`), which no other restore has. The rule: nothing is written before the whole backup was checked and
+loaded by today's machine, and never over anything.
 
-Numbers that clients were given after the backup was taken (fencing tokens, message ids, receipts, versions) must
-not be given to others a second time: the restored group begins `NUMBERS_SKIPPED` further on.
+Numbers that clients were given before (fencing tokens, message ids, receipts; log indexes, and with them versions)
+must not be given to others a second time, neither those of the group that the backup is of nor those of a group that
+was restored from it before. So they follow the wall clock, at the moment that the life names:
+
+    next number = max(number in the backup + NUMBERS_SKIPPED + microseconds since the backup was taken,
+                      microseconds since NUMBERS_SINCE_US)
+
+No group gives a million numbers of a kind in a second for long: each is at least one step of its single-threaded
+machine. So the numbers of a group that was restored never overtake the second line, and whoever restores later
+begins above all that came before, in whichever order backups are taken and restored; without a file or a service that
+would have to remember anything. The first line is for backups whose numbers are beyond the second already, because a
+clock was wrong. JavaScript reads numbers up to `NUMBERS_MAX` exactly; the clock reaches it in the year 2305.
 """
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raft.core.ready import Persist
-from raft.core.types import Configuration, HardState, SnapshotMeta
-from raft.storage import CorruptSnapshot, open_storage
+from raft.core.types import Configuration, HardState, Index, SnapshotMeta
+from raft.life import is_restored_from, made_us, now_us, restored_life
+from raft.storage import CorruptSnapshot, StorageError, open_storage
 from raft.storage.backup import Backup, backup_chunks, verify_backup
 from services.envelope import ReplicatedMachine
 from services.roles import ROLES
 
-#: More than a group gives between two backups; the log's index is moved by as much, and with it the versions.
-NUMBERS_SKIPPED = 1_000_000_000
+#: From here on the wall clock counts numbers, in microseconds since 1970: 2020-01-01.
+NUMBERS_SINCE_US = 1_577_836_800_000_000
+#: Skipped in any case, for clocks that differ a little: ten seconds' worth at the most, and of real groups minutes'.
+NUMBERS_SKIPPED = 10_000_000
+#: No number is above this one: the largest up to which JSON numbers are exact everywhere.
+NUMBERS_MAX = 2**53
+#: How far behind the moment at which the backup was taken this machine's clock may be.
+CLOCK_BEHIND_US_MAX = NUMBERS_SKIPPED // 2
+#: A life is given to further nodes before the first starts. A day later a node that lacks its data has lost it.
+LIFE_AGE_US_MAX = 86_400_000_000
 #: Ends the name of a directory that is being written.
 DRAFT_SUFFIX = ".restoring"
+
+
+class RestoreRefused(StorageError):
+    """The backup is sound, but what was asked would give numbers twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +57,63 @@ class RestorableGroup:
 
     backup: Backup
     chunks: tuple[bytes, ...]
+    #: Of the group that begins.
+    life: str
+    #: Where its log begins.
+    index: Index
 
 
-def load_backup(path: Path) -> RestorableGroup:
+@dataclass(frozen=True, slots=True)
+class Leap:
+    """How a number moves: beyond all that anybody can have been given."""
+
+    skipped: int
+    floor: int
+
+    @classmethod
+    def of(cls, backup: Backup, life: str) -> "Leap":
+        """From the moment at which the backup was taken to the one at which `life` was made.
+
+        Raises:
+            RestoreRefused: the clock that tells that moment is wrong.
+        """
+        taken_us, began_us = backup.head.taken_ms * 1_000, made_us(life)
+        if began_us < taken_us - CLOCK_BEHIND_US_MAX:
+            raise RestoreRefused(
+                f"it was taken at {_utc(taken_us)} and the clock of this machine says {_utc(began_us)}; tokens, "
+                "versions and message ids follow it, so set it right first, or wait until it has passed that time"
+            )
+        return cls(NUMBERS_SKIPPED + began_us - taken_us, began_us - NUMBERS_SINCE_US)
+
+    def __call__(self, number: int) -> int:
+        return max(number + self.skipped, self.floor)
+
+
+def load_backup(path: Path, *, life: str = "") -> RestorableGroup:
     """Check a backup file and load it as a node would.
+
+    Args:
+        life: of the group that begins, where it was restored on another of its nodes already; else it is made.
 
     Raises:
         CorruptSnapshot: it is damaged, or holds what no version up to this one wrote.
         UnknownFormat: a newer version wrote it.
+        RestoreRefused: the clock is wrong, or `life` is not what a restore has made.
         OSError: it cannot be read.
     """
     backup = verify_backup(path)
+    life = life or restored_life(backup.checksum)
+    if not is_restored_from(life, backup.checksum):
+        raise RestoreRefused(f"{life!r} is not what a restore of this very backup has named")
+    if now_us() - made_us(life) > LIFE_AGE_US_MAX:
+        raise RestoreRefused(
+            f"{life} began at {_utc(made_us(life))}, and this node may have promised things since which it would not "
+            "know; start it empty, and the group takes it in"
+        )
+    leap = Leap.of(backup, life)
+    index = leap(backup.meta.index)
+    if index > NUMBERS_MAX:
+        raise RestoreRefused(f"the clock of this machine says {_utc(made_us(life))}: set it right first")
     role = ROLES.get(backup.head.group)
     if role is None:
         raise CorruptSnapshot(str(path), 0, f"it is of the group {backup.head.group!r}, which there is not")
@@ -51,8 +122,12 @@ def load_backup(path: Path) -> RestorableGroup:
         machine.restore(backup_chunks(path))
     except (ValueError, TypeError, KeyError, IndexError, StopIteration) as error:
         raise CorruptSnapshot(str(path), 0, f"its content cannot be loaded: {error!r}") from error
-    machine.inner.skip_numbers(NUMBERS_SKIPPED)
-    return RestorableGroup(backup, tuple(machine.snapshot()))
+    machine.inner.skip_numbers(leap.skipped, leap.floor)
+    return RestorableGroup(backup, tuple(machine.snapshot()), life, index)
+
+
+def _utc(us: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(us / 1_000_000))
 
 
 def is_empty(directory: Path) -> bool:
@@ -60,27 +135,45 @@ def is_empty(directory: Path) -> bool:
     return not directory.exists() or not any(name != "LOCK" for name in os.listdir(directory))
 
 
-def write_group(group: RestorableGroup, directory: Path, *, voters: Sequence[str]) -> SnapshotMeta:
-    """Write one node's data directory, complete or not at all; returns where its log begins.
+def write_group(group: RestorableGroup, *directories: Path, voters: Sequence[str]) -> SnapshotMeta:
+    """Write the data directories of the group's nodes, all complete or none; returns where their log begins.
+
+    Only a crash between two renames leaves some without the others. That does no harm: nodes that were left out are
+    empty and the group takes them in, and a minority waits for them.
 
     Raises:
-        FileExistsError: the directory is not empty.
+        FileExistsError: a directory is not empty.
         DiskFull, OSError: it cannot be written.
     """
-    if not is_empty(directory):
-        raise FileExistsError(f"{directory} is not empty")
-    taken = group.backup.meta
-    meta = replace(
-        taken, index=taken.index + NUMBERS_SKIPPED, configuration=Configuration(tuple(sorted(voters)))
-    )
-    draft = directory.with_name(directory.name + DRAFT_SUFFIX)
-    shutil.rmtree(draft, ignore_errors=True)
+    for directory in directories:
+        if not is_empty(directory):
+            raise FileExistsError(f"{directory} is not empty")
+    members = Configuration(tuple(sorted(voters)), life=group.life)
+    meta = replace(group.backup.meta, index=group.index, configuration=members)
+    drafts = [directory.with_name(directory.name + DRAFT_SUFFIX) for directory in directories]
+    try:
+        for draft in drafts:
+            shutil.rmtree(draft, ignore_errors=True)
+            _write_draft(group, draft, meta)
+    except BaseException:
+        for draft in drafts:
+            shutil.rmtree(draft, ignore_errors=True)
+        raise
+    for draft, directory in zip(drafts, directories, strict=True):
+        _publish(draft, directory)
+    return meta
+
+
+def _write_draft(group: RestorableGroup, draft: Path, meta: SnapshotMeta) -> None:
     storage, _ = open_storage(draft)
     try:
         storage.save_snapshot(meta, group.chunks)
         storage.write([Persist(HardState(meta.term), (), meta)])
     finally:
         storage.close()
+
+
+def _publish(draft: Path, directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
     os.rename(draft, directory)
@@ -89,4 +182,3 @@ def write_group(group: RestorableGroup, directory: Path, *, voters: Sequence[str
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    return meta

@@ -1,6 +1,6 @@
 """The only list of services: which machine replicates a group, and which routes speak for it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,10 @@ from raft.node import RaftNode
 from services.cache import routes as cache_routes
 from services.cache.hits import Handler, in_front
 from services.cache.machine import CacheMachine
-from services.envelope import Command, ServiceMachine
+from services.envelope import ServiceMachine
 from services.host import Host
 from services.lock import routes as lock_routes
-from services.lock.commands import DropWaiters
+from services.lock.absent import clear_lines
 from services.lock.machine import LockMachine
 from services.queue import routes as queue_routes
 from services.queue.machine import QueueMachine
@@ -27,8 +27,8 @@ class Role:
     routes: Callable[[], Iterable[web.RouteDef]]
     #: Called once when a node of this kind starts, before its first entry is applied: gauges and listeners.
     attach: Callable[[Host, RaftNode], None]
-    #: The command that a node replicates at its start, from its id and boot id; None where there is none.
-    announcement: Callable[[str, str], Command] | None = None
+    #: What a node of this kind sees to as long as it runs, beside its clients' requests; None where there is nothing.
+    chore: Callable[[Host, RaftNode], Coroutine[Any, Any, None]] | None = None
     #: Nodes of such a group hold read leases, and answers wait for invalidations.
     has_leases: bool = False
     #: Makes a handler of whole requests that answers some of them ahead of everything else; None where there is none.
@@ -36,7 +36,7 @@ class Role:
 
 
 ROLES: dict[str, Role] = {
-    "lock": Role(LockMachine, lock_routes.routes, lock_routes.attach, DropWaiters),
+    "lock": Role(LockMachine, lock_routes.routes, lock_routes.attach, clear_lines),
     "queue": Role(QueueMachine, queue_routes.routes, queue_routes.attach),
     "cache": Role(CacheMachine, cache_routes.routes, cache_routes.attach, has_leases=True, in_front=in_front),
 }

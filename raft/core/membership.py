@@ -23,24 +23,28 @@ Pairs = tuple[tuple[NodeId, str], ...]
 
 
 def encode_configuration(configuration: Configuration) -> bytes:
-    """`voter,voter;learner` in ASCII, and where any is known `;id=address,...;id=incarnation,...` behind it."""
+    """`voter,voter;learner` in ASCII, where any is known `;id=address,...;id=incarnation,...` behind it, and `;life`
+    behind that."""
     parts = [",".join(configuration.voters), ",".join(configuration.learners)]
-    if configuration.addresses or configuration.incarnations:
+    if configuration.addresses or configuration.incarnations or configuration.life:
         parts += [_encode_pairs(configuration.addresses), _encode_pairs(configuration.incarnations)]
+    if configuration.life:
+        parts.append(configuration.life)
     return ";".join(parts).encode("ascii")
 
 
 def decode_configuration(data: bytes) -> Configuration:
     """Raises ValueError where the bytes are no configuration."""
     parts = data.decode("ascii").split(";")
-    if len(parts) not in (2, 4):
-        raise ValueError(f"a configuration has 2 or 4 parts, not {len(parts)}")
-    voters, learners, addresses, incarnations = (*parts, "", "")[:4]
+    if len(parts) not in (2, 4, 5):
+        raise ValueError(f"a configuration has 2, 4 or 5 parts, not {len(parts)}")
+    voters, learners, addresses, incarnations, life = (*parts, "", "", "")[:5]
     return Configuration(
         tuple(sorted(voter for voter in voters.split(",") if voter)),
         tuple(sorted(learner for learner in learners.split(",") if learner)),
         _decode_pairs(addresses),
         _decode_pairs(incarnations),
+        life,
     )
 
 
@@ -143,13 +147,15 @@ def changed(current: Configuration, *, add: NodeId = NOBODY, remove: NodeId = NO
         tuple(sorted(learners)),
         tuple(pair for pair in current.addresses if pair[0] in members),
         tuple(pair for pair in current.incarnations if pair[0] in members),
+        current.life,
     )
 
 
 def described(
-    current: Configuration, member: NodeId, *, address: str = "", incarnation: str = ""
+    current: Configuration, member: NodeId, *, address: str = "", incarnation: str = "", life: str = ""
 ) -> Configuration:
-    """`current` with what is given of a member's address and incarnation put in the place of what was known."""
+    """`current` with what is given of a member's address and incarnation put in the place of what was known, and of
+    the group's life where none was known."""
     assert member in current.members
     addresses, incarnations = dict(current.addresses), dict(current.incarnations)
     if address:
@@ -160,6 +166,7 @@ def described(
         current,
         addresses=tuple(sorted(addresses.items())),
         incarnations=tuple(sorted(incarnations.items())),
+        life=current.life or life,
     )
 
 
@@ -184,6 +191,8 @@ def propose(raft: RaftCore, configuration: Configuration) -> Index:
         raise ConfigurationRefused("one server can be added or removed at a time")
     if not _survives_encoding(configuration):
         raise ConfigurationRefused("ids must be sorted, each once, in ASCII without commas and semicolons")
+    if current.life not in ("", configuration.life):
+        raise ConfigurationRefused("a group's life never changes")
     bound = dict(current.incarnations)
     for member, incarnation in configuration.incarnations:
         if bound.get(member, incarnation) != incarnation:

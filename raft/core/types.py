@@ -75,6 +75,9 @@ class Configuration:
     #: Which data directory a member's id stands for, as `(id, incarnation)`, sorted. A member without one is not
     #: bound yet. The core compares incarnations and never makes one.
     incarnations: tuple[tuple[NodeId, str], ...] = ()
+    #: Which life of the group this is (`raft.life`); empty while it has none. Once it is there it never changes. The
+    #: core only carries it along.
+    life: str = ""
 
     @property
     def members(self) -> tuple[NodeId, ...]:

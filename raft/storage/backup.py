@@ -62,12 +62,18 @@ class Backup:
     meta: SnapshotMeta
     end: SnapshotEnd
 
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of the state and of its place in the log."""
+        return crc32(encode_meta(self.meta), self.end.checksum)
+
 
 class BackupEncoder:
     """Makes the bytes of a backup piece by piece: `begin`, each `chunk`, `end`, in this order."""
 
     def __init__(self, head: BackupHead, meta: SnapshotMeta) -> None:
         self._head = head
+        self._place = meta
         self._meta = encode_meta(meta)
         self._seed = crc32(self._meta)
         #: Offset of the next record in the snapshot file.
@@ -78,10 +84,9 @@ class BackupEncoder:
         body = _encode_head(self._head)
         seed = crc32(body)
         head = encode_record(RecordType.BACKUP, body, offset=FILE_HEADER_BYTES, durable=0, seed=seed)
-        start = encode_file_header(SNAPSHOT_MAGIC, seed=self._seed)
-        return b"".join(
-            (encode_file_header(BACKUP_MAGIC, seed=seed), head, start, self._record(RecordType.SNAPSHOT, self._meta))
-        )
+        file_header = encode_file_header(BACKUP_MAGIC, seed=seed, meta=self._place)
+        start = encode_file_header(SNAPSHOT_MAGIC, seed=self._seed, meta=self._place)
+        return b"".join((file_header, head, start, self._record(RecordType.SNAPSHOT, self._meta)))
 
     def chunk(self, data: bytes) -> bytes:
         record = self._record(RecordType.CHUNK, encode_chunk(self._chunks, data))

@@ -190,7 +190,8 @@ def _describe(record: Record) -> str:
 def _meta(meta: SnapshotMeta) -> str:
     configuration = meta.configuration
     learners = f", learners {' '.join(configuration.learners)}" if configuration.learners else ""
+    life = f", life {configuration.life}" if configuration.life else ""
     return (
         f"{meta.index}@{meta.term}, time {meta.time_ms}, voters {' '.join(configuration.voters) or 'none'}"
-        f"{learners}"
+        f"{learners}{life}"
     )

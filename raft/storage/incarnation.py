@@ -1,23 +1,25 @@
-"""Which life of a data directory this is: a random name that the group binds a node's id to.
+"""Which life of a data directory this is, and which life of the group its data is of.
 
-    INCARNATION     32 hexadecimal digits and a newline; written beside, synced and renamed into place
+    INCARNATION     32 hexadecimal digits: a random name that the group binds a node's id to
+    LIFE            the life of the group (`raft.life`), once it is known to be committed
 
-A directory without a log is a new one, whatever else lies in it: it gets a new name. So a node whose disk was wiped
-cannot pass for the one that it was, whose votes and acknowledgements are lost with the disk (docs/membership.md).
+A directory without a log is a new one, whatever else lies in it: it gets a new name, and its data is of no life. So a
+node whose disk was wiped cannot pass for the one that it was, whose votes and acknowledgements are lost with the disk
+(docs/membership.md). The life stands in the log, too; the file tells it from the first moment after a start, when
+nobody has said yet how far the log is committed.
 """
 
 import re
 import secrets
 from pathlib import Path
 
-from raft.storage.errors import CorruptStorage
 from raft.storage.files import Files, RealFiles
+from raft.storage.small_file import read_line, write_line
 
 INCARNATION_NAME = "INCARNATION"
-_DRAFT_NAME = INCARNATION_NAME + ".new"
-#: As many bytes as are read of the file; a longer one is not ours.
-_READ_BYTES = 64
-_FORM = re.compile(rb"[0-9a-f]{32}\n")
+LIFE_NAME = "LIFE"
+_INCARNATION = re.compile(rb"[0-9a-f]{32}")
+_LIFE = re.compile(rb"[!-~]{1,60}")
 
 
 def take_incarnation(directory: Path, *, fresh: bool, files: Files | None = None) -> str:
@@ -32,22 +34,21 @@ def take_incarnation(directory: Path, *, fresh: bool, files: Files | None = None
     """
     files = files if files is not None else RealFiles()
     path = directory / INCARNATION_NAME
-    if not fresh and INCARNATION_NAME in files.names(directory):
-        file = files.open_readonly(path)
-        try:
-            content = file.read(0, _READ_BYTES)
-        finally:
-            file.close()
-        if not _FORM.fullmatch(content):
-            raise CorruptStorage(str(path), 0, "no incarnation of a data directory")
-        return content.decode().strip()
+    kept = "" if fresh else read_line(files, path, _INCARNATION, "incarnation")
+    if kept:
+        return kept
     incarnation = secrets.token_hex(16)
-    file = files.create(directory / _DRAFT_NAME)
-    try:
-        file.write(0, incarnation.encode() + b"\n")
-        file.sync()
-    finally:
-        file.close()
-    files.rename(directory / _DRAFT_NAME, path)
-    files.sync_directory(directory)
+    write_line(files, path, incarnation)
     return incarnation
+
+
+def kept_life(directory: Path, *, fresh: bool, files: Files | None = None) -> str:
+    """The life that the directory's data is of; empty where it does not say. Arguments and errors are those of
+    `take_incarnation`."""
+    files = files if files is not None else RealFiles()
+    return "" if fresh else read_line(files, directory / LIFE_NAME, _LIFE, "life")
+
+
+def keep_life(directory: Path, life: str, *, files: Files | None = None) -> None:
+    """Note, durably, that the directory's data is of this life. Raises OSError."""
+    write_line(files if files is not None else RealFiles(), directory / LIFE_NAME, life)

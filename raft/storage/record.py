@@ -16,7 +16,7 @@
     ENTRY         u64 index, u64 term, u64 time_ms, data
     SNAPSHOT      u64 index, u64 term, u64 time_ms, configuration: u16 voters, u16 learners, then each id as u8
                   length and UTF-8; where any is known, u16 addresses, u16 incarnations, then of each the id and
-                  the value, both as u8 length and UTF-8
+                  the value, both as u8 length and UTF-8; where it is known, the life as u8 length and UTF-8
     RESET         like SNAPSHOT; and every entry before it is void
     SEAL          empty
     CHUNK         u64 number from 0, bytes of the snapshot
@@ -26,7 +26,7 @@
 Integers are little-endian and unsigned. Every file starts with 16 bytes of header, and records follow it:
 
     0       8     magic     "MUFAKWAL", "MUFAKSNP" or "MUFAKBAK"
-    8       4     version   of the format: 1
+    8       4     version   of the format: 2 where its SNAPSHOT record has a life, else 1
     12      4     seed      of the checksums in this file: in a log by chance, so that no data can forge a record;
                             in a snapshot the CRC-32 of its SNAPSHOT body, so that equal ones are equal files
 
@@ -81,8 +81,8 @@ MARK = b"MR"
 LOG_MAGIC = b"MUFAKWAL"
 SNAPSHOT_MAGIC = b"MUFAKSNP"
 BACKUP_MAGIC = b"MUFAKBAK"
-#: What this code writes. It reads this and every earlier one.
-FORMAT_VERSION = 1
+#: The newest that this code writes. It reads this and every earlier one.
+FORMAT_VERSION = 2
 
 _FILE_HEADER = struct.Struct("<8sII")
 FILE_HEADER_BYTES = _FILE_HEADER.size
@@ -106,15 +106,17 @@ _ENTRY_OVERHEAD = _ENTRY_RECORD_BYTES + _CHECKSUM_BYTES
 _32_BITS = 0xFFFFFFFF
 #: A record's length and every offset in a file must fit in 32 bits.
 FILE_BYTES_MAX = _32_BITS
-#: Longest node id, address or incarnation in a configuration, bytes.
+#: Longest node id, address, incarnation or life in a configuration, bytes.
 TEXT_BYTES_MAX = 255
 
 _KINDS = {int(kind): kind for kind in EntryKind}
 _ENTRY_TYPE = int(RecordType.ENTRY)
 
 
-def encode_file_header(magic: bytes, *, seed: int) -> bytes:
-    return _FILE_HEADER.pack(magic, FORMAT_VERSION, seed)
+def encode_file_header(magic: bytes, *, seed: int, meta: SnapshotMeta | None = None) -> bytes:
+    """The header of a file that holds `meta` in its first records. What an earlier version can read says so."""
+    version = FORMAT_VERSION if meta is not None and meta.configuration.life else 1
+    return _FILE_HEADER.pack(magic, version, seed)
 
 
 def decode_file_header(raw: bytes, magic: bytes, path: str) -> int | None:
@@ -247,15 +249,17 @@ def encode_meta(meta: SnapshotMeta) -> bytes:
     parts = [_META.pack(meta.index, meta.term, meta.time_ms, len(voters), len(learners))]
     parts += map(_encode_text, (*voters, *learners))
     addresses, incarnations = configuration.addresses, configuration.incarnations
-    if addresses or incarnations:
+    if addresses or incarnations or configuration.life:
         parts.append(_PAIRS.pack(len(addresses), len(incarnations)))
         parts += (_encode_text(text) for pair in (*addresses, *incarnations) for text in pair)
+    if configuration.life:
+        parts.append(_encode_text(configuration.life))
     return b"".join(parts)
 
 
 def _encode_text(text: str) -> bytes:
     encoded = text.encode()
-    assert len(encoded) <= TEXT_BYTES_MAX, f"{len(encoded)} bytes of id, address or incarnation"
+    assert len(encoded) <= TEXT_BYTES_MAX, f"{len(encoded)} bytes of id, address, incarnation or life"
     return bytes((len(encoded),)) + encoded
 
 
@@ -265,16 +269,19 @@ def decode_meta(body: bytes) -> SnapshotMeta:
         ids, position = _decode_texts(body, _META.size, voters + learners)
         addresses: Pairs = ()
         incarnations: Pairs = ()
+        life = ""
         if position < len(body):
             counts = _PAIRS.unpack_from(body, position)
             texts, position = _decode_texts(body, position + _PAIRS.size, 2 * sum(counts))
             pairs = tuple(zip(texts[::2], texts[1::2], strict=True))
             addresses, incarnations = pairs[: counts[0]], pairs[counts[0] :]
+        if position < len(body):
+            [life], position = _decode_texts(body, position, 1)
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise MalformedBody(f"snapshot: {error}") from None
     if position != len(body):
         raise MalformedBody("snapshot: bytes left over")
-    configuration = Configuration(tuple(ids[:voters]), tuple(ids[voters:]), addresses, incarnations)
+    configuration = Configuration(tuple(ids[:voters]), tuple(ids[voters:]), addresses, incarnations, life)
     return SnapshotMeta(index, term, time_ms, configuration)
 
 

@@ -77,7 +77,7 @@ class SnapshotReader:
 def write_snapshot(file: File, meta: SnapshotMeta, chunks: Iterable[bytes]) -> None:
     """Write everything that a snapshot file holds; the caller syncs the end of it."""
     body = encode_meta(meta)
-    writer = _Writer(file, seed=crc32(body))
+    writer = _Writer(file, meta, seed=crc32(body))
     writer.add(RecordType.SNAPSHOT, body)
     number = size = checksum = 0
     for chunk in chunks:
@@ -90,10 +90,10 @@ def write_snapshot(file: File, meta: SnapshotMeta, chunks: Iterable[bytes]) -> N
 class _Writer:
     """Gathers records into blocks, and syncs now and then."""
 
-    def __init__(self, file: File, *, seed: int) -> None:
+    def __init__(self, file: File, meta: SnapshotMeta, *, seed: int) -> None:
         self._file = file
         self._seed = seed
-        self._pending = [encode_file_header(SNAPSHOT_MAGIC, seed=seed)]
+        self._pending = [encode_file_header(SNAPSHOT_MAGIC, seed=seed, meta=meta)]
         #: Offsets in the file: of what is pending, of the next record, and of what is not synced.
         self._start, self._end, self._synced = 0, FILE_HEADER_BYTES, 0
 

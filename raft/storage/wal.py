@@ -263,7 +263,7 @@ class Wal:
         ]
         if self._snapshot is not None:
             records.append((RecordType.SNAPSHOT, encode_meta(self._snapshot)))
-        encoded = encode_file_header(LOG_MAGIC, seed=seed)
+        encoded = encode_file_header(LOG_MAGIC, seed=seed, meta=self._snapshot)
         for type, body in records:
             encoded += encode_record(type, body, offset=len(encoded), durable=0, seed=seed)
         return encoded

@@ -4,7 +4,7 @@ import aiohttp
 
 from common.wire import WireError
 from raft.admission import AdmissionReply, AdmissionRequest
-from raft.transport.identity import Identity
+from raft.transport.identity import LIVES_HEADER, Identity, encode_groups
 from raft.transport.member_codec import decode_admission_reply, encode_admission_request
 from raft.transport.peers import peer_url
 
@@ -17,6 +17,7 @@ class AdmissionClient:
     """Questions of this node, on connections of their own. Close it in the end."""
 
     def __init__(self, identity: Identity) -> None:
+        self._identity = identity
         self._session = aiohttp.ClientSession(
             headers=identity.request_headers(),
             timeout=aiohttp.ClientTimeout(total=ASK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
@@ -26,7 +27,8 @@ class AdmissionClient:
         """The answer of the node with this client address; None where there is none that could be read."""
         try:
             url = f"{peer_url(address)}/raft/{group}/admission"
-            async with self._session.post(url, data=encode_admission_request(request)) as response:
+            said = {LIVES_HEADER: encode_groups(self._identity.lives())}
+            async with self._session.post(url, data=encode_admission_request(request), headers=said) as response:
                 body = await response.read()
                 return decode_admission_reply(body) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, WireError):

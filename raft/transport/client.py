@@ -35,7 +35,7 @@ from raft.transport.codec import (
     encode_chunk,
     encode_frame,
 )
-from raft.transport.identity import INCARNATIONS_HEADER
+from raft.transport.identity import LIVES_HEADER, encode_groups
 from raft.transport.member_codec import decode_change_reply, encode_change
 
 #: Bytes of entries and commands queued for the stream or being written, above which heartbeats go by POST.
@@ -77,8 +77,9 @@ class PeerLink:
     Args:
         url: of the peer's listener, such as `http://127.0.0.1:18001`.
         headers: what this node says of itself with every request (`raft.transport.identity`).
+        lives: which life of its group each group's data is of, as of now.
         observe_rpc: told `(op, seconds)` of each answered request.
-        is_trusted: whether `(group, peer, header of the answer)` is whom the group knows under that id: what a disk
+        is_trusted: whether `(group, peer, headers of the answer)` is whom the group knows under that id: what a disk
             that was replaced answers must not count.
     """
 
@@ -90,11 +91,13 @@ class PeerLink:
         headers: Mapping[str, str],
         receivers: Mapping[str, Receiver],
         observe_rpc: Callable[[str, float], None],
-        is_trusted: Callable[[str, NodeId, str], bool],
+        is_trusted: Callable[[str, NodeId, Mapping[str, str]], bool],
+        lives: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self.peer = peer
         self.url = url
         self._headers = headers
+        self._lives = lives
         self._receivers = receivers
         self._is_trusted = is_trusted
         self._observe_rpc = observe_rpc
@@ -190,8 +193,9 @@ class PeerLink:
     async def _post(self, group: str, op: str, message: PeerMessage) -> None:
         assert self._session is not None
         started = time.perf_counter()
+        url, said = f"{self.url}/raft/{group}/{op}", self._said_now()
         try:
-            async with self._session.post(f"{self.url}/raft/{group}/{op}", data=encode(message)) as response:
+            async with self._session.post(url, data=encode(message), headers=said) as response:
                 body = await response.read()
                 if response.status != 200 or not self._trusts(group, response):
                     return
@@ -219,7 +223,8 @@ class PeerLink:
         timeout = aiohttp.ClientTimeout(total=CHUNK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         started = time.perf_counter()
         try:
-            async with self._session.post(url, data=encode_chunk(chunk), timeout=timeout) as response:
+            said = self._said_now()
+            async with self._session.post(url, data=encode_chunk(chunk), headers=said, timeout=timeout) as response:
                 body = await response.read()
                 if response.status != 200 or not self._trusts(group, response):
                     raise ConnectionError(f"{self.peer} answered {response.status}")
@@ -236,7 +241,8 @@ class PeerLink:
         url = f"{self.url}/raft/{group}/members"
         timeout = aiohttp.ClientTimeout(total=CHANGE_SECONDS_MAX + POST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         try:
-            async with self._session.post(url, data=encode_change(change), timeout=timeout) as response:
+            said = self._said_now()
+            async with self._session.post(url, data=encode_change(change), headers=said, timeout=timeout) as response:
                 body = await response.read()
                 if response.status != 200:
                     raise ConnectionError(f"{self.peer} answered {response.status}")
@@ -245,7 +251,10 @@ class PeerLink:
             raise ConnectionError(f"{self.peer}: {error!r}") from error
 
     def _trusts(self, group: str, response: aiohttp.ClientResponse) -> bool:
-        return self._is_trusted(group, self.peer, response.headers.get(INCARNATIONS_HEADER, ""))
+        return self._is_trusted(group, self.peer, response.headers)
+
+    def _said_now(self) -> dict[str, str]:
+        return {LIVES_HEADER: encode_groups(self._lives())}
 
     # Stream
 
@@ -257,6 +266,7 @@ class PeerLink:
             try:
                 stream = await self._session.ws_connect(
                     f"{self.url}/raft/stream",
+                    headers=self._said_now(),
                     compress=0,
                     max_msg_size=MESSAGE_BYTES_MAX,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_TIMEOUT_S),
@@ -282,12 +292,16 @@ class PeerLink:
         self._stream = stream
         reader = asyncio.create_task(self._read(stream), name=f"stream from {self.peer}")
         reader.add_done_callback(lambda _: self._wake.set())
+        said: Mapping[str, str] | None = None
         try:
             while not reader.done():
                 if not self._queue:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
+                if (lives := self._lives()) != said:
+                    said = lives
+                    await stream.send_str(encode_groups(lives))
                 frame, size = self._take_frame()
                 await stream.send_bytes(encode_frame(frame))
                 self._backlog_bytes -= size

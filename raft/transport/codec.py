@@ -116,13 +116,15 @@ def snapshot_to_list(snapshot: SnapshotMeta) -> list:
         list(configuration.learners),
         [list(pair) for pair in configuration.addresses],
         [list(pair) for pair in configuration.incarnations],
+        # Known only where all members read it.
+        *([configuration.life] if configuration.life else []),
     ]
 
 
 def snapshot_from_list(row: Any) -> SnapshotMeta:
-    index, term, time_ms, voters, learners, addresses, incarnations = row
+    index, term, time_ms, voters, learners, addresses, incarnations, *life = row
     configuration = Configuration(
-        tuple(voters), tuple(learners), tuple(map(tuple, addresses)), tuple(map(tuple, incarnations))
+        tuple(voters), tuple(learners), tuple(map(tuple, addresses)), tuple(map(tuple, incarnations)), *life
     )
     return SnapshotMeta(index, term, time_ms, configuration)
 

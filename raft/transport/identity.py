@@ -4,6 +4,8 @@
     X-Mufakat-Node            who it is
     X-Mufakat-Address         host:port for clients; tells a node that does not know the sender yet where to answer
     X-Mufakat-Incarnations    lock=<incarnation>,...: the data directory of each of its groups
+    X-Mufakat-Lives           lock=<life>,...: which life of the group its data is of (raft.life); on a stream it is
+                              also a text frame, sent before the first message and whenever it has changed
 
 Two questions are to be told apart (docs/membership.md):
 
@@ -11,18 +13,22 @@ Two questions are to be told apart (docs/membership.md):
   to the answerer's data directory, or to none yet.
 - Is a *request* heard? A node whose log is behind may not know its leader yet (thesis 4.1), so a sender that is no
   member, or another one than is known, is refused only while another leader is heard.
+
+Neither ever where its data is of another life of the group than the data here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from raft.core.types import NOBODY, NodeId
+from raft.life import ANY_LIFE, UNKNOWN_LIFE, may_be_the_same
 from raft.node import RaftNode
 
 AUTHORIZATION_HEADER = "Authorization"
 NODE_HEADER = "X-Mufakat-Node"
 ADDRESS_HEADER = "X-Mufakat-Address"
 INCARNATIONS_HEADER = "X-Mufakat-Incarnations"
+LIVES_HEADER = "X-Mufakat-Lives"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class Identity:
     secret: str
     #: Group to incarnation of its data directory.
     incarnations: Mapping[str, str]
+    #: Group to the life that its data is of, as of now.
+    lives: Callable[[], Mapping[str, str]] = dict
 
     def request_headers(self) -> dict[str, str]:
         return {
@@ -45,27 +53,45 @@ class Identity:
         }
 
     def answer_headers(self) -> dict[str, str]:
-        stated = ",".join(f"{group}={incarnation}" for group, incarnation in sorted(self.incarnations.items()))
-        return {INCARNATIONS_HEADER: stated}
+        return {INCARNATIONS_HEADER: encode_groups(self.incarnations), LIVES_HEADER: encode_groups(self.lives())}
 
 
-def incarnations_in(header: str) -> dict[str, str]:
-    """What the header says of each group."""
-    return {group: incarnation for group, _, incarnation in (part.partition("=") for part in header.split(","))}
+class Stated:
+    """What a peer says of its data directories."""
+
+    __slots__ = ("_incarnations", "_lives")
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._incarnations = _decode(headers.get(INCARNATIONS_HEADER, ""))
+        self._lives = _decode(headers.get(LIVES_HEADER, ""))
+
+    def says_lives(self, header: str) -> None:
+        """On a stream, this is what it says from now on."""
+        self._lives = _decode(header)
+
+    def of(self, group: str) -> tuple[str, str]:
+        """Incarnation and life; each empty where nothing is said."""
+        return self._incarnations.get(group, ""), self._lives.get(group, UNKNOWN_LIFE)
 
 
-def incarnation_in(header: str, group: str) -> str:
-    """What the header says of this group; empty where it says nothing."""
-    return incarnations_in(header).get(group, "")
+def encode_groups(by_group: Mapping[str, str]) -> str:
+    """The value of one of the headers that say something of each group."""
+    return ",".join(f"{group}={value}" for group, value in sorted(by_group.items()))
 
 
-def does_answer_count(node: RaftNode, peer: NodeId, incarnation: str) -> bool:
+def _decode(header: str) -> dict[str, str]:
+    return {group: value for group, _, value in (part.partition("=") for part in header.split(","))}
+
+
+def does_answer_count(node: RaftNode, peer: NodeId, incarnation: str, life: str = ANY_LIFE) -> bool:
     """Whether `peer` with this data directory is whom the configuration knows under that id."""
-    return node.core.configuration.incarnation_of(peer) in ("", incarnation)
+    return node.core.configuration.incarnation_of(peer) in ("", incarnation) and may_be_the_same(node.life, life)
 
 
-def is_request_heard(node: RaftNode, peer: NodeId, incarnation: str) -> bool:
+def is_request_heard(node: RaftNode, peer: NodeId, incarnation: str, life: str = ANY_LIFE) -> bool:
     """Whether a request of `peer` with this data directory is handled."""
+    if not may_be_the_same(node.life, life):
+        return False
     configuration = node.core.configuration
     is_member = peer in configuration.voters or peer in configuration.learners
     return (is_member and does_answer_count(node, peer, incarnation)) or node.core.state.leader in (NOBODY, peer)

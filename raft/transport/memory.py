@@ -5,6 +5,7 @@ import asyncio
 from raft import admission
 from raft.admission import AdmissionReply, AdmissionRequest
 from raft.core.types import NodeId
+from raft.life import ANY_LIFE, may_be_the_same
 from raft.membership import MemberChange, MemberChangeReply
 from raft.node import RaftNode
 from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
@@ -64,7 +65,7 @@ class MemoryNetwork:
         receiver = self._receivers.get(message.to)
         if receiver is None:
             return False
-        if (message.sender, message.to) not in self._cut:
+        if (message.sender, message.to) not in self._cut and self._may_mix(message.sender, receiver):
             asyncio.get_running_loop().call_soon(receiver.receive, decode(encode(message)))
         return True
 
@@ -72,6 +73,8 @@ class MemoryNetwork:
         receiver = self._receivers.get(chunk.message.to)
         if receiver is None or (chunk.message.sender, chunk.message.to) in self._cut:
             raise ConnectionError("the peer cannot be reached")
+        if not self._may_mix(chunk.message.sender, receiver):
+            raise ConnectionError("the peer's data is of another life")
         reply = await receiver.snapshotter.receive(decode_chunk(encode_chunk(chunk)))
         return decode_chunk_reply(encode_chunk_reply(reply))
 
@@ -88,8 +91,15 @@ class MemoryNetwork:
         receiver = self._receivers.get(to)
         if receiver is None or (sender, to) in self._cut:
             return None
-        reply = await admission.answer(receiver, decode_admission_request(encode_admission_request(request)))
+        asked = decode_admission_request(encode_admission_request(request))
+        reply = await admission.answer(receiver, asked, self._life_of(sender))
         return decode_admission_reply(encode_admission_reply(reply))
+
+    def _life_of(self, node: NodeId) -> str:
+        return self._receivers[node].life if node in self._receivers else ANY_LIFE
+
+    def _may_mix(self, sender: NodeId, receiver: RaftNode) -> bool:
+        return may_be_the_same(self._life_of(sender), receiver.life)
 
     def is_attached(self, node: NodeId) -> bool:
         return node in self._receivers

@@ -14,7 +14,7 @@ from common.config import PEER_PORT_OFFSET
 from raft.core.types import Configuration, NodeId
 from raft.node import RaftNode
 from raft.transport.client import PeerLink
-from raft.transport.identity import Identity, does_answer_count, incarnation_in
+from raft.transport.identity import Identity, Stated, does_answer_count
 
 
 def peer_url(address: str) -> str:
@@ -50,6 +50,8 @@ class Peers:
         #: Streams that are open from a peer, and the address that it named.
         self._streams: Counter[NodeId] = Counter()
         self._named: dict[NodeId, str] = {}
+        #: Peers whose version says of which life its data is.
+        self._say_lives: set[NodeId] = set()
         self._closing: set[asyncio.Task] = set()
         self._started = False
 
@@ -76,6 +78,7 @@ class Peers:
                 peer=peer,
                 url=wanted[peer],
                 headers=self.identity.request_headers(),
+                lives=self.identity.lives,
                 receivers=self.nodes,
                 observe_rpc=self._observe_rpc,
                 is_trusted=self._is_trusted,
@@ -83,10 +86,11 @@ class Peers:
             link.start(self._on_failure)
             link.on_peer_streams(self._streams[peer])
 
-    def stream_opened(self, peer: NodeId, address: str) -> None:
+    def stream_opened(self, peer: NodeId, address: str, *, says_lives: bool) -> None:
         """`peer` sends on a stream and names its address."""
         self._streams[peer] += 1
         self._named[peer] = address
+        (self._say_lives.add if says_lives else self._say_lives.discard)(peer)
         if peer not in self.links:
             self.sync()
         self._tell_link(peer)
@@ -97,6 +101,10 @@ class Peers:
         if not self._streams[peer]:
             del self._streams[peer]
             self.sync()
+
+    def knows_lives(self, peer: NodeId) -> bool:
+        """Whether `peer` is there, in a version that knows what a group's life is."""
+        return peer in self._streams and peer in self._say_lives
 
     def _tell_link(self, peer: NodeId) -> None:
         link = self.links.get(peer)
@@ -126,6 +134,6 @@ class Peers:
                 continue
         return found
 
-    def _is_trusted(self, group: str, peer: NodeId, header: str) -> bool:
+    def _is_trusted(self, group: str, peer: NodeId, headers: Mapping[str, str]) -> bool:
         node = self.nodes.get(group)
-        return node is not None and does_answer_count(node, peer, incarnation_in(header, group))
+        return node is not None and does_answer_count(node, peer, *Stated(headers).of(group))

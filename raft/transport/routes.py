@@ -5,7 +5,8 @@
     POST /raft/{group}/install_snapshot  a piece of a snapshot in; out: where to go on, or the reply
     POST /raft/{group}/members           a MemberChange for the leader in, what became of it out
     POST /raft/{group}/admission         an AdmissionRequest in, its reply out; also for those who are no members
-    GET  /raft/stream                    WebSocket: frames of messages in, nothing out
+    GET  /raft/stream                    WebSocket: frames of messages in, and what the sender's lives are as text;
+                                         nothing out
 
 Every request carries the cluster secret; without it the answer is 401 and nothing else. Who sends what no group of
 this node wants to hear is answered 403 (`raft.transport.identity`).
@@ -27,16 +28,16 @@ from raft.core.messages import (
     RequestVoteReply,
 )
 from raft.core.types import NodeId
+from raft.life import described_life, may_be_the_same
 from raft.node import RaftNode
 from raft.transport.codec import PeerMessage, decode, decode_chunk, decode_frame, encode, encode_chunk_reply
 from raft.transport.identity import (
     ADDRESS_HEADER,
     AUTHORIZATION_HEADER,
-    INCARNATIONS_HEADER,
+    LIVES_HEADER,
     NODE_HEADER,
+    Stated,
     does_answer_count,
-    incarnation_in,
-    incarnations_in,
     is_request_heard,
 )
 from raft.transport.member_codec import (
@@ -64,7 +65,8 @@ class PeerListener:
         self._nodes = nodes
         self._peers = peers
         self._authorization = f"Bearer {secret}".encode()
-        self._headers = peers.identity.answer_headers()
+        #: Whose data is of another life, as the log was told.
+        self._strangers: set[tuple[str, NodeId, str]] = set()
         #: Requests and messages that were refused: wrong secret, unreadable, a sender that is no member.
         self.refused = 0
 
@@ -120,27 +122,29 @@ class PeerListener:
             asked = decode_admission_request(await request.read())
         except WireError as error:
             raise self._unreadable(error) from error
-        return self._answer(encode_admission_reply(await admission.answer(node, asked)))
+        life = Stated(request.headers).of(node.group)[1]
+        return self._answer(encode_admission_reply(await admission.answer(node, asked, life)))
 
     async def stream(self, request: web.Request) -> web.WebSocketResponse:
         peer = self._check_secret(request)
-        stated = incarnations_in(request.headers.get(INCARNATIONS_HEADER, ""))
-        if not any(
-            is_request_heard(node, peer, stated.get(group, "")) for group, node in self._nodes.items()
-        ):
+        stated = Stated(request.headers)
+        if not any([self._hears(node, peer, stated) for node in self._nodes.values()]):
             raise self._refusal(peer)
         stream = web.WebSocketResponse(compress=False, max_msg_size=MESSAGE_BYTES_MAX)
         await stream.prepare(request)
-        self._peers.stream_opened(peer, request.headers.get(ADDRESS_HEADER, ""))
+        says_lives = LIVES_HEADER in request.headers
+        self._peers.stream_opened(peer, request.headers.get(ADDRESS_HEADER, ""), says_lives=says_lives)
         try:
             async for frame in stream:
                 if frame.type is WSMsgType.BINARY:
                     self._on_frame(peer, stated, frame.data)
+                elif frame.type is WSMsgType.TEXT:
+                    stated.says_lives(frame.data)
         finally:
             self._peers.stream_closed(peer)
         return stream
 
-    def _on_frame(self, peer: NodeId, stated: Mapping[str, str], data: bytes) -> None:
+    def _on_frame(self, peer: NodeId, stated: Stated, data: bytes) -> None:
         try:
             messages = decode_frame(data)
         except WireError as error:
@@ -150,7 +154,7 @@ class PeerListener:
         link = self._peers.links.get(peer)
         for group, message in messages:
             node = self._nodes.get(group)
-            if node is None or message.sender != peer or not _is_wanted(node, message, stated):
+            if node is None or message.sender != peer or not self._is_wanted(node, message, stated):
                 self.refused += 1
                 continue
             if link is not None:
@@ -161,8 +165,7 @@ class PeerListener:
         """The group's node, where it hears this sender's requests."""
         peer = self._check_secret(request)
         node = self._node(request)
-        group = request.match_info["group"]
-        if not is_request_heard(node, peer, incarnation_in(request.headers.get(INCARNATIONS_HEADER, ""), group)):
+        if not self._hears(node, peer, Stated(request.headers)):
             raise self._refusal(peer)
         if not node.admitted:
             raise web.HTTPServiceUnavailable(text="takes no part yet")
@@ -184,18 +187,29 @@ class PeerListener:
 
     def _refusal(self, peer: NodeId) -> web.HTTPException:
         self.refused += 1
-        return web.HTTPForbidden(text=f"{peer!r} is no member, or its data directory is not the one that is known")
+        return web.HTTPForbidden(text=f"{peer!r} is no member, or its data is not what is known of it")
 
     def _unreadable(self, error: WireError) -> web.HTTPException:
         self.refused += 1
         return web.HTTPBadRequest(text=str(error))
 
     def _answer(self, body: bytes) -> web.Response:
-        return web.Response(body=body, content_type=CONTENT_TYPE, headers=self._headers)
+        return web.Response(body=body, content_type=CONTENT_TYPE, headers=self._peers.identity.answer_headers())
 
+    def _is_wanted(self, node: RaftNode, message: PeerMessage, stated: Stated) -> bool:
+        if isinstance(message, _ANSWERS):
+            return does_answer_count(node, message.sender, *stated.of(node.group))
+        return self._hears(node, message.sender, stated)
 
-def _is_wanted(node: RaftNode, message: PeerMessage, stated: Mapping[str, str]) -> bool:
-    incarnation = stated.get(node.group, "")
-    if isinstance(message, _ANSWERS):
-        return does_answer_count(node, message.sender, incarnation)
-    return is_request_heard(node, message.sender, incarnation)
+    def _hears(self, node: RaftNode, peer: NodeId, stated: Stated) -> bool:
+        incarnation, life = stated.of(node.group)
+        if is_request_heard(node, peer, incarnation, life):
+            return True
+        stranger = (node.group, peer, life)
+        if stranger not in self._strangers and not may_be_the_same(node.life, life):
+            self._strangers.add(stranger)
+            logger.warning(
+                "peer's data is of another life of the group; it is not heard",
+                group=node.group, peer=peer, its=described_life(life), ours=described_life(node.life),
+            )  # fmt: skip
+        return False

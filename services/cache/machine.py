@@ -61,22 +61,24 @@ class CacheMachine(LineStore):
         """Carry out one command. Values in the answer are raw JSON bytes, under `val`; the answer to
         `FillMany` has one such answer per key under `items`."""
         handler = self._handlers[type(command)]
-        keys = keys_of(command)
-        self._sweep(context, len(keys))
+        self.advance(context, command)
         answer = handler(context, command)
         writer = command.node if answer.get("state") == M and isinstance(command, WRITES) else ""
-        self._announce(context, keys, writer)
+        self._announce(context, keys_of(command), writer)
         return answer
 
-    def repeat(self, context: ApplyContext, command: Any) -> None:
-        """An earlier answer to this very command is given again: it speaks of the same keys."""
-        keys = keys_of(command)
-        self._sweep(context, len(keys))
-        self._announce(context, keys, "")
+    def kept(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """All of it."""
+        return answer
 
-    def advance(self, context: ApplyContext) -> None:
-        """Let cluster time reach the entry's; see `LineStore`."""
-        self._sweep(context, SWEPT_PER_ENTRY_MAX)
+    def repeat(self, context: ApplyContext, command: Any, kept: dict[str, Any]) -> dict[str, Any]:
+        """An earlier answer to this very command is given again: it speaks of the same keys."""
+        self._announce(context, keys_of(command), "")
+        return kept
+
+    def advance(self, context: ApplyContext, command: Any = None) -> None:
+        """Let cluster time reach the entry's; see `LineStore`. Little is swept where a command follows."""
+        self._sweep(context, SWEPT_PER_ENTRY_MAX if command is None else len(keys_of(command)))
 
     def _announce(self, context: ApplyContext, keys: tuple[str, ...], writer: str) -> None:
         context.events.append((ANSWER_TOPIC, Answered(context.index, keys, writer)))

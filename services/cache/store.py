@@ -312,7 +312,7 @@ class LineStore:
             self._bytes += line.counted_bytes
         self._restore_orders(dead)
 
-    def skip_numbers(self, count: int) -> None:
+    def skip_numbers(self, count: int, floor: int = 0) -> None:
         """Nothing to do: versions and tokens are log indexes, and those are skipped already."""
 
     def _without_head(self, records: Iterator[list], dead: list[tuple[str, int]]) -> Iterator[list]:

@@ -110,10 +110,9 @@ def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str) 
         members = topology.members(name)
         folders = {node.id: home.node_folder(topology, node) / "data" / name for node in members}
         _check_empty([folder for folder in folders.values() if not is_empty(folder)])
-        for node in members:
-            folder = folders[node.id]
+        for folder in folders.values():
             folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write(write_group, group, folder, [other.id for other in topology.companions(node)])
+        _write(write_group, group, list(folders.values()), [node.id for node in members])
     echo(describe_backup(group.backup))
     echo(
         f"Restored on {', '.join(node.id for node in members)}. Start the cluster: "
@@ -121,9 +120,12 @@ def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str) 
     )
 
 
-def restore_node(file: Path, data_dir: Path, cluster: str) -> None:
+def restore_node(file: Path, data_dir: Path, cluster: str, *, life: str = "") -> None:
     """Write `file` into the data directory of one node that does not run. To be done for every node of the group,
-    with the same file and the same members, before the first of them starts.
+    with the same file, the same members and the same life, before the first of them starts.
+
+    Args:
+        life: what the restore on the first of the nodes has named.
 
     Raises: as `restore_cluster`; UsageError where `cluster` cannot be read.
     """
@@ -133,37 +135,40 @@ def restore_node(file: Path, data_dir: Path, cluster: str) -> None:
         voters = sorted(parse_cluster(cluster))
     except ValueError as error:
         raise UsageError(f"--cluster: {error}.") from error
-    group = _load(load_backup, file)
+    group = _load(load_backup, file, life=life)
     folder = data_dir / group.backup.head.group
     _check_empty([] if is_empty(folder) else [folder])
-    _write(write_group, group, folder, voters)
+    _write(write_group, group, [folder], voters)
     echo(describe_backup(group.backup))
-    echo(f"Restored into {folder} with the members {', '.join(voters)}.")
+    echo(f"Restored into {folder} with the members {', '.join(voters)}, as life {group.life}.")
+    if not life and len(voters) > 1:
+        echo(f"Now the same on the other nodes, with `--life {group.life}`; before the first of them starts.")
 
 
 def describe_backup(backup: Backup) -> str:
     """A backup in one line."""
     head, taken = backup.head, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(backup.head.taken_ms / 1000))
+    life = f", of life {backup.meta.configuration.life}" if backup.meta.configuration.life else ""
     return (
         f"{backup.path}: group {head.group} at index {backup.meta.index}, {backup.end.size} bytes, taken {taken} "
-        f"at {head.node} by version {head.version}"
+        f"at {head.node} by version {head.version}{life}"
     )
 
 
-def _load(load_backup, file: Path):
+def _load(load_backup, file: Path, *, life: str = ""):
     try:
-        return load_backup(file)
+        return load_backup(file, life=life)
     except StorageError as error:
         raise ClusterError(f"The backup cannot be used: {error}.") from error
     except OSError as error:
         raise ClusterError(f"The backup cannot be read: {error}.") from error
 
 
-def _write(write_group, group, folder: Path, voters: Sequence[str]) -> None:
+def _write(write_group, group, folders: Sequence[Path], voters: Sequence[str]) -> None:
     try:
-        write_group(group, folder, voters=voters)
+        write_group(group, *folders, voters=voters)
     except (StorageError, OSError) as error:
-        raise ClusterError(f"{folder} cannot be written: {error}.") from error
+        raise ClusterError(f"Nothing was restored into {', '.join(map(str, folders))}: {error}.") from error
 
 
 def _check_empty(filled: Sequence[Path]) -> None:

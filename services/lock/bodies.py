@@ -11,7 +11,7 @@ from msgspec import Meta, Raw, Struct
 
 from common.web import bad_request, check_name
 from services.host import Host
-from services.lock.commands import Acquire, CancelWait, ForceRelease, Release, Renew
+from services.lock.commands import Acquire, ForceRelease, Release, Renew
 
 #: Longest ttl and longest wait, in seconds.
 TTL_S_MAX = 30 * 24 * 3600
@@ -42,6 +42,8 @@ class ReleaseBody(Struct, forbid_unknown_fields=True):
     name: str | None = None
     client_id: str | None = None
     owner: str | None = None
+    #: Release only this very hold.
+    token: Token | None = None
     #: Sent along by users of the long vocabulary; an owner has one hold of a key, whatever its mode.
     mode: Raw = Raw()
 
@@ -52,6 +54,8 @@ class RenewBody(Struct, forbid_unknown_fields=True):
     name: str | None = None
     client_id: str | None = None
     owner: str | None = None
+    #: Renew only this very hold.
+    token: Token | None = None
     mode: Raw = Raw()
 
 
@@ -96,19 +100,14 @@ def acquire_of(body: AcquireBody, here: Host) -> Acquire:
     )
 
 
-def cancel_of(command: Acquire) -> CancelWait:
-    """What ends `command`, should its client go away while it waits."""
-    return CancelWait(command.key, command.owner, command.waiter)
-
-
 def release_of(body: ReleaseBody, here: Host) -> Release:
     """Raises: ApiError 400."""
-    return Release(key_of(body, here), owner_of(body, here))
+    return Release(key_of(body, here), owner_of(body, here), body.token)
 
 
 def renew_of(body: RenewBody, here: Host) -> Renew:
     """Raises: ApiError 400."""
-    return Renew(key_of(body, here), owner_of(body, here), milliseconds(body.ttl))
+    return Renew(key_of(body, here), owner_of(body, here), milliseconds(body.ttl), body.token)
 
 
 def force_release_of(body: ForceReleaseBody, here: Host) -> ForceRelease:

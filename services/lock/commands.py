@@ -6,7 +6,7 @@ route before they came here.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 # Not `frozen`: built for every write on every node, and three times as slow so. Nobody assigns its fields.
@@ -34,23 +34,27 @@ class Acquire:
 # Not `frozen`: built for every write on every node, and three times as slow so. Nobody assigns its fields.
 @dataclass(slots=True, unsafe_hash=True)
 class Release:
-    """Give back what `owner` holds of `key`."""
+    """Give back what `owner` holds of `key`; with `token`, only that very hold."""
 
     OP: ClassVar[str] = "release"
+    ADDED: ClassVar[dict[str, Any]] = {"token": None}
 
     key: str
     owner: str
+    token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Let the hold of `owner` on `key` end `ttl_ms` from now."""
+    """Let the hold of `owner` on `key` end `ttl_ms` from now; with `token`, only that very hold."""
 
     OP: ClassVar[str] = "renew"
+    ADDED: ClassVar[dict[str, Any]] = {"token": None}
 
     key: str
     owner: str
     ttl_ms: int
+    token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class ForceRelease:
 @dataclass(frozen=True, slots=True)
 class CancelWait:
     """The client behind a waiting `Acquire` has gone: leave the line, and give back what that very request was
-    granted in the meantime, because nobody knows of it."""
+    granted in the meantime, where nobody else knows of it."""
 
     OP: ClassVar[str] = "cancel_wait"
 
@@ -76,8 +80,18 @@ class CancelWait:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelWaits:
+    """Many clients have gone: each of `waits` is the fields of a `CancelWait` in its order."""
+
+    OP: ClassVar[str] = "cancel_waits"
+
+    waits: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DropWaiters:
-    """End every wait that came through an earlier life of `node`: its clients' connections died with it."""
+    """End waits that came through earlier lives of `node`: its clients' connections died with them. At most
+    `DROPPED_PER_ENTRY_MAX` requests go; the answer says whether there are more."""
 
     OP: ClassVar[str] = "drop_waiters"
 

@@ -4,6 +4,9 @@ A pure function of the log over `LockTables`. The rules, each with a test of its
 
 - A request waits behind every earlier one that it conflicts with. A key with a line therefore admits nobody
   past the line, readers included.
+- An owner has one place in a line. If it asks again while it waits, the new request joins its place, and all requests
+  in the place are answered together. A request that is withdrawn leaves the place, and takes back the hold that the
+  place was granted if it was the last that could know of it: what was answered to somebody stands.
 - A holder that asks again for what its hold covers is answered with the same token, and its ttl starts anew if
   one is given. An exclusive hold covers both modes; a shared hold does not cover an exclusive request: such a
   request conflicts with the owner's own hold, so it is `locked`, or a `deadlock` where it would wait.
@@ -22,11 +25,12 @@ from sys import intern
 from typing import Any
 
 from raft.state_machine import ApplyContext
+from services.idempotency import CANCELLED
 from services.lock import queries
-from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
-from services.lock.graph import find_cycle
-from services.lock.records import Hold, Lock, Waiter
-from services.lock.tables import NEVER_MS, LockTables
+from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
+from services.lock.graph import STEPS_MAX, GraphTooLarge, Search, shown
+from services.lock.lines import LockLines, granted
+from services.lock.records import Listener, Lock, Waiter
 
 # The limits decide answers, so they are part of the replicated behaviour: the same on every node, no settings.
 
@@ -34,14 +38,13 @@ from services.lock.tables import NEVER_MS, LockTables
 HOLDS_MAX = 1_000_000
 #: Shared holders of one key that are admitted without waiting.
 HOLDERS_PER_KEY_MAX = 10_000
-#: Requests in line for one key, and in all lines together.
+#: Owners in line for one key, and in all lines together.
 WAITERS_PER_KEY_MAX = 10_000
 WAITERS_MAX = 100_000
-#: Holds and waiters whose end by time, or whose grant by it, one entry sees to, plus the line of the last of them.
-SWEPT_PER_ENTRY_MAX = 1000
-#: The same of an entry with a command: more than it can leave behind, and little enough that all who wait for their
-#: answers behind the end of a million holds get them in time.
-SWEPT_PER_COMMAND_MAX = 32
+#: Requests of one owner in one place.
+LISTENERS_MAX = 16
+#: Requests that one `DropWaiters` ends.
+DROPPED_PER_ENTRY_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +56,20 @@ class LockStatistics:
     waiters: int
 
 
-class LockMachine:
+class LockMachine(LockLines):
     """The inner machine of the `lock` group; see the module's docstring for its rules."""
 
-    COMMANDS = (Acquire, Release, Renew, ForceRelease, CancelWait, DropWaiters)
+    COMMANDS = (Acquire, Release, Renew, ForceRelease, CancelWait, CancelWaits, DropWaiters)
 
     def __init__(self) -> None:
-        self._tables = LockTables()
+        super().__init__()
         self._handlers = {
             Acquire: self._acquire,
             Release: self._release,
             Renew: self._renew,
             ForceRelease: self._force_release,
             CancelWait: self._cancel_wait,
+            CancelWaits: self._cancel_waits,
             DropWaiters: self._drop_waiters,
         }
 
@@ -73,47 +77,33 @@ class LockMachine:
         """Carry out one command and return its answer.
 
         Expiry times in answers are cluster time (`expires_ms`); the route turns them into seconds from now.
-        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event.
+        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event; with `waiter`
+        where it waits in the place of an earlier request, whose id that is.
         """
-        self._pass_time(context, SWEPT_PER_COMMAND_MAX)
+        self.advance(context, command)
         return self._handlers[type(command)](context, command)
 
-    def repeat(self, context: ApplyContext, command: Any) -> None:
-        """An earlier answer is given again: only time goes on."""
-        self._pass_time(context, SWEPT_PER_COMMAND_MAX)
+    def kept(self, answer: dict) -> dict:
+        """All of it."""
+        return answer
 
-    def advance(self, context: ApplyContext) -> None:
-        """End what fell due by `context.time_ms`, as much as one entry may, and serve the lines that this sets
-        moving. What is left is due at once."""
-        self._pass_time(context, SWEPT_PER_ENTRY_MAX)
-
-    def _pass_time(self, context: ApplyContext, swept_max: int) -> None:
-        self._tables.time_ms = context.time_ms
-        if self._tables.is_behind:
-            self._sweep(context, swept_max)
-
-    def _sweep(self, context: ApplyContext, swept_max: int) -> None:
-        tables = self._tables
-        late: list[Waiter] = []
-        ended = 0
-        # Waiters go first: one whose deadline passed before this entry is not granted by it, even if the hold
-        # that it waited for ended earlier still.
-        while ended + len(context.events) < swept_max:
-            gone = tables.first_late() or tables.first_expired()
-            if gone is None:
-                break
-            ended += 1
-            if isinstance(gone, Waiter):
-                late.append(gone)
-                lock = tables.remove_waiter(gone)
-            else:
-                lock = tables.remove_hold(gone)
-            late += self._move_line(context, gone.key, lock)
-        for waiter in sorted(late, key=lambda waiter: (waiter.deadline_ms, waiter.id)):
-            self._tell_late(context, waiter)
-        context.spend(ended)
-        next_ms = tables.next_due_ms()
-        tables.quiet_until_ms = NEVER_MS if next_ms is None else next_ms
+    def repeat(self, context: ApplyContext, command: Any, kept: dict) -> dict | None:
+        """What became of an earlier request, told to one who asks again; see `services.envelope.ServiceMachine`."""
+        if kept.get("waiting"):
+            place = self._place(context, command.key, command.owner)
+            return None if place is None else self._join(context, command, place)
+        if isinstance(command, Acquire) and kept.get("reason") in ("locked", "timeout"):
+            return self.refusal(kept["reason"], command.key)
+        if not isinstance(command, Acquire | Renew) or not kept["ok"]:
+            return kept
+        hold = self._tables.holds.get(kept.get("token", 0))
+        if hold is None or self._tables.has_expired(hold):
+            return {**_not_held(), "token": kept.get("token", 0)}
+        if isinstance(command, Acquire) and hold.unheard and command.waiter not in hold.unheard:
+            # Whoever asks again may be told of the hold, so it stays where only the first one leaves.
+            unheard = (*hold.unheard, command.waiter) if len(hold.unheard) < LISTENERS_MAX else ()
+            hold = self._tables.change_hold(hold, expires_ms=hold.expires_ms, unheard=unheard)
+        return granted(hold)
 
     def next_due_ms(self) -> int | None:
         """Cluster time of the next expiry or deadline; None where nothing is pending."""
@@ -127,9 +117,9 @@ class LockMachine:
         """See `LockTables.restore`."""
         self._tables.restore(records)
 
-    def skip_numbers(self, count: int) -> None:
+    def skip_numbers(self, count: int, floor: int = 0) -> None:
         """See `LockTables.skip_numbers`."""
-        self._tables.skip_numbers(count)
+        self._tables.skip_numbers(count, floor)
 
     # Commands
 
@@ -140,7 +130,10 @@ class LockMachine:
             exclusive = command.exclusive
             hold = self._hold_in(lock, command.owner)
             if hold is not None and (hold.exclusive or not exclusive):
-                return _granted(self._heard_of(context, hold, command.ttl_ms))
+                if command.waiter and command.waiter in hold.unheard:
+                    # The very request that won it, carried out twice.
+                    return granted(hold)
+                return granted(self._heard_of(context, hold, command.ttl_ms))
             if exclusive or lock.first.exclusive or lock.queue:
                 if command.wait_ms <= 0:
                     return queries.refusal("locked", lock, context.time_ms, asking=hold)
@@ -149,46 +142,62 @@ class LockMachine:
                 return _limit("quota", "holders_per_key_max", HOLDERS_PER_KEY_MAX)
         if len(tables.holds) >= HOLDS_MAX:
             return _limit("quota", "holds_max", HOLDS_MAX)
-        return _granted(self._add_hold(context, command, command.waiter))
+        return granted(self._add_hold(context, command, command.waiter, (command.waiter,) if command.waiter else ()))
 
     def _wait(self, context: ApplyContext, command: Acquire, lock: Lock) -> dict:
         tables = self._tables
-        if self._waiter(context, command.waiter) is not None:
-            return {"waiting": True}
+        place = self._place(context, command.key, command.owner)
+        if place is not None and (place.exclusive or not command.exclusive):
+            return self._join(context, command, place)
         if lock.queue_length >= WAITERS_PER_KEY_MAX:
             return _limit("quota", "waiters_per_key_max", WAITERS_PER_KEY_MAX)
         if len(tables.waiters) >= WAITERS_MAX:
             return _limit("overloaded", "waiters_max", WAITERS_MAX)
+        listener = _listener(context, command)
         waiter = Waiter(
             command.waiter,
             command.key,
             command.owner,
             command.exclusive,
             command.ttl_ms,
-            context.time_ms + command.wait_ms,
-            intern(command.node),
-            intern(command.boot),
+            listener.deadline_ms,
+            listener.node,
+            listener.boot,
             context.index,
+            (listener,),
         )
         if tables.is_engaged(waiter.owner):
-            cycle = find_cycle(tables.locks, tables.waits, waiter, context.time_ms)
+            try:
+                cycle = Search(tables.locks, tables.waits, context.time_ms).find_cycle(waiter)
+            except GraphTooLarge:
+                return _limit("overloaded", "wait_graph_max", STEPS_MAX)
             if cycle is not None:
-                return {"ok": False, "reason": "deadlock", "cycle": cycle}
+                return {"ok": False, "reason": "deadlock", "cycle": shown(cycle), "cycle_length": len(cycle)}
         tables.add_waiter(waiter)
         return {"waiting": True}
 
+    def _join(self, context: ApplyContext, command: Acquire, place: Waiter) -> dict:
+        """Another request of the owner's waits in its place from now on, to the end of its own time."""
+        others = tuple(listener for listener in place.listeners if listener.id != command.waiter)
+        if len(others) >= LISTENERS_MAX:
+            return _limit("overloaded", "listeners_max", LISTENERS_MAX)
+        if command.ttl_ms is not None:
+            place = place._replace(ttl_ms=command.ttl_ms)
+        self._tables.change_waiter(place, (*others, _listener(context, command)))
+        return {"waiting": True} if place.id == command.waiter else {"waiting": True, "waiter": place.id}
+
     def _release(self, context: ApplyContext, command: Release) -> dict:
-        hold = self._hold_of(context, command.key, command.owner)
+        hold = self._hold_of(context, command.key, command.owner, command.token)
         if hold is None:
             return _not_held()
         self._serve(context, command.key, self._tables.remove_hold(hold))
         return {"ok": True}
 
     def _renew(self, context: ApplyContext, command: Renew) -> dict:
-        hold = self._hold_of(context, command.key, command.owner)
+        hold = self._hold_of(context, command.key, command.owner, command.token)
         if hold is None:
             return _not_held()
-        return _granted(self._heard_of(context, hold, command.ttl_ms))
+        return granted(self._heard_of(context, hold, command.ttl_ms))
 
     def _force_release(self, context: ApplyContext, command: ForceRelease) -> dict:
         lock = self._lock(context, command.key)
@@ -210,123 +219,52 @@ class LockMachine:
         }
 
     def _cancel_wait(self, context: ApplyContext, command: CancelWait) -> dict:
-        self._lock(context, command.key)
-        waiter = self._waiter(context, command.waiter)
-        if waiter is not None:
-            self._serve(context, waiter.key, self._tables.remove_waiter(waiter))
-            self._tell(context, waiter, {"ok": False, "reason": "cancelled"})
-            return {"ok": True, "cancelled": "waiting"}
-        hold = self._hold_of(context, command.key, command.owner)
-        if hold is None or hold.waiter != command.waiter:
-            return {"ok": True, "cancelled": None}
-        self._serve(context, command.key, self._tables.remove_hold(hold))
-        return {"ok": True, "cancelled": "granted"}
+        return {"ok": True, "cancelled": self._cancel(context, command.key, command.owner, command.waiter)}
+
+    def _cancel_waits(self, context: ApplyContext, command: CancelWaits) -> dict:
+        cancelled = [self._cancel(context, key, owner, waiter) for key, owner, waiter in command.waits]
+        return {"ok": True, "cancelled": len(cancelled) - cancelled.count(None)}
+
+    def _cancel(self, context: ApplyContext, key: str, owner: str, waiter: str) -> str | None:
+        """Withdraw one request; says what ended with it: "waiting" or "granted", None where nothing did."""
+        self._lock(context, key)
+        place = self._place(context, key, owner)
+        gone = tuple(each for each in place.listeners if each.id == waiter) if place is not None else ()
+        if gone:
+            self._serve(context, key, self._leave(place, gone))
+            self._tell(context, place, gone, _cancelled())
+            return "waiting" if len(place.listeners) == 1 else None
+        hold = self._hold_of(context, key, owner)
+        if hold is None or waiter not in hold.unheard:
+            return None
+        unheard = tuple(id for id in hold.unheard if id != waiter)
+        if unheard:
+            self._tables.change_hold(hold, expires_ms=hold.expires_ms, unheard=unheard)
+            return None
+        self._serve(context, key, self._tables.remove_hold(hold))
+        context.decided.append((hold.waiter, _cancelled()))
+        return "granted"
 
     def _drop_waiters(self, context: ApplyContext, command: DropWaiters) -> dict:
-        dropped = [
-            waiter
-            for waiter in self._tables.waiters.values()
-            if waiter.node == command.node and waiter.boot != command.boot_kept
-        ]
-        moved = {waiter.key: self._tables.remove_waiter(waiter) for waiter in dropped}
+        dropped: list[tuple[Waiter, tuple[Listener, ...]]] = []
+        count = 0
+        gone_lives = {
+            life for life in self._tables.lives if life[0] == command.node and life[1] != command.boot_kept
+        }
+        for waiter in self._tables.waiters.values() if gone_lives else ():
+            gone = tuple(each for each in waiter.listeners if (each.node, each.boot) in gone_lives)
+            if gone:
+                dropped.append((waiter, gone))
+                count += len(gone)
+                if count >= DROPPED_PER_ENTRY_MAX:
+                    break
+        moved = {waiter.key: self._leave(waiter, gone) for waiter, gone in dropped}
         for key, lock in moved.items():
             self._serve(context, key, lock)
-        for waiter in dropped:
-            self._tell(context, waiter, {"ok": False, "reason": "cancelled"})
-        return {"ok": True, "dropped": len(dropped)}
-
-    # Steps that commands share
-
-    def _lock(self, context: ApplyContext, key: str) -> Lock | None:
-        """The lock of `key`; what stands first in it, as its holder and in its line, has not ended."""
-        lock = self._tables.locks.get(key)
-        if lock is None or not self._tables.is_behind:
-            return lock
-        self._serve(context, key, lock)
-        return self._tables.locks.get(key)
-
-    def _hold_of(self, context: ApplyContext, key: str, owner: str) -> Hold | None:
-        lock = self._lock(context, key)
-        return None if lock is None else self._hold_in(lock, owner)
-
-    def _hold_in(self, lock: Lock, owner: str) -> Hold | None:
-        """The hold of `owner`, unless it has ended: then it goes now. As a lock of `_lock` has a holder besides,
-        nobody can be waiting for that."""
-        hold = lock.hold_of(owner)
-        if hold is None or not self._tables.has_expired(hold):
-            return hold
-        self._tables.remove_hold(hold)
-        return None
-
-    def _waiter(self, context: ApplyContext, id: str) -> Waiter | None:
-        """The request in line, unless its time is over: then it goes now."""
-        waiter = self._tables.waiters.get(id)
-        if waiter is None or waiter.deadline_ms > context.time_ms:
-            return waiter
-        self._serve(context, waiter.key, self._tables.remove_waiter(waiter))
-        self._tell_late(context, waiter)
-        return None
-
-    def _add_hold(self, context: ApplyContext, asked: Acquire | Waiter, waiter: str) -> Hold:
-        ttl_ms = asked.ttl_ms
-        expires_ms = None if ttl_ms is None else context.time_ms + ttl_ms
-        return self._tables.add_hold(asked.key, asked.owner, asked.exclusive, asked.node, expires_ms, waiter)
-
-    def _heard_of(self, context: ApplyContext, hold: Hold, ttl_ms: int | None) -> Hold:
-        """The owner asks about its hold: the ttl, if given, starts anew. It knows of the hold from now on, whatever
-        became of the request that won it: a late `CancelWait` of that one must not take it away."""
-        if ttl_ms is None and not hold.waiter:
-            return hold
-        expires_ms = hold.expires_ms if ttl_ms is None else context.time_ms + ttl_ms
-        return self._tables.change_hold(hold, expires_ms, waiter="")
-
-    def _serve(self, context: ApplyContext, key: str, lock: Lock) -> None:
-        """Move the line, and tell those who are met in it after their time."""
-        for waiter in self._move_line(context, key, lock):
-            self._tell_late(context, waiter)
-
-    def _move_line(self, context: ApplyContext, key: str, lock: Lock) -> list[Waiter]:
-        """Grant to the head of the line for as long as it conflicts with nobody; forget the lock if it is free. What
-        has ended and stands first goes on the way; returns the waiters among that, who are to be told."""
-        tables = self._tables
-        while lock.first is not None and tables.has_expired(lock.first):
-            tables.remove_hold(lock.first)
-            context.spend(1)
-        late = []
-        while lock.queue:
-            waiter = next(iter(lock.queue.values()))
-            if waiter.deadline_ms <= context.time_ms:
-                tables.remove_waiter(waiter)
-                late.append(waiter)
-                continue
-            if lock.first is not None and (waiter.exclusive or lock.first.exclusive):
-                return late
-            self._grant(context, waiter)
-        if lock.first is None:
-            tables.remove_lock(key)
-        return late
-
-    def _grant(self, context: ApplyContext, waiter: Waiter) -> None:
-        self._tables.remove_waiter(waiter)
-        hold = self._add_hold(context, waiter, waiter.id)
-        self._tell(context, waiter, _granted(hold))
-        # The same owner's other requests in this line are what a client that lost an answer sent again. They stand
-        # among its waits and in the line: of the two, the shorter is looked through.
-        waits, line = self._tables.waits.get(waiter.owner, {}), self._tables.locks[waiter.key].queue or {}
-        looked = waits if len(waits) <= len(line) else line
-        context.spend(len(looked) // 8)
-        for again in [each for each in looked.values() if (each.key, each.owner) == (waiter.key, waiter.owner)]:
-            if again.deadline_ms > context.time_ms and (hold.exclusive or not again.exclusive):
-                self._tables.remove_waiter(again)
-                hold = self._heard_of(context, hold, again.ttl_ms)
-                self._tell(context, again, _granted(hold))
-
-    def _tell_late(self, context: ApplyContext, waiter: Waiter) -> None:
-        lock = self._tables.locks.get(waiter.key)
-        self._tell(context, waiter, queries.refusal("timeout", lock, context.time_ms))
-
-    def _tell(self, context: ApplyContext, waiter: Waiter, answer: dict) -> None:
-        context.events.append(("waiter:" + waiter.id, answer))
+        for waiter, gone in dropped:
+            self._tell(context, waiter, gone, _cancelled())
+        more = any(life in self._tables.lives for life in gone_lives)
+        return {"ok": True, "dropped": count, "more": more}
 
     # Questions; none of them changes anything
 
@@ -340,6 +278,16 @@ class LockMachine:
         """The first `count` keys in order that begin with `prefix` and come after `after`. One whose holds have ended
         may be among them as long as no entry has swept it."""
         return self._tables.page(prefix, after, count)
+
+    def is_waiting(self, key: str, owner: str, waiter: str) -> bool:
+        """Whether this request stands in line."""
+        place = self._tables.place_of(key, owner)
+        return place is not None and any(listener.id == waiter for listener in place.listeners)
+
+    @property
+    def lives(self) -> Iterable[tuple[str, str]]:
+        """The lives of nodes, `(node, boot)`, at which requests wait."""
+        return self._tables.lives.keys()
 
     def status(self, key: str) -> dict:
         """Holders and line of one key; see `queries.status`."""
@@ -356,16 +304,17 @@ class LockMachine:
             hold = None
         return queries.verdict(hold, self._seen(key), key, token)
 
-    def _seen(self, key: str) -> Lock | None:
-        return self._tables.seen(self._tables.locks.get(key))
-
-
-def _granted(hold: Hold) -> dict:
-    return {"ok": True, "token": hold.token, "mode": hold.mode, "expires_ms": hold.expires_ms}
-
-
 def _not_held() -> dict:
     return {"ok": False, "reason": "not_held"}
+
+
+def _cancelled() -> dict:
+    return {"ok": False, "reason": CANCELLED}
+
+
+def _listener(context: ApplyContext, command: Acquire) -> Listener:
+    due_ms = context.time_ms + command.wait_ms
+    return Listener(command.waiter, command.exclusive, due_ms, intern(command.node), intern(command.boot))
 
 
 def _limit(reason: str, limit: str, value: int) -> dict:

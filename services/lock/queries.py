@@ -92,7 +92,7 @@ def _waiter(waiter: Waiter) -> dict:
         "owner": waiter.owner,
         "mode": waiter.mode,
         "node": waiter.node,
-        "deadline_ms": waiter.deadline_ms,
+        "deadline_ms": max(listener.deadline_ms for listener in waiter.listeners),
     }
 
 

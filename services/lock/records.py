@@ -24,33 +24,70 @@ class Hold(NamedTuple):
     node: str
     #: Cluster time at which the hold ends, milliseconds; None: held until released.
     expires_ms: int | None
-    #: Id of the waiting request that was granted, as long as nobody else knows of the hold; else "".
+    #: Id of the place in line that was granted, as long as only its own requests know of the hold; else "".
     waiter: str = ""
+    #: Ids of these requests, but for those whose clients have gone. The hold goes with the last.
+    unheard: tuple[str, ...] = ()
 
     @property
     def mode(self) -> str:
         return EXCLUSIVE if self.exclusive else SHARED
+
+
+class Listener(NamedTuple):
+    """One request that waits in a place; an owner that asks again while it waits joins its own place."""
+
+    #: Id under which the decision is announced.
+    id: str
+    exclusive: bool
+    #: Cluster time from which on it must not be granted any more, milliseconds.
+    deadline_ms: int
+    #: Node that the request waits at, and that node's boot id.
+    node: str
+    boot: str
 
 
 class Waiter(NamedTuple):
-    """One request that stands in line for one key."""
+    """One owner's place in the line for one key. It stands as long as a request waits in it."""
 
+    #: That of its first request.
     id: str
     key: str
     owner: str
+    #: Whether one of its requests wants the exclusive mode: all are then granted it.
     exclusive: bool
     #: Counted from the grant, not from the request.
     ttl_ms: int | None
-    #: Cluster time from which on it must not be granted any more, milliseconds.
+    #: When the first of its requests has to be told, cluster time in milliseconds.
     deadline_ms: int
+    #: Of its newest request.
     node: str
     boot: str
-    #: Log index of the request: rises along every line.
+    #: Log index of its first request: rises along every line.
     arrived_index: int
+    #: Its requests, first come first; never none.
+    listeners: tuple[Listener, ...] = ()
 
     @property
     def mode(self) -> str:
         return EXCLUSIVE if self.exclusive else SHARED
+
+    def at(self, time_ms: int) -> "Waiter | None":
+        """The place without the requests whose time is over by then; None where none is left."""
+        if self.deadline_ms > time_ms:
+            return self
+        left = tuple(listener for listener in self.listeners if listener.deadline_ms > time_ms)
+        return self.with_listeners(left) if left else None
+
+    def with_listeners(self, listeners: tuple[Listener, ...]) -> "Waiter":
+        """The same place with other requests in it."""
+        return self._replace(
+            exclusive=any(listener.exclusive for listener in listeners),
+            deadline_ms=min(listener.deadline_ms for listener in listeners),
+            node=listeners[-1].node,
+            boot=listeners[-1].boot,
+            listeners=listeners,
+        )
 
 
 class Lock:

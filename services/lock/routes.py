@@ -11,14 +11,10 @@ from aiohttp import web
 from common.logs import get_logger
 from common.web import json_response, read_body, read_query
 from raft.node import RaftNode
-from services.errors import api_error
-from services.handlers import answer, linearizable, replicate, replicate_waiting
+from services.handlers import answer, linearizable, replicate
 from services.host import Host, host
 from services.lock import GROUP, bodies
-from services.lock.commands import Acquire
-
-#: How often a request is made anew because the wait that it had joined was withdrawn.
-JOINS_MAX = 3
+from services.lock.waiting import LockWaits
 
 #: Fields of the machine's answers that hold cluster time, and what a client sees in their place.
 _SECONDS_NAMES = {"expires_ms": "expires_in_s", "deadline_ms": "deadline_in_s"}
@@ -28,6 +24,8 @@ _LIMIT_DETAILS = {
     "holders_per_key_max": "This lock has as many shared holders as it may have; wait until one releases it.",
     "waiters_per_key_max": "The line for this lock is full; try again later.",
     "waiters_max": "The lines of all locks together are full; try again later.",
+    "listeners_max": "This owner waits for this lock in as many requests as it may; wait until one is answered.",
+    "wait_graph_max": "Too many owners wait for each other to see whether this one may wait, too; try again later.",
 }
 
 logger = get_logger("services.lock")
@@ -47,7 +45,9 @@ def routes() -> list[web.RouteDef]:
 
 
 def attach(here: Host, node: RaftNode) -> None:
-    """Let the metrics of `here` read the locks that `node` replicates, at each scrape."""
+    """Let the metrics of `here` read the locks that `node` replicates, at each scrape, and its clients wait there."""
+    waits = here.parts[LockWaits] = LockWaits(node, here.life, here.background)
+    here.metrics.mufakat_withdrawals_waiting.watch(lambda: [((GROUP,), waits.withdrawing)])
     here.metrics.locks_held.watch(lambda: [((), node.machine.inner.statistics().locks_held)])
     here.metrics.lock_waiters.watch(lambda: [((), node.machine.inner.statistics().waiters)])
 
@@ -60,7 +60,7 @@ async def acquire(request: web.Request) -> web.Response:
     here = host(request)
     command = bodies.acquire_of(await read_body(request, bodies.AcquireBody), here)
     if command.wait_ms:
-        result = await _acquire_waiting(request, command)
+        result = await here.parts[LockWaits].acquire(request, command)
     else:
         result = await replicate(request, GROUP, command)
     if result["ok"]:
@@ -72,21 +72,6 @@ async def acquire(request: web.Request) -> web.Response:
     if "limit" in result:
         result = {**result, "detail": _LIMIT_DETAILS[result["limit"]]}
     return answer(_in_seconds(result, _now_ms(here)))
-
-
-async def _acquire_waiting(request: web.Request, command: Acquire) -> dict[str, Any]:
-    """The decision about a request that may wait.
-
-    A repeated `Idempotency-Key` joins the wait of the request that it repeats. That one may be withdrawn while the
-    joined wait goes on, because its own client or node has gone; then this request is made in its own right.
-    """
-    for _ in range(JOINS_MAX):
-        result = await replicate_waiting(request, GROUP, command, bodies.cancel_of(command))
-        if result.get("reason") != "cancelled":
-            return result
-    raise api_error(
-        "overloaded", "The requests that this one repeats keep being withdrawn; send it again later."
-    )
 
 
 async def release(request: web.Request) -> web.Response:

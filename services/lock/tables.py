@@ -10,10 +10,10 @@ from itertools import islice
 from sys import intern
 
 from common.sorted_set import SortedSet
-from services.lock.records import Hold, Lock, Waiter
+from services.lock.records import Hold, Listener, Lock, Waiter
 
-#: Layout of the snapshot records.
-SNAPSHOT_VERSION = 1
+#: Layout of the snapshot records; with version 1, a place in line had one request.
+SNAPSHOT_VERSION = 2
 
 #: Later than any cluster time.
 NEVER_MS = 1 << 62
@@ -29,6 +29,7 @@ class LockTables:
         "_keys",
         "_last_token",
         "holds",
+        "lives",
         "locks",
         "quiet_until_ms",
         "time_ms",
@@ -39,7 +40,7 @@ class LockTables:
     def __init__(self) -> None:
         #: Every hold by its token, lowest first. Replicated.
         self.holds: dict[int, Hold] = {}
-        #: Every request in line by its id, first come first. Replicated.
+        #: Every place in line by its id, first come first. Replicated.
         self.waiters: dict[str, Waiter] = {}
         #: The highest token ever given. Replicated.
         self._last_token = 0
@@ -50,11 +51,13 @@ class LockTables:
         self.locks: dict[str, Lock] = {}
         #: The keys of `locks` in order.
         self._keys: SortedSet[str] = SortedSet()
-        #: Requests in line by owner, then by id; only owners that wait.
+        #: Places in line by owner, then by key; only owners that wait.
         self.waits: dict[str, dict[str, Waiter]] = {}
+        #: How many requests wait at which life of which node, by `(node, boot)`; only lives with any.
+        self.lives: dict[tuple[str, str], int] = {}
         #: How many holds an owner has; only owners with any.
         self._hold_counts: dict[str, int] = {}
-        #: `(expires_ms, token)` of every hold that expires, `(deadline_ms, id)` of every waiter.
+        #: `(expires_ms, token)` of every hold that expires, `(deadline_ms, id)` of every place in line.
         self._expiries: SortedSet[tuple[int, int]] = SortedSet()
         self._deadlines: SortedSet[tuple[int, str]] = SortedSet()
         #: Nothing is due before this cluster time. A lower bound: cheaper than `next_due_ms`.
@@ -64,12 +67,24 @@ class LockTables:
         """Whether the owner holds anything or stands in any line, so that somebody might wait for it."""
         return owner in self._hold_counts or owner in self.waits
 
+    def place_of(self, key: str, owner: str) -> Waiter | None:
+        """Where the owner stands in the line of the key."""
+        places = self.waits.get(owner)
+        return None if places is None else places.get(key)
+
     def add_hold(
-        self, key: str, owner: str, exclusive: bool, node: str, expires_ms: int | None, waiter: str
+        self,
+        key: str,
+        owner: str,
+        exclusive: bool,
+        node: str,
+        expires_ms: int | None,
+        waiter: str,
+        unheard: tuple[str, ...],
     ) -> Hold:
         """Record a grant under the next token."""
         token = self._last_token = self._last_token + 1
-        hold = Hold(token, key, owner, exclusive, intern(node), expires_ms, waiter)
+        hold = Hold(token, key, owner, exclusive, intern(node), expires_ms, waiter, unheard)
         self._index_hold(hold)
         return hold
 
@@ -87,9 +102,10 @@ class LockTables:
         if hold.expires_ms is not None:
             self._schedule_expiry(hold.expires_ms, hold.token)
 
-    def change_hold(self, hold: Hold, expires_ms: int | None, waiter: str) -> Hold:
-        """Put another expiry and waiter id into the record of a grant; returns the new record."""
-        changed = hold._replace(expires_ms=expires_ms, waiter=waiter)
+    def change_hold(self, hold: Hold, *, expires_ms: int | None, unheard: tuple[str, ...]) -> Hold:
+        """Put another expiry and other requests into the record of a grant; returns the new record."""
+        waiter = hold.waiter if unheard else ""
+        changed = hold._replace(expires_ms=expires_ms, waiter=waiter, unheard=unheard)
         self.holds[hold.token] = changed
         self.locks[hold.key].replace(changed)
         if expires_ms != hold.expires_ms:
@@ -117,30 +133,52 @@ class LockTables:
         self._keys.remove(key)
 
     def add_waiter(self, waiter: Waiter) -> None:
-        """Put a request at the end of its line."""
+        """Put an owner at the end of a line."""
         lock = self.locks[waiter.key]
         if lock.queue is None:
             lock.queue = {}
-        lock.queue[waiter.id] = waiter
-        self.waiters[waiter.id] = waiter
-        self.waits.setdefault(waiter.owner, {})[waiter.id] = waiter
-        self._deadlines.add((waiter.deadline_ms, waiter.id))
-        if waiter.deadline_ms < self.quiet_until_ms:
-            self.quiet_until_ms = waiter.deadline_ms
+        self._set_waiter(lock, waiter)
+        self._count_lives(waiter, 1)
+
+    def change_waiter(self, waiter: Waiter, listeners: tuple[Listener, ...]) -> Waiter:
+        """Put other requests into a place, which stays where it is in its line; returns the new record."""
+        self._count_lives(waiter, -1)
+        self._deadlines.remove((waiter.deadline_ms, waiter.id))
+        changed = waiter.with_listeners(listeners)
+        self._set_waiter(self.locks[waiter.key], changed)
+        self._count_lives(changed, 1)
+        return changed
 
     def remove_waiter(self, waiter: Waiter) -> Lock:
-        """Take a request out of its line. The caller serves the lock that is returned."""
+        """Take an owner out of a line. The caller serves the lock that is returned."""
         lock = self.locks[waiter.key]
         del lock.queue[waiter.id]
         if not lock.queue:
             lock.queue = None
         del self.waiters[waiter.id]
         self._deadlines.remove((waiter.deadline_ms, waiter.id))
-        waits = self.waits[waiter.owner]
-        del waits[waiter.id]
-        if not waits:
+        places = self.waits[waiter.owner]
+        del places[waiter.key]
+        if not places:
             del self.waits[waiter.owner]
+        self._count_lives(waiter, -1)
         return lock
+
+    def _set_waiter(self, lock: Lock, waiter: Waiter) -> None:
+        lock.queue[waiter.id] = self.waiters[waiter.id] = waiter
+        self.waits.setdefault(waiter.owner, {})[waiter.key] = waiter
+        self._deadlines.add((waiter.deadline_ms, waiter.id))
+        if waiter.deadline_ms < self.quiet_until_ms:
+            self.quiet_until_ms = waiter.deadline_ms
+
+    def _count_lives(self, waiter: Waiter, by: int) -> None:
+        for listener in waiter.listeners:
+            life = (listener.node, listener.boot)
+            count = self.lives.get(life, 0) + by
+            if count:
+                self.lives[life] = count
+            else:
+                del self.lives[life]
 
     # What falls due
 
@@ -150,7 +188,7 @@ class LockTables:
         return self.quiet_until_ms <= self.time_ms
 
     def first_late(self) -> Waiter | None:
-        """The waiter whose deadline passed first, lowest id first; the caller removes it."""
+        """The place with the request whose deadline passed first, lowest id first; the caller takes that out."""
         due = self._deadlines.first()
         return None if due is None or due[0] > self.time_ms else self.waiters[due[1]]
 
@@ -191,7 +229,8 @@ class LockTables:
             if not self.has_expired(hold):
                 shown.add(hold)
         if lock.queue:
-            shown.queue = {id: waiter for id, waiter in lock.queue.items() if waiter.deadline_ms > self.time_ms}
+            places = (waiter.at(self.time_ms) for waiter in lock.queue.values())
+            shown.queue = {place.id: place for place in places if place is not None}
         return None if shown.first is None else shown
 
     def page(self, prefix: str, after: str, count: int) -> list[str]:
@@ -201,14 +240,15 @@ class LockTables:
 
     # Snapshots
 
-    def skip_numbers(self, count: int) -> None:
-        """Never give the next `count` tokens: after a restore, others may hold them already."""
-        self._last_token += count
+    def skip_numbers(self, count: int, floor: int) -> None:
+        """Never give the next `count` tokens, nor any below `floor`: after a restore, others may hold them."""
+        self._last_token = max(self._last_token + count, floor)
 
     def snapshot(self) -> Iterator[list]:
-        """Records `["lock", version, last token]`, then `["hold", ...]` by token, then `["waiter", ...]` in order of
-        arrival; the fields of the last two are those of `Hold` and `Waiter`. Where something among them has ended and
-        was not swept yet, the cluster time by which it has stands at the end of the first."""
+        """Records `["lock", version, last token]`, then `["hold", ...]` by token, then `["waiter", ...]` in order
+        of arrival; the fields of the last two are those of `Hold` and `Waiter`, with its listeners as lists. Where
+        something among them has ended and was not swept yet, the cluster time by which it has stands at the end of
+        the first."""
         head = ["lock", SNAPSHOT_VERSION, self._last_token]
         due_ms = self.next_due_ms()
         if due_ms is not None and due_ms <= self.time_ms:
@@ -220,18 +260,17 @@ class LockTables:
 
         Raises: ValueError for a record that no version up to this one wrote.
         """
-        tables = (self.holds, self.waiters, self.locks, self.waits, self._hold_counts)
+        tables = (self.holds, self.waiters, self.locks, self.waits, self.lives, self._hold_counts)
         for table in (*tables, self._keys, self._expiries, self._deadlines):
             table.clear()
         self._last_token = self.time_ms = 0
         self.quiet_until_ms = NEVER_MS
         for table, *fields in records:
             if table == "hold":
-                hold = Hold(*fields)
-                self._index_hold(hold._replace(node=intern(hold.node)))
+                self._index_hold(_hold_of(fields))
             elif table == "waiter":
-                self.add_waiter(Waiter(*fields))
-            elif table == "lock" and fields[0] == SNAPSHOT_VERSION:
+                self.add_waiter(_waiter_of(fields))
+            elif table == "lock" and 1 <= fields[0] <= SNAPSHOT_VERSION:
                 self._last_token = fields[1]
                 self.time_ms = fields[2] if len(fields) > 2 else 0
             else:
@@ -244,3 +283,21 @@ def _records(head: list, holds: list[Hold], waiters: list[Waiter]) -> Iterator[l
         yield ["hold", *hold]
     for waiter in waiters:
         yield ["waiter", *waiter]
+
+
+def _hold_of(fields: list) -> Hold:
+    """What `_records` wrote. In version 1 the hold went with the waiter that it was granted to."""
+    hold = Hold(*fields)
+    unheard = tuple(hold.unheard) or ((hold.waiter,) if hold.waiter else ())
+    return hold._replace(node=intern(hold.node), unheard=unheard)
+
+
+def _waiter_of(fields: list) -> Waiter:
+    """What `_records` wrote. In version 1 a waiter was its own only request."""
+    waiter = Waiter(*fields)
+    listeners = waiter.listeners or [[waiter.id, waiter.exclusive, waiter.deadline_ms, waiter.node, waiter.boot]]
+    return waiter._replace(
+        node=intern(waiter.node),
+        boot=intern(waiter.boot),
+        listeners=tuple(Listener(id, x, due, intern(node), intern(boot)) for id, x, due, node, boot in listeners),
+    )

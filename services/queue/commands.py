@@ -93,6 +93,15 @@ class Nack:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Deliveries that never reached their consumers: as many `Nack` with `unseen`."""
+
+    OP: ClassVar[str] = "give_back"
+    #: `(msg_id, receipt)` each.
+    deliveries: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Extend:
     """The consumer needs longer: the message stays hidden until `visibility_ms` from now."""
 

@@ -2,8 +2,8 @@
 
 The rule: a consumer that waits asks, sleeps in this node's waiting room until a message of its queue becomes
 ready, and asks again; it ends with its time or its client. Where a delivery was replicated for a client that is
-gone by then, it is given back at once, uncounted, unless the request carried an `Idempotency-Key`: then the client
-will ask for this very answer again. A pop has no delivery to give back.
+gone by then, it is given back, uncounted and until that is known, unless the request carried an `Idempotency-Key`:
+then the client will ask for this very answer again. A pop has no delivery to give back.
 """
 
 import asyncio
@@ -11,19 +11,15 @@ from typing import Any
 
 from aiohttp import web
 
-from common.logs import get_logger
-from raft.errors import RaftError
 from raft.node import RaftNode
-from services.envelope import encode_command
-from services.handlers import IDEMPOTENCY_KEY, group_node, host, replicate
+from services.handlers import IDEMPOTENCY_KEY, group_node, has_gone, host, replicate
 from services.queue import GROUP, queries
-from services.queue.commands import Dequeue, Nack, Pop
+from services.queue.commands import Dequeue, GiveBack, Pop
 from services.queue.waiting import Ticket, waiting_room
+from services.withdrawals import Withdrawals
 
 #: A waiting consumer looks by itself this often: a snapshot that replaces the machine brings no events.
 RECHECK_S = 1.0
-
-logger = get_logger("services.queue")
 
 
 async def consume(request: web.Request, command: Dequeue | Pop, wait_s: float) -> dict[str, Any]:
@@ -51,8 +47,8 @@ async def _wait_ready(
     """True once it is worth asking again, False once the wait is over or the client gone."""
     while (left_s := give_up - asyncio.get_running_loop().time()) > 0:
         if await ticket.wait_woken(min(left_s, RECHECK_S)):
-            return not _has_gone(request)
-        if _has_gone(request):
+            return not has_gone(request)
+        if has_gone(request):
             return False
         if queries.has_ready(node.machine.inner.store, queue):
             return True
@@ -64,43 +60,36 @@ async def _ask(request: web.Request, command: Dequeue | Pop) -> dict[str, Any]:
     if isinstance(command, Pop) or IDEMPOTENCY_KEY in request.headers:
         return await replicate(request, GROUP, command)
     asking = asyncio.ensure_future(replicate(request, GROUP, command))
+    here = host(request)
+    given_back = here.parts[GiveBacks]
     try:
         result = await asyncio.shield(asking)
     except asyncio.CancelledError:
-        _in_background(request, _give_back_later(group_node(request, GROUP), asking))
+        here.background.add(asking)
+        asking.add_done_callback(here.background.discard)
+        asking.add_done_callback(given_back.on_answer_for_nobody)
         raise
-    if _has_gone(request):
-        _in_background(request, _give_back(group_node(request, GROUP), result))
+    if has_gone(request):
+        given_back.add(result)
     return result
 
 
-async def _give_back_later(node: RaftNode, asking: asyncio.Future[dict[str, Any]]) -> None:
-    try:
-        result = await asking
-    except RaftError:
-        # Nothing was delivered, or nobody knows: then the visibility timeout brings the message back.
-        return
-    await _give_back(node, result)
+class GiveBacks:
+    """The deliveries of a node that reached nobody."""
 
+    def __init__(self, node: RaftNode, background: set[asyncio.Task]) -> None:
+        self._withdrawals: Withdrawals[tuple[int, str]] = Withdrawals(node, GiveBack, background)
 
-async def _give_back(node: RaftNode, result: dict[str, Any]) -> None:
-    """Return deliveries that reached nobody; where the cluster cannot now, their visibility ends by itself."""
-    try:
+    def __len__(self) -> int:
+        """Deliveries that are not known to be given back yet."""
+        return len(self._withdrawals)
+
+    def add(self, result: dict[str, Any]) -> None:
+        """Give back what this answer delivers."""
         for message in result.get("messages", ()):
-            command = Nack(int(message["msg_id"]), message["receipt"], unseen=True)
-            await node.propose(encode_command(command))
-    except RaftError as error:
-        logger.info("a delivery to a client that has gone could not be given back", error=str(error))
+            self._withdrawals.add((int(message["msg_id"]), message["receipt"]))
 
-
-def _in_background(request: web.Request, coroutine: Any) -> None:
-    """Run to the end although the request is over."""
-    tasks = host(request).background
-    task = asyncio.create_task(coroutine, name="give a delivery back")
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-
-
-def _has_gone(request: web.Request) -> bool:
-    transport = request.transport
-    return transport is None or transport.is_closing()
+    def on_answer_for_nobody(self, asking: asyncio.Future[dict[str, Any]]) -> None:
+        """Where nobody knows what was delivered, if anything, the visibility timeout brings it back."""
+        if not asking.cancelled() and asking.exception() is None:
+            self.add(asking.result())

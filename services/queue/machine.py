@@ -36,7 +36,7 @@ class QueueMachine:
 
     COMMANDS = (
         commands.Enqueue, commands.EnqueueBatch, commands.Dequeue, commands.Pop, commands.Ack, commands.AckBatch,
-        commands.Nack, commands.Extend, commands.Reject, commands.Configure, commands.Redrive,
+        commands.Nack, commands.GiveBack, commands.Extend, commands.Reject, commands.Configure, commands.Redrive,
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -49,6 +49,7 @@ class QueueMachine:
             commands.Ack: self._ack,
             commands.AckBatch: self._ack_batch,
             commands.Nack: self._nack,
+            commands.GiveBack: self._give_back,
             commands.Extend: self._extend,
             commands.Reject: self._reject,
             commands.Configure: self._configure,
@@ -60,11 +61,25 @@ class QueueMachine:
         self.advance(context)
         return self._handlers[type(command)](context, command)
 
-    def repeat(self, context: ApplyContext, command: Any) -> None:
-        """An earlier answer is given again: only time goes on."""
-        self.advance(context)
+    def kept(self, answer: Answer) -> Answer:
+        """Deliveries without their payloads, which the messages hold as long as these deliveries stand."""
+        if "messages" not in answer:
+            return answer
+        return {"messages": [{**message, "payload": b""} for message in answer["messages"]]}
 
-    def advance(self, context: ApplyContext) -> None:
+    def repeat(self, context: ApplyContext, command: Any, kept: Answer) -> Answer:
+        """An earlier answer is given again, with those of its deliveries that stand: the others have been
+        acknowledged, or are somebody else's by now."""
+        if "messages" not in kept:
+            return kept
+        standing = []
+        for delivery in kept["messages"]:
+            message = self.store.messages.get(int(delivery["msg_id"]))
+            if message is not None and _not_current(message, delivery["receipt"]) is None:
+                standing.append({**delivery, "payload": message.payload})
+        return {"messages": standing}
+
+    def advance(self, context: ApplyContext, command: Any = None) -> None:
         """Let cluster time reach `context.time_ms`. At most `DUE_PER_ENTRY_MAX` deadlines are handled in one
         entry, so that a million in one second do not hold up the node; `next_due_ms` is then in the past."""
         store = self.store
@@ -91,10 +106,11 @@ class QueueMachine:
         snapshots.read_into(store, records)
         self.store = store
 
-    def skip_numbers(self, count: int) -> None:
-        """Never give the next `count` message ids and receipts: after a restore, clients may hold them already."""
-        self.store.next_id += count
-        self.store.next_receipt += count
+    def skip_numbers(self, count: int, floor: int = 0) -> None:
+        """Never give the next `count` message ids and receipts, nor any below `floor`: after a restore, clients may
+        hold them already."""
+        store = self.store
+        store.next_id, store.next_receipt = max(store.next_id + count, floor), max(store.next_receipt + count, floor)
 
     # Putting in
 
@@ -229,6 +245,11 @@ class QueueMachine:
             context, self.store.queues[message.queue], command.msg_id, message, command.delay_ms, command.unseen
         )
         return {"ok": True, "state": state}
+
+    def _give_back(self, context: ApplyContext, command: commands.GiveBack) -> Answer:
+        for message_id, receipt in command.deliveries:
+            self._nack(context, commands.Nack(message_id, receipt, unseen=True))
+        return {"ok": True}
 
     def _extend(self, context: ApplyContext, command: commands.Extend) -> Answer:
         message = self.store.messages.get(command.msg_id)

@@ -17,7 +17,7 @@ from services.envelope import encode_command
 from services.handlers import answer, group_node, linearizable, replicate
 from services.host import Host, host
 from services.queue import GROUP, bodies, commands, queries
-from services.queue.consuming import consume
+from services.queue.consuming import GiveBacks, consume
 from services.queue.state import Queue
 
 
@@ -48,6 +48,8 @@ def attach(here: Host, node: RaftNode) -> None:
     def rows(count: Callable[[Queue], int]) -> Callable[[], list[tuple[tuple[str, ...], int]]]:
         return lambda: queries.counts(node.machine.inner.store, count)
 
+    given_back = here.parts[GiveBacks] = GiveBacks(node, here.background)
+    here.metrics.mufakat_withdrawals_waiting.watch(lambda: [((GROUP,), len(given_back))])
     here.metrics.queue_depth.watch(rows(lambda queue: queue.ready))
     here.metrics.queue_in_flight.watch(rows(lambda queue: len(queue.in_flight)))
     here.metrics.queue_dead.watch(rows(lambda queue: len(queue.dead)))
@@ -110,9 +112,10 @@ async def deq(request: web.Request) -> web.Response:
     _count_deliveries(request, [message["delivery"] for message in messages])
     for message in messages:
         message["payload"] = Raw(message["payload"])
+    replayed = {"replayed": True} if "replayed" in result else {}
     if body.max > 1:
-        return answer({"messages": messages})
-    return answer(messages[0] if messages else {"msg_id": None, "payload": None})
+        return answer({"messages": messages, **replayed})
+    return answer({**(messages[0] if messages else {"msg_id": None, "payload": None}), **replayed})
 
 
 async def pop(request: web.Request) -> web.Response:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 from common.sorted_set import SortedSet
+from raft.node import CLOSED_TOPIC
 from services.errors import api_error
 
 #: Consumers that may wait at one node, all queues together.
@@ -106,6 +107,7 @@ class WaitingRoom:
 
     def __init__(self, node: Subscribable) -> None:
         self._node = node
+        node.subscribe(CLOSED_TOPIC, self._on_closed)
         self._lines: dict[str, Line] = {}
         #: Consumers in all lines.
         self.waiting = 0
@@ -132,6 +134,12 @@ class WaitingRoom:
             if not line.tickets:
                 line.close()
                 del self._lines[queue]
+
+
+    def _on_closed(self, _: Any) -> None:
+        """The node takes no more requests: whoever waits asks once more, and is told so."""
+        for line in self._lines.values():
+            line.wake(len(line.tickets))
 
 
 _rooms: WeakKeyDictionary[Subscribable, WaitingRoom] = WeakKeyDictionary()

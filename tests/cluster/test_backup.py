@@ -1,14 +1,18 @@
 """Backup of a cluster that runs, restore into one that never did, by the commands."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from services.cluster.backups import restore_cluster, restore_node, take_backup
 from services.cluster.errors import ClusterError, InTheWay, UsageError
+from services.cluster.home import Record
 from services.cluster.lifecycle import Request, down, up
+from services.cluster.processes import is_port_free
 from tests.cluster.load import Acknowledged, missing_messages, writers
-from tests.cluster.tools import Cluster, ask, cluster_in, free_port_offset, wait_until
+from tests.cluster.tools import Cluster, ask, call, cluster_in, free_port_offset, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -56,7 +60,81 @@ def test_restore_refuses_what_is_up_and_what_is_not_empty(combined: Cluster, tmp
         restore_cluster(combined.surroundings, file, "combined")
 
 
-def test_one_node_can_be_restored_by_its_folder(combined: Cluster, tmp_path: Path) -> None:
+def test_a_backup_restored_twice_gives_no_number_twice_and_an_old_disk_is_refused(
+    combined: Cluster, tmp_path: Path
+) -> None:
+    """Tokens, message ids and versions of two lives differ; a disk of the first among those of the second is told."""
+    surroundings = combined.surroundings
+    files = {group: tmp_path / f"{group}.backup" for group in ("lock", "queue", "cache")}
+    for group, file in files.items():
+        take_backup(surroundings, group, file)
+    request = Request("combined", "local", combined.port_offset)
+    home = surroundings.home.root / "combined"
+    numbers, old_disk = [], tmp_path / "old"
+    down(surroundings, wipe=True)
+    for life in (1, 2):
+        for file in files.values():
+            restore_cluster(surroundings, file, "combined")
+        if life == 2:
+            shutil.rmtree(home / "node3" / "data" / "queue")
+            shutil.move(old_disk, home / "node3" / "data" / "queue")
+            break
+        up(surroundings, request)
+        numbers.append(numbers_given(combined))
+        down(surroundings, wipe=False)
+        shutil.move(home / "node3" / "data" / "queue", old_disk)
+        shutil.rmtree(home)
+
+    # Not `up`, which waits until all are ready.
+    surroundings.home.write_record(Record("local", "combined", combined.port_offset))
+    combined.backend.start_all()
+    numbers.append(numbers_given(combined))
+    refused = wait_until(lambda: not_ready(combined, "node3"), timeout_seconds=30, what="node3 is refused")
+    sound = combined.ports(without="node3")
+    wait_until(lambda: are_alike(sound, "queue"), timeout_seconds=30, what="the two others hold the same")
+
+    for kind in numbers[0]:
+        assert numbers[1][kind] > numbers[0][kind] + 100_000, kind
+    assert list(refused) == ["queue"]
+    assert refused["queue"].startswith("its data is of another life of the group (r")
+    assert "stop node3, move its folder of the group queue away and start it again" in refused["queue"]
+
+
+def are_alike(ports: list[int], group: str) -> bool:
+    """Whether all have applied the same entries and hold the same."""
+    states = [ask(port, f"/admin/hash?group={group}")[1] for port in ports]
+    return len({(state["applied_index"], state["hash"]) for state in states}) == 1
+
+
+def not_ready(cluster: Cluster, node: str) -> dict[str, str] | None:
+    """Why, by group, once `/readyz` and `/status` agree that the node is of another life."""
+    try:
+        (status, readiness), (_, told) = call(cluster.port(node), "/readyz"), call(cluster.port(node), "/status")
+    except OSError:
+        return None
+    same = status == 503 and readiness["reasons"] == told["not_ready"]
+    return told["not_ready"] if same and "another life" in told["not_ready"].get("queue", "") else None
+
+
+def numbers_given(cluster: Cluster) -> dict[str, int]:
+    """The next number of each kind that a client gets, once a node answers."""
+    port = cluster.ports()[0]
+    wait_until(lambda: not is_port_free("127.0.0.1", port), timeout_seconds=30, what="a node listens")
+    _, locked = ask(port, "/lock/acquire", {"key": "twice", "client_id": "me"})
+    _, sent = ask(port, "/queue/enq", {"key": "k", "value": 1, "queue": "twice"})
+    _, received = ask(port, "/queue/deq", {"queue": "twice", "wait": 5})
+    _, put = ask(port, "/cache/put", {"key": "twice", "val": 1})
+    return {
+        "token": locked["token"],
+        "msg_id": int(sent["msg_id"]),
+        "receipt": int(received["receipt"]),
+        "version": put["version"],
+    }
+
+
+def test_one_node_can_be_restored_by_its_folder(
+    combined: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """For containers and supervisors of one's own."""
     file = tmp_path / "lock.backup"
     take_backup(combined.surroundings, "lock", file)
@@ -67,8 +145,15 @@ def test_one_node_can_be_restored_by_its_folder(combined: Cluster, tmp_path: Pat
         restore_node(file, tmp_path / "n1", cluster)
     with pytest.raises(UsageError, match="--cluster"):
         restore_node(file, tmp_path / "n2", "n1")
+    told = re.search(r"with `--life (\S+)`", capsys.readouterr().out)
+    assert told is not None
+    restore_node(file, tmp_path / "n2", cluster, life=told[1])
+    with pytest.raises(ClusterError, match="not what a restore of this very backup has named"):
+        restore_node(file, tmp_path / "n3", cluster, life="l1")
 
-    assert list((tmp_path / "n1" / "lock").glob("*.snapshot"))
+    snapshots = [path.read_bytes() for name in ("n1", "n2") for path in (tmp_path / name / "lock").glob("*.snapshot")]
+    assert len(snapshots) == 2
+    assert len(set(snapshots)) == 1
 
 
 def test_a_backup_that_cannot_be_had_leaves_the_old_file(combined: Cluster, tmp_path: Path) -> None:

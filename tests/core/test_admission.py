@@ -46,7 +46,28 @@ def test_a_removed_server_leaves_no_binding_behind() -> None:
     assert changed(without, add="b").incarnation_of("b") == ""
 
 
-@pytest.mark.parametrize("data", [b"a;;b=1=2;", b"a;;b;", b"a;;;b"])
+def test_the_life_of_the_group_survives_its_bytes_and_every_change() -> None:
+    """Without one the bytes are those of earlier versions, which cannot read it."""
+    alive = described(BOUND, "a", life="life")
+
+    assert decode_configuration(encode_configuration(alive)) == alive
+    assert encode_configuration(alive) == encode_configuration(BOUND) + b";life"
+    assert decode_configuration(b"a,b;;;;life") == Configuration(("a", "b"), life="life")
+    assert changed(alive, remove="b").life == changed(alive, add="d").life == "life"
+    assert described(alive, "a", life="another").life == "life"
+
+
+def test_a_group_that_has_a_life_never_gets_another() -> None:
+    leader = settled_leader()
+    leader.configure(described(THREE, "a", life="life"))
+    acknowledge_all(leader)
+
+    for other in ("", "another"):
+        with pytest.raises(ConfigurationRefused):
+            leader.configure(Configuration(("a", "b", "c"), life=other))
+
+
+@pytest.mark.parametrize("data", [b"a;;b=1=2;", b"a;;b;", b"a;;;b", b"a;;;;life;"])
 def test_pairs_that_cannot_be_told_apart_are_an_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         decode_configuration(data)

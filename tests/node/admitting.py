@@ -1,11 +1,12 @@
 """A `Group` whose nodes must be admitted while their disks are empty, as real ones must."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from raft.admission import Admission
 from raft.node import RaftNode
-from raft.storage.incarnation import take_incarnation
+from raft.storage.incarnation import keep_life, kept_life, take_incarnation
 from raft.storage.memory import MEMORY_DIRECTORY, MemoryFiles
 from raft.storage.recovery import segment_sequences
 from tests.node.group import Group
@@ -17,6 +18,8 @@ class AdmittingGroup(Group):
     def __init__(self, ids: tuple[str, ...] = ("a", "b", "c"), **config: Any) -> None:
         super().__init__(ids, **config)
         self._admissions: dict[str, asyncio.Task] = {}
+        #: Nodes that do not know what a group's life is.
+        self.earlier_version: set[str] = set()
 
     async def __aenter__(self) -> "AdmittingGroup":
         return self
@@ -30,7 +33,9 @@ class AdmittingGroup(Group):
         """Start a node as `services.app` does: its disk decides whether it must be admitted."""
         files = self.files.setdefault(id, MemoryFiles())
         fresh = not segment_sequences(files.names(MEMORY_DIRECTORY))
-        node = self.start(id, voters=() if joins else self.ids, must_be_admitted=True, **config)
+        life = kept_life(MEMORY_DIRECTORY, fresh=fresh, files=files)
+        voters = () if joins else self.ids
+        node = self.start(id, voters=voters, must_be_admitted=True, life=life, **config)
         admission = Admission(
             node,
             incarnation=take_incarnation(MEMORY_DIRECTORY, fresh=fresh, files=files),
@@ -38,6 +43,8 @@ class AdmittingGroup(Group):
             founders={founder: f"{founder}:1" for founder in self.ids},
             joins=joins,
             ask=lambda address, request: self.network.ask(id, address.removesuffix(":1"), request),
+            knows_lives=lambda peer: peer in self.nodes and peer not in self.earlier_version,
+            keep_life=partial(keep_life, MEMORY_DIRECTORY, files=files),
         )
         self._admissions[id] = asyncio.create_task(admission.run())
         return node

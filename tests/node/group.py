@@ -15,6 +15,7 @@ from raft.admission import is_empty
 from raft.core.config import CoreConfig
 from raft.core.types import Role
 from raft.disk import DiskQueue
+from raft.life import UNKNOWN_LIFE
 from raft.node import RaftNode
 from raft.state_machine import ApplyContext
 from raft.status import NodeConfig
@@ -110,6 +111,7 @@ class Group:
         voters: tuple[str, ...] | None = None,
         clock_ms: Callable[[], int] | None = None,
         must_be_admitted: bool = False,
+        life: str = UNKNOWN_LIFE,
         **config: Any,
     ) -> RaftNode:
         """Start a node on its disk. `voters` are those to begin with, where they are not all of the group."""
@@ -135,6 +137,7 @@ class Group:
             clock_ms=clock_ms or self.clock_ms,
             on_fatal=self.fatal.append,
             admitted=not (must_be_admitted and is_empty(recovered)),
+            life=life,
         )
         self.nodes[id] = node
         self.network.attach(id, node)

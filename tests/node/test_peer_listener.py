@@ -7,11 +7,12 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient
 
-from raft.admission import EMPTY, AdmissionRequest
+from raft.admission import EMPTY, OTHER_LIFE, AdmissionRequest
 from raft.core.messages import AppendEntriesReply, RequestVote, RequestVoteReply
 from raft.core.types import NOBODY, Configuration, Role
+from raft.life import ANY_LIFE, UNKNOWN_LIFE, given_life, restored_life
 from raft.transport.codec import encode, encode_frame
-from raft.transport.identity import Identity, does_answer_count, is_request_heard
+from raft.transport.identity import LIVES_HEADER, Identity, does_answer_count, is_request_heard
 from raft.transport.member_codec import decode_admission_reply, encode_admission_request
 from raft.transport.peers import Peers, peer_url
 from raft.transport.routes import PeerListener
@@ -20,14 +21,16 @@ from tests.helpers import eventually, serving
 SECRET = "sixteen letters!"
 #: b's disk is known, c's is not yet.
 CONFIGURATION = Configuration(("a", "b", "c"), (), (("a", "h:1"), ("b", "h:2"), ("c", "h:3")), (("b", "b1"),))
+OURS, THEIRS = restored_life(1), restored_life(1)
 
 
 class StubNode:
     """What the listener needs of a node: it votes for everybody."""
 
     def __init__(self, leader: str = "c") -> None:
-        self.group = "lock"
+        self.id, self.group = "a", "lock"
         self.admitted = True
+        self.life = UNKNOWN_LIFE
         self.received: list[Any] = []
         log = SimpleNamespace(last_index=9, commit_index=9)
         state = SimpleNamespace(leader=leader, role=Role.FOLLOWER, term=3)
@@ -41,18 +44,18 @@ class StubNode:
 
 
 def listening(node: StubNode):
-    identity = Identity("a", "h:1", SECRET, {"lock": "a1"})
+    identity = Identity("a", "h:1", SECRET, {"lock": "a1"}, lambda: {"lock": node.life})
     peers = Peers(identity, {"lock": node}, {}, observe_rpc=lambda *_: None, on_failure=lambda _: None)
     return serving(PeerListener({"lock": node}, peers, SECRET).application())
 
 
-def headers_of(peer: str, incarnation: str) -> dict[str, str]:
-    return Identity(peer, f"{peer}:1", SECRET, {"lock": incarnation}).request_headers()
+def headers_of(peer: str, incarnation: str, life: str = UNKNOWN_LIFE) -> dict[str, str]:
+    return Identity(peer, f"{peer}:1", SECRET, {"lock": incarnation}, lambda: {"lock": life}).request_headers()
 
 
-async def vote_status(client: TestClient, peer: str, incarnation: str) -> int:
+async def vote_status(client: TestClient, peer: str, incarnation: str, life: str = UNKNOWN_LIFE) -> int:
     message = RequestVote(peer, "a", 4, 1, 9, 3)
-    headers = headers_of(peer, incarnation)
+    headers = headers_of(peer, incarnation, life)
     response = await client.post("/raft/lock/request_vote", data=encode(message), headers=headers)
     return response.status
 
@@ -135,6 +138,88 @@ async def test_a_stream_of_a_stranger_is_refused_while_a_leader_is_heard() -> No
             await client.ws_connect("/raft/stream", headers=headers_of("d", "d1"))
 
     assert refusal.value.status == 403
+
+
+async def test_whose_data_is_of_another_life_is_never_heard() -> None:
+    """Not even while no leader is heard, and whatever else is right about it."""
+    node = StubNode(leader=NOBODY)
+    node.life = OURS
+    async with listening(node) as client:
+        found = [await vote_status(client, "b", "b1", life) for life in (OURS, ANY_LIFE, THEIRS, UNKNOWN_LIFE)]
+
+    assert found == [200, 200, 403, 403]
+
+
+async def test_an_earlier_version_is_heard_until_the_group_is_a_restored_one() -> None:
+    """It says nothing of lives, and all data of a restored life does."""
+    node = StubNode(leader=NOBODY)
+    headers = headers_of("b", "b1")
+    del headers[LIVES_HEADER]
+    data = encode(RequestVote("b", "a", 4, 1, 9, 3))
+    async with listening(node) as client:
+        found = []
+        for node.life in (UNKNOWN_LIFE, given_life(), OURS):
+            response = await client.post("/raft/lock/request_vote", data=data, headers=headers)
+            found.append(response.status)
+
+    assert found == [200, 200, 403]
+
+
+async def test_a_stream_says_anew_of_which_life_its_sender_is() -> None:
+    """A node learns its life while the stream stands; what it says from then on counts."""
+    node = StubNode(leader=NOBODY)
+    node.life = OURS
+    questions = [RequestVote("b", "a", 4, sequence, 9, 3) for sequence in (1, 2)]
+    headers = headers_of("b", "b1", ANY_LIFE)
+    async with listening(node) as client, client.ws_connect("/raft/stream", headers=headers) as stream:
+        for said, question in zip((THEIRS, OURS), questions, strict=True):
+            await stream.send_str(f"lock={said}")
+            await stream.send_bytes(encode_frame([("lock", question)]))
+        await eventually(lambda: node.received)
+
+    assert node.received == questions[1:]
+
+
+async def test_a_stream_of_another_life_is_refused() -> None:
+    node = StubNode(leader=NOBODY)
+    node.life = OURS
+    async with listening(node) as client:
+        with pytest.raises(aiohttp.WSServerHandshakeError):
+            await client.ws_connect("/raft/stream", headers=headers_of("b", "b1", THEIRS))
+
+
+async def test_an_answer_says_of_which_life_it_is_at_that_moment() -> None:
+    """So that nobody counts a disk of another life."""
+    node = StubNode()
+    async with listening(node) as client:
+        said = []
+        for node.life in (ANY_LIFE, OURS):
+            data = encode(RequestVote("b", "a", 4, 1, 9, 3))
+            response = await client.post("/raft/lock/request_vote", data=data, headers=headers_of("b", "b1", OURS))
+            said.append(response.headers[LIVES_HEADER])
+
+    assert said == [f"lock={ANY_LIFE}", f"lock={OURS}"]
+
+
+def test_an_answer_of_another_life_does_not_count() -> None:
+    node: Any = StubNode()
+    node.life = OURS
+
+    counts = [does_answer_count(node, "b", "b1", life) for life in (OURS, ANY_LIFE, THEIRS, UNKNOWN_LIFE)]
+
+    assert counts == [True, True, False, False]
+
+
+async def test_a_node_of_another_life_that_asks_for_admission_is_told_so() -> None:
+    node = StubNode(leader=NOBODY)
+    node.life = OURS
+    async with listening(node) as client:
+        data = encode_admission_request(AdmissionRequest("b", "b1", "b:1"))
+        response = await client.post("/raft/lock/admission", data=data, headers=headers_of("b", "b1", THEIRS))
+        reply = decode_admission_reply(await response.read())
+
+    assert reply.verdict == OTHER_LIFE
+    assert "stop b, move its folder of the group lock away and start it again" in reply.reason
 
 
 def test_what_counts_and_what_is_heard() -> None:

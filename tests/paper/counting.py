@@ -25,8 +25,12 @@ class Counter:
         self.total += command.by
         return {"ok": True, "total": self.total}
 
-    def repeat(self, context: ApplyContext, command: Add) -> None:
-        """The command was carried out before: only its time counts."""
+    def kept(self, answer: dict[str, Any]) -> dict[str, Any]:
+        return answer
+
+    def repeat(self, context: ApplyContext, command: Add, kept: dict[str, Any]) -> dict[str, Any]:
+        """The command was carried out before: only its answer counts."""
+        return kept
 
     def advance(self, context: ApplyContext) -> None:
         """Nothing here ever falls due."""

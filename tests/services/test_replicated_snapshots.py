@@ -128,7 +128,7 @@ def test_a_restored_replica_equals_the_original_and_goes_on_like_it(group: str) 
     life, afterlife = LIVES[group]
     original = ReplicatedMachine(ROLES[group].machine)
     live(original, life(), first_index=1)
-    assert original.idempotency.has_waiters == (group == "lock")
+    assert len(original.idempotency) > 0
 
     copy = restored(group, list(original.snapshot()))
     hashes = digest(original), digest(copy)

@@ -71,8 +71,18 @@ class Truth(Observer):
 
     @staticmethod
     def _contradicts(first: Any, again: Any) -> bool:
-        """A request that had to wait is answered with its outcome once there is one."""
-        return first != again and not (isinstance(first, dict) and first.get("waiting"))
+        """A request that had to wait is answered with its outcome once there is one. An answer that is told again may
+        leave out what does not hold any more, and tells who holds a refused lock now."""
+        if not isinstance(first, dict) or first.get("waiting"):
+            return first != again and not isinstance(first, dict)
+        again = {name: value for name, value in again.items() if name != "replayed"}
+        if "token" in first:
+            return again["token"] != first["token"] or (not again["ok"] and again["reason"] != "not_held")
+        if "messages" in first:
+            return any(message not in first["messages"] for message in again["messages"])
+        if first.get("reason") == "locked":
+            return again.get("reason") != "locked"
+        return first != again
 
     def check_snapshot(self, node: SimNode, meta: SnapshotMeta, data: tuple[bytes, ...]) -> None:
         """Replicas at the same applied index are equal, byte for byte."""

@@ -6,7 +6,7 @@ import pytest
 
 from raft.storage import CorruptSnapshot, UnknownFormat
 from raft.storage.backup import BackupEncoder, BackupHead, backup_chunks, verify_backup
-from raft.storage.record import FILE_HEADER_BYTES
+from raft.storage.record import FILE_HEADER_BYTES, FORMAT_VERSION
 from tests.storage.builders import meta
 
 HEAD = BackupHead(1_700_000_000_000, "lock", "node1", "0.1.0")
@@ -61,10 +61,10 @@ def test_bytes_after_the_end_are_refused(path: Path) -> None:
 
 def test_a_backup_of_a_newer_format_says_so(path: Path) -> None:
     content = bytearray(path.read_bytes())
-    content[8] += 1
+    content[8] = FORMAT_VERSION + 1
     path.write_bytes(content)
 
-    with pytest.raises(UnknownFormat, match="has format 2"):
+    with pytest.raises(UnknownFormat, match=f"has format {FORMAT_VERSION + 1}"):
         verify_backup(path)
 
 

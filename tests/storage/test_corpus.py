@@ -9,8 +9,8 @@ from raft.core.types import EntryKind, HardState
 from raft.storage import open_storage
 from raft.storage.dump import verify
 from raft.storage.record import FORMAT_VERSION
-from tests.storage.builders import SEGMENT_BYTES, entries, entry, meta, recover
-from tests.storage.corpus import CHUNKS, ROOT, write_corpus
+from tests.storage.builders import SEGMENT_BYTES, entries, entry, recover
+from tests.storage.corpus import CHUNKS, ROOT, place, write_corpus
 
 OLD = sorted(path for path in ROOT.iterdir() if path.name.startswith("format"))
 
@@ -27,8 +27,9 @@ def test_an_old_directory_is_read_and_written_on(corpus: Path, tmp_path: Path) -
     storage.write([])
     storage.close()
 
+    wanted = place(9, int(corpus.name.removeprefix("format")))
     assert looks.ok
-    assert (recovered.hard_state, recovered.snapshot, content) == (HardState(3, "node2"), meta(9), CHUNKS)
+    assert (recovered.hard_state, recovered.snapshot, content) == (HardState(3, "node2"), wanted, CHUNKS)
     assert recovered.entries == [
         *entries(10, 12, size=700),
         entry(13, 2),

@@ -5,6 +5,7 @@ from pathlib import Path
 from raft.core.types import HardState
 from raft.storage import CorruptLog, CorruptSnapshot
 from raft.storage.dump import data_directories, dump, verify
+from raft.storage.record import FORMAT_VERSION
 from tests.storage.builders import meta, reopen, segments, write_of
 
 
@@ -106,12 +107,12 @@ def test_a_snapshot_of_a_newer_format_is_named(tmp_path: Path) -> None:
     filled(tmp_path)
     newest = max(tmp_path.glob("*.snapshot"))
     content = bytearray(newest.read_bytes())
-    content[8] = 2
+    content[8] = FORMAT_VERSION + 1
     newest.write_bytes(content)
 
     verification = verify(tmp_path)
 
-    assert "has format 2" in str(verification.problem)
+    assert f"has format {FORMAT_VERSION + 1}" in str(verification.problem)
 
 
 def test_a_nodes_root_is_looked_at_group_by_group(tmp_path: Path) -> None:

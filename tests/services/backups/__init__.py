@@ -18,6 +18,8 @@ ROOT = Path(__file__).parent
 #: Somewhen; the present time would make a different file each time.
 TAKEN_MS = 1_700_000_000_000
 INDEX = 99
+#: Known since format 2.
+LIFE = "g0006449c1d2e3f-9c0d1e77a1b2"
 
 
 def backup_of(group: str) -> bytes:
@@ -25,7 +27,7 @@ def backup_of(group: str) -> bytes:
     machine = ReplicatedMachine(ROLES[group].machine)
     life = LIVES[group][0]()
     live(machine, life, first_index=1)
-    place = SnapshotMeta(INDEX, 3, life[-1][0], Configuration(("node1", "node2", "node3")))
+    place = SnapshotMeta(INDEX, 3, life[-1][0], Configuration(("node1", "node2", "node3"), life=LIFE))
     encoder = BackupEncoder(BackupHead(TAKEN_MS, group, "node1", "0.1.0"), place)
     return b"".join([encoder.begin(), *map(encoder.chunk, machine.snapshot()), encoder.end()])
 

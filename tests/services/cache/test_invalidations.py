@@ -219,7 +219,7 @@ def test_a_repeated_invalidation_is_held_like_its_first(leader: Leader) -> None:
     leader.apply(tagged("k", "node1"))
     leader.apply(Invalidate("t"))
     context = ApplyContext(leader.log.index + 1, leader.log.time_ms)
-    leader.log.machine.repeat(context, Invalidate("t"))
+    leader.log.machine.repeat(context, Invalidate("t"), {"ok": True, "invalidated": 1})
     for topic, body in context.events:
         leader.listeners[topic](body)
 

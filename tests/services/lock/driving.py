@@ -4,6 +4,7 @@ from itertools import count
 
 from raft.state_machine import ApplyContext
 from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
+from services.lock.lines import Told
 from services.lock.machine import LockMachine
 
 
@@ -14,23 +15,25 @@ class Driver:
         self.machine = machine if machine is not None else LockMachine()
         self.index = 0
         self.time_ms = 1_000
-        self.events: list[tuple[str, dict]] = []
+        self.events: list[tuple[str, Told]] = []
+        #: What the last call decided about places in line, by the ids of these.
+        self.decided: list[tuple[str, dict]] = []
         self._waiter_numbers = count(1)
 
     def apply(self, command) -> dict:
         self.index += 1
         context = ApplyContext(self.index, self.time_ms)
         answer = self.machine.apply(context, command)
-        self.events = context.events
+        self.events, self.decided = context.events, context.decided
         return answer
 
-    def advance(self, milliseconds: int) -> list[tuple[str, dict]]:
+    def advance(self, milliseconds: int) -> list[tuple[str, Told]]:
         """Let cluster time pass and have the machine notice it by an entry without a command."""
         self.time_ms += milliseconds
         self.index += 1
         context = ApplyContext(self.index, self.time_ms)
         self.machine.advance(context)
-        self.events = context.events
+        self.events, self.decided = context.events, context.decided
         return self.events
 
     def acquire(
@@ -52,13 +55,13 @@ class Driver:
     def wait(self, owner: str, mode: str = "X", *, waiter: str | None = None, wait_ms: int = 60_000, **more):
         """An acquire that is expected to stand in line; its waiter id is `owner` unless told."""
         answer = self.acquire(owner, mode, wait_ms=wait_ms, waiter=waiter or owner, **more)
-        assert answer == {"waiting": True}
+        assert answer["waiting"] is True
 
-    def release(self, owner: str, key: str = "k") -> dict:
-        return self.apply(Release(key, owner))
+    def release(self, owner: str, key: str = "k", token: int | None = None) -> dict:
+        return self.apply(Release(key, owner, token))
 
-    def renew(self, owner: str, ttl_ms: int, key: str = "k") -> dict:
-        return self.apply(Renew(key, owner, ttl_ms))
+    def renew(self, owner: str, ttl_ms: int, key: str = "k", token: int | None = None) -> dict:
+        return self.apply(Renew(key, owner, ttl_ms, token))
 
     def force_release(self, key: str = "k", owner: str | None = None) -> dict:
         return self.apply(ForceRelease(key, owner))
@@ -81,7 +84,7 @@ class Driver:
 
     def told(self) -> dict[str, dict]:
         """What the last call announced, by waiter id."""
-        return {topic.removeprefix("waiter:"): body for topic, body in self.events}
+        return {told.waiter: told.answer for _, told in self.events}
 
 
 def copied(machine: LockMachine) -> LockMachine:

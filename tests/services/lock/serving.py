@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from common.config import load_settings
 from common.metrics import Metrics
 from common.middleware import request_middleware
+from raft.errors import RaftError
 from raft.state_machine import ApplyContext
 from services.envelope import ReplicatedMachine, encode_command
 from services.errors import from_raft
@@ -29,8 +30,16 @@ class Replica:
         self._listeners: list[tuple[str, Callable[[Any], None]]] = []
         #: Rounds that linearizable reads cost.
         self.read_rounds = 0
+        self.before_leaving: list[Any] = []
+        self.closed: RaftError | None = None
+        #: Raised by the next proposals, one each, which are not carried out.
+        self.troubles: list[RaftError] = []
 
-    async def propose(self, command: bytes) -> dict[str, Any]:
+    async def propose(self, command: bytes, *, parting: bool = False) -> dict[str, Any]:
+        if self.closed is not None and not parting:
+            raise self.closed
+        if self.troubles:
+            raise self.troubles.pop(0)
         return self._cluster.append(command)[self]
 
     async def read_index(self) -> None:

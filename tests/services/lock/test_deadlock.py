@@ -1,5 +1,6 @@
 """The wait-for graph: cycles are refused at the request that would close them, and nothing else is."""
 
+from services.lock import graph
 from tests.services.lock.driving import Driver
 
 
@@ -19,6 +20,7 @@ def test_two_owners_that_want_each_others_key():
         "ok": False,
         "reason": "deadlock",
         "cycle": [step("b", "1", "a"), step("a", "2", "b")],
+        "cycle_length": 2,
     } == answer
     assert driver.line("1") == []
 
@@ -124,7 +126,7 @@ def test_a_repeated_request_is_no_deadlock_with_those_who_came_between():
 
     answer = driver.acquire("a", wait_ms=1_000, waiter="again")
 
-    assert answer == {"waiting": True}
+    assert answer == {"waiting": True, "waiter": "first"}
 
 
 def test_a_chain_without_a_cycle_is_let_in():
@@ -146,6 +148,71 @@ def test_an_edge_that_is_gone_closes_no_cycle():
     driver.advance(100)
 
     assert driver.acquire("b", key="1", wait_ms=1_000) == {"waiting": True}
+
+
+def test_a_repeated_request_keeps_the_place_that_the_first_one_has():
+    """a asks, p gets in line behind it and then for what a holds, a asks again and its first request ends. Standing
+    behind p, a would close a cycle that nobody checks any more."""
+    driver = Driver()
+    driver.acquire("holder")
+    driver.acquire("a", key="2")
+    driver.wait("a", waiter="first", wait_ms=1_000)
+    driver.wait("p")
+    driver.wait("p", key="2", waiter="p-2")
+    driver.wait("a", waiter="again")
+    driver.advance(1_000)
+
+    driver.release("holder")
+
+    assert driver.holders() == ["A"]
+    assert driver.told()["again"]["ok"]
+
+
+def test_an_owner_never_waits_for_its_own_shared_hold():
+    """It asks exclusively, shared, and exclusively again; the first request ends. Granted the shared one alone, it
+    would stand in line behind itself."""
+    driver = Driver()
+    driver.acquire("holder")
+    driver.wait("a", "X", waiter="first", wait_ms=1_000)
+    driver.wait("a", "S", waiter="shared")
+    driver.wait("a", "X", waiter="exclusive")
+    driver.advance(1_000)
+
+    driver.release("holder")
+
+    assert driver.holders() == ["A"]
+    assert driver.line() == []
+    assert list(driver.told()) == ["shared", "exclusive"]
+
+
+def test_a_long_cycle_is_shown_in_part_with_its_length():
+    """Ten thousand owners with names of 256 bytes would be an answer that nothing can keep or send."""
+    driver = Driver()
+    for number in range(40):
+        driver.acquire(f"o{number}", key=str(number))
+    for number in range(39):
+        driver.wait(f"o{number}", key=str(number + 1))
+
+    answer = driver.acquire("o39", key="0", wait_ms=1_000)
+
+    assert (answer["cycle_length"], len(answer["cycle"])) == (40, 16)
+    assert answer["cycle"][:2] == [step("o39", "0", "o0"), step("o0", "1", "o1")]
+    assert answer["cycle"][-1] == step("o14", "15", "o15")
+
+
+def test_a_search_that_would_take_too_long_refuses_the_request(monkeypatch):
+    """To let it in could close a cycle that nobody has seen."""
+    monkeypatch.setattr(graph, "STEPS_MAX", 10)
+    driver = Driver()
+    for number in range(20):
+        driver.acquire(f"o{number}", key=str(number))
+    for number in reversed(range(10)):
+        driver.wait(f"o{number}", key=str(number + 1))
+
+    answer = driver.acquire("o19", key="0", wait_ms=1_000)
+
+    assert (answer["ok"], answer["reason"], answer["limit"]) == (False, "overloaded", "wait_graph_max")
+    assert driver.line("0") == []
 
 
 def test_a_long_line_is_looked_at_once_per_request():

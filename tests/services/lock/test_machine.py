@@ -7,7 +7,7 @@ import pytest
 from services.lock import machine as machine_module
 from services.lock.commands import Acquire
 from services.lock.machine import LockMachine
-from tests.services.lock.driving import Driver
+from tests.services.lock.driving import Driver, copied
 
 
 class TestModes:
@@ -104,7 +104,7 @@ class TestModes:
         for owner in ("a", "b", "c"):
             driver.release(owner)
 
-        assert list(driver.machine.snapshot()) == [["lock", 1, 3]]
+        assert list(driver.machine.snapshot()) == [["lock", 2, 3]]
         assert driver.machine.page("", "", 10) == []
 
 
@@ -173,8 +173,8 @@ class TestLine:
 
         assert [
             (
-                "waiter:b",
-                {"ok": True, "token": 2, "mode": "exclusive", "expires_ms": driver.time_ms + 700},
+                "lock.told",
+                ("b", "k", "b", {"ok": True, "token": 2, "mode": "exclusive", "expires_ms": driver.time_ms + 700}),
             )
         ] == driver.events
 
@@ -202,19 +202,50 @@ class TestLine:
         assert driver.time_ms + 900 == driver.told()["again"]["expires_ms"]
         assert driver.line() == ["c"]
 
-    def test_a_shared_grant_does_not_answer_the_owners_exclusive_request(self):
-        """Both may stand in line: the exclusive one joined behind an earlier one that has since given up."""
+    def test_a_shared_request_that_joined_an_exclusive_one_is_granted_with_it(self):
+        """An exclusive hold covers both; where only the shared request is left in the place, it is granted shared."""
         driver = Driver()
         driver.acquire("a")
         driver.wait("b", "X", waiter="gives-up")
         driver.wait("b", "S", waiter="shared")
-        driver.wait("b", "X", waiter="exclusive")
+        driver.wait("c", "X", waiter="both")
+        driver.wait("c", "S", waiter="together")
         driver.cancel("b", "gives-up")
 
         driver.release("a")
+        shared = driver.told()
+        driver.release("b")
 
-        assert list(driver.told()) == ["shared"]
-        assert driver.line() == ["b"]
+        assert list(shared) == ["shared"]
+        assert shared["shared"]["mode"] == "shared"
+        assert {waiter: answer["mode"] for waiter, answer in driver.told().items()} == {
+            "both": "exclusive",
+            "together": "exclusive",
+        }
+
+    def test_an_owner_may_ask_only_so_often_for_what_it_waits_for(self, monkeypatch):
+        monkeypatch.setattr(machine_module, "LISTENERS_MAX", 2)
+        driver = Driver()
+        driver.acquire("a")
+        driver.wait("b", waiter="1")
+        driver.wait("b", waiter="2")
+
+        answer = driver.acquire("b", wait_ms=100)
+
+        assert (answer["reason"], answer["limit"]) == ("overloaded", "listeners_max")
+
+    def test_each_request_of_a_place_ends_at_its_own_deadline(self):
+        driver = Driver()
+        driver.acquire("a")
+        driver.wait("b", waiter="short", wait_ms=1_000)
+        driver.wait("b", waiter="long", wait_ms=5_000)
+
+        early = dict(driver.advance(1_000) and driver.told())
+        line = driver.line()
+        driver.advance(4_000)
+
+        assert (list(early), early["short"]["reason"], line) == (["short"], "timeout", ["b"])
+        assert (list(driver.told()), driver.line()) == (["long"], [])
 
     def test_granted_readers_may_share_with_a_reader_that_held_all_along(self):
         driver = Driver()
@@ -506,6 +537,65 @@ class TestCancelling:
         assert driver.holders() == ["a", "c"]
         assert driver.line() == ["d"]
         assert driver.told()["b"]["reason"] == "cancelled"
+
+    def test_one_entry_drops_a_bounded_number_of_waiters(self, monkeypatch):
+        """The first to come go first, on every replica; what is left is told."""
+        monkeypatch.setattr(machine_module, "DROPPED_PER_ENTRY_MAX", 2)
+        driver = Driver()
+        driver.acquire("a")
+        for owner in ("b", "c", "d"):
+            driver.wait(owner, node="node2")
+        driver.machine = copied(driver.machine)
+
+        first = driver.drop_waiters("node2")
+        line = driver.line()
+        second = driver.drop_waiters("node2")
+
+        assert (first["dropped"], first["more"], line) == (2, True, ["d"])
+        assert (second["dropped"], second["more"], driver.line()) == (1, False, [])
+
+    def test_a_place_stays_as_long_as_one_of_its_requests_does(self):
+        """The client broke off and asked again through another node, which is told of the grant."""
+        driver = Driver()
+        driver.acquire("a")
+        driver.wait("b", waiter="first", node="node1")
+        driver.wait("c")
+        driver.wait("b", waiter="again", node="node2")
+
+        left = driver.cancel("b", "first")
+        driver.release("a")
+
+        assert left["cancelled"] is None
+        assert list(driver.told()) == ["again"]
+        assert driver.holders() == ["B"]
+
+    def test_a_hold_goes_with_the_last_request_that_may_know_of_it(self):
+        driver = Driver()
+        driver.acquire("a")
+        driver.wait("b", waiter="first")
+        driver.wait("b", waiter="again")
+        driver.release("a")
+
+        one = driver.cancel("b", "first")
+        held = driver.holders()
+        both = driver.cancel("b", "again")
+
+        assert (one["cancelled"], held) == (None, ["B"])
+        assert (both["cancelled"], driver.holders()) == ("granted", [])
+        assert driver.decided == [("first", {"ok": False, "reason": "cancelled"})]
+
+    def test_a_late_release_or_renewal_with_a_token_leaves_a_newer_hold_alone(self):
+        driver = Driver()
+        old = driver.acquire("a", ttl_ms=100)["token"]
+        driver.advance(100)
+        new = driver.acquire("a")["token"]
+
+        renewed = driver.renew("a", 500, token=old)
+        released = driver.release("a", token=old)
+
+        assert renewed == released == {"ok": False, "reason": "not_held"}
+        assert driver.holders() == ["A"]
+        assert driver.release("a", token=new) == {"ok": True}
 
     def test_a_stopping_node_drops_all_of_its_waiters(self):
         driver = Driver()

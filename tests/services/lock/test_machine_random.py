@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.lock import machine
-from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
+from services.lock import lines
+from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
 from tests.services.lock.driving import Driver, copied, everything
 from tests.services.lock.twin import TwinLocks
 
@@ -77,8 +77,9 @@ class Comparison:
             answer = self.driver.apply(command)
             assert essence(answer) == self.twin.apply(self.driver.time_ms, command)
             self.check_cycle(answer)
-        told = [(topic.removeprefix("waiter:"), essence(body)) for topic, body in self.driver.events]
+        told = [(told.waiter, essence(told.answer)) for _, told in self.driver.events]
         assert told == self.twin.events
+        assert [(id, essence(answer)) for id, answer in self.driver.decided] == self.twin.decided
         self.check_state()
 
     def named(self, command):
@@ -106,9 +107,14 @@ class Comparison:
     def check_state(self) -> None:
         records = list(self.driver.machine.snapshot())
         holds = [record for record in records if record[0] == "hold"]
-        assert [record[1:] for record in holds] == [list(hold.values()) for hold in self.twin.holds]
-        assert [record[1:-1] for record in records if record[0] == "waiter"] == [
-            list(wait.values()) for wait in self.twin.line
+        assert [record[1:] for record in holds] == [
+            [*list(hold.values())[:-1], tuple(hold["unheard"])] for hold in self.twin.holds
+        ]
+        assert [record[1:4] for record in records if record[0] == "waiter"] == [
+            [wait["id"], wait["key"], wait["owner"]] for wait in self.twin.line
+        ]
+        assert [[listener._asdict() for listener in record[-1]] for record in records if record[0] == "waiter"] == [
+            wait["requests"] for wait in self.twin.line
         ]
         for _, token, key, _, exclusive, *_ in holds:
             beside = [other for other in holds if other[2] == key and other[1] != token]
@@ -120,7 +126,10 @@ class Comparison:
         assert self.driver.machine.page("", "", 10) == sorted(held), "no line without a holder"
         self.check_shown()
         dues = [hold["expires_ms"] for hold in self.twin.holds if hold["expires_ms"] is not None]
-        dues += [wait["deadline_ms"] for wait in self.twin.line]
+        dues += [request["deadline_ms"] for wait in self.twin.line for request in wait["requests"]]
+        assert sum(self.driver.machine._tables.lives.values()) == sum(
+            len(wait["requests"]) for wait in self.twin.line
+        )
         assert self.driver.machine.next_due_ms() == min(dues, default=None)
 
     def check_shown(self) -> None:
@@ -177,8 +186,8 @@ def test_the_machine_agrees_with_its_twin_in_a_crowd(seed):
 @pytest.mark.parametrize("seed", range(40))
 def test_what_has_ended_counts_for_nobody_before_it_is_swept(seed, monkeypatch):
     """One entry sweeps one hold or waiter, and most of a crowd's end by time."""
-    monkeypatch.setattr(machine, "SWEPT_PER_ENTRY_MAX", 1)
-    monkeypatch.setattr(machine, "SWEPT_PER_COMMAND_MAX", 1)
+    monkeypatch.setattr(lines, "SWEPT_PER_ENTRY_MAX", 1)
+    monkeypatch.setattr(lines, "SWEPT_PER_COMMAND_MAX", 1)
     choose = random.Random(seed)
     comparison = Comparison(swept_max=1)
 
@@ -209,10 +218,13 @@ def crowded(choose: random.Random, comparison: Comparison, ttls_ms=(None, None, 
         return Renew(hold["key"], hold["owner"], choose.choice([1, 20, 200]))
     if pick < 94:
         recent = str(choose.randrange(max(1, comparison.waits - 8), comparison.waits + 2))
-        waits = [wait for wait in comparison.twin.line if wait["id"] == recent] + [
-            hold for hold in held if hold["waiter"] == recent
-        ]
-        return CancelWait(waits[0]["key"], waits[0]["owner"], recent) if waits else "advance"
+        waits = [
+            wait for wait in comparison.twin.line if any(each["id"] == recent for each in wait["requests"])
+        ] + [hold for hold in held if recent in hold["unheard"]]
+        if not waits:
+            return "advance"
+        cancelled = (waits[0]["key"], waits[0]["owner"], recent)
+        return choose.choice([CancelWait(*cancelled), CancelWaits((cancelled, cancelled))])
     if pick < 95:
         return ForceRelease(key, choose.choice([None, owner]))
     if pick < 96:

@@ -26,6 +26,16 @@ async def in_line(cluster: LockCluster, count: int, key: str = "k") -> None:
     await eventually(lambda: cluster.machine.status(key)["queue_length"] == count)
 
 
+async def joined(cluster: LockCluster, count: int, key: str = "k", owner: str = "b") -> None:
+    """So many requests of one owner wait in its place."""
+
+    def requests() -> int:
+        place = cluster.machine._tables.place_of(key, owner)
+        return 0 if place is None else len(place.listeners)
+
+    await eventually(lambda: requests() == count)
+
+
 class TestVocabularies:
     @pytest.mark.parametrize(
         ("body", "mode"),
@@ -293,22 +303,22 @@ class TestWaiting:
         first = started(cluster.post("/lock/acquire", body, headers=headers))
         await in_line(cluster, 1)
         again = started(cluster.post("/lock/acquire", body, headers=headers, node="node2"))
-        await eventually(lambda: cluster.index >= 4)
+        await joined(cluster, 2)
 
         await cluster.post("/lock/release", {"key": "k", "client_id": "a"})
 
         assert await first == await again
         assert cluster.machine.status("k")["queue_length"] == 0
 
-    async def test_a_joined_wait_that_is_withdrawn_goes_on_in_its_own_right(self, cluster):
-        """The node of the first request restarts while the repeated one waits at another."""
+    async def test_a_repeated_request_waits_on_where_the_first_one_is_withdrawn(self, cluster):
+        """The node of the first request restarts while the repeated one waits at another, in the same place."""
         await cluster.post("/lock/acquire", {"key": "k", "client_id": "a"})
         body = {"key": "k", "client_id": "b", "wait": 60}
         headers = {"Idempotency-Key": "one"}
         first = started(cluster.post("/lock/acquire", body, headers=headers))
         await in_line(cluster, 1)
         again = started(cluster.post("/lock/acquire", body, headers=headers, node="node2"))
-        await eventually(lambda: cluster.index >= 4)
+        await joined(cluster, 2)
         first.cancel()
 
         cluster.apply(DropWaiters("node1", "a later life"))
@@ -318,6 +328,31 @@ class TestWaiting:
         )
         await cluster.post("/lock/release", {"key": "k", "client_id": "a"})
         assert (await again)["ok"]
+
+
+class TestRepeating:
+    async def test_a_refusal_that_is_told_again_says_how_to_ask_anew(self, cluster):
+        await cluster.post("/lock/acquire", {"key": "k", "client_id": "a"})
+        body, headers = {"key": "k", "client_id": "b"}, {"Idempotency-Key": "one"}
+        first = await cluster.post("/lock/acquire", body, headers=headers)
+
+        again = await cluster.post("/lock/acquire", body, headers=headers, node="node2")
+
+        assert "detail" not in first
+        assert (again["reason"], again["replayed"]) == ("locked", True)
+        assert "new key" in again["detail"]
+
+    async def test_a_hold_that_is_told_again_says_so_and_what_is_left_of_it(self, cluster):
+        body, headers = {"key": "k", "client_id": "a", "ttl": 9}, {"Idempotency-Key": "one"}
+        await cluster.post("/lock/acquire", body, headers=headers)
+        cluster.advance(4_000)
+
+        again = await cluster.post("/lock/acquire", body, headers=headers, node="node2")
+        await cluster.post("/lock/release", {"key": "k", "client_id": "a"})
+        ended = await cluster.post("/lock/acquire", body, headers=headers)
+
+        assert (again["ok"], again["replayed"], again["expires_in_s"]) == (True, True, 5)
+        assert (ended["ok"], ended["reason"], ended["token"]) == (False, "not_held", 1)
 
 
 class TestCounting:

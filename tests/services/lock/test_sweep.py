@@ -2,8 +2,12 @@
 
 import pytest
 
-from services.lock import machine
-from services.lock.machine import SWEPT_PER_ENTRY_MAX
+from raft.state_machine import ApplyContext
+from services.envelope import ReplicatedMachine, encode_command
+from services.lock import lines
+from services.lock.commands import Acquire
+from services.lock.lines import SWEPT_PER_ENTRY_MAX
+from services.lock.machine import LockMachine
 from tests.services.lock.driving import Driver, copied
 
 
@@ -34,7 +38,7 @@ def test_a_command_ends_few_beside_its_own_work() -> None:
 
     driver.acquire("b", key="another")
 
-    assert driver.machine.statistics().holds == 1_000 - machine.SWEPT_PER_COMMAND_MAX + 1
+    assert driver.machine.statistics().holds == 1_000 - lines.SWEPT_PER_COMMAND_MAX + 1
 
 
 def test_one_entry_grants_a_bounded_number_of_lines() -> None:
@@ -59,7 +63,7 @@ def test_many_waits_of_one_owner_are_not_looked_through_for_each_grant() -> None
 
     driver.index += 1
     driver.time_ms += 5_000
-    context = machine.ApplyContext(driver.index, driver.time_ms)
+    context = ApplyContext(driver.index, driver.time_ms)
     driver.machine.advance(context)
 
     assert len(context.events) + context.work <= 2 * SWEPT_PER_ENTRY_MAX
@@ -69,8 +73,8 @@ class TestNotSweptYet:
     @pytest.fixture
     def driver(self, monkeypatch: pytest.MonkeyPatch) -> Driver:
         """One entry sweeps one hold: the one of another key, so that what ends of `k` is left."""
-        monkeypatch.setattr(machine, "SWEPT_PER_ENTRY_MAX", 1)
-        monkeypatch.setattr(machine, "SWEPT_PER_COMMAND_MAX", 1)
+        monkeypatch.setattr(lines, "SWEPT_PER_ENTRY_MAX", 1)
+        monkeypatch.setattr(lines, "SWEPT_PER_COMMAND_MAX", 1)
         driver = Driver()
         driver.acquire("early", key="another", ttl_ms=1_000)
         return driver
@@ -141,3 +145,16 @@ class TestNotSweptYet:
 
         assert driver.told()["b"]["reason"] == "timeout"
         assert driver.holders() == []
+
+
+def test_a_command_with_an_idempotency_key_ends_as_few() -> None:
+    """What stands around the machine lets time go on first, and the machine once more."""
+    replicated = ReplicatedMachine(LockMachine)
+    for number in range(1, 1_001):
+        command = encode_command(Acquire(f"k{number}", "a", True, 5_000))
+        replicated.apply(ApplyContext(number, 1_000), command)
+
+    keyed = encode_command(Acquire("another", "b"), idempotency_key="key", fingerprint=b"f")
+    replicated.apply(ApplyContext(1_001, 6_000), keyed)
+
+    assert replicated.inner.statistics().holds >= 1_000 - 2 * lines.SWEPT_PER_COMMAND_MAX

@@ -1,6 +1,6 @@
 """The lock machine's dumb twin: two lists, no index, every question answered by looking at everything."""
 
-from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
+from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
 
 
 class TwinLocks:
@@ -12,52 +12,57 @@ class TwinLocks:
         self.swept_max = swept_max
         self.now_ms = 0
         self.last_token = 0
-        #: Dicts of token, key, owner, exclusive, node, expires_ms, waiter; lowest token first.
+        #: Dicts of token, key, owner, exclusive, node, expires_ms, waiter, unheard; lowest token first.
         self.holds: list[dict] = []
-        #: Dicts of id, key, owner, exclusive, ttl_ms, deadline_ms, node, boot; first come first.
+        #: Dicts of id, key, owner, ttl_ms and requests; first come first. A request is a dict of id, exclusive,
+        #: deadline_ms, node and boot.
         self.line: list[dict] = []
+        #: What requests were told, and what was decided about places.
         self.events: list[tuple[str, dict]] = []
+        self.decided: list[tuple[str, dict]] = []
 
     def apply(self, now_ms: int, command) -> dict:
         self.advance(now_ms)
         match command:
             case Acquire():
                 return self.acquire(command)
-            case Release(key=key, owner=owner):
-                self.settle(key)
-                self.forget_ended(key, owner)
-                return self.give_back([hold for hold in self.on(key) if hold["owner"] == owner], {"ok": True})
-            case Renew(key=key, owner=owner, ttl_ms=ttl_ms):
-                self.settle(key)
-                self.forget_ended(key, owner)
+            case Release(key=key, owner=owner, token=token):
+                self.settle(key, owner)
+                mine = [h for h in self.on(key) if h["owner"] == owner and token in (None, h["token"])]
+                return self.give_back(mine, {"ok": True})
+            case Renew(key=key, owner=owner, ttl_ms=ttl_ms, token=token):
+                self.settle(key, owner)
                 for hold in self.on(key):
-                    if hold["owner"] == owner:
+                    if hold["owner"] == owner and token in (None, hold["token"]):
                         return self.hear_of(hold, ttl_ms)
                 return {"ok": False, "reason": "not_held"}
             case ForceRelease(key=key, owner=owner):
                 self.settle(key)
                 taken = [hold for hold in self.on(key) if owner in (None, hold["owner"])]
                 return self.give_back(taken, {"ok": True})
-            case CancelWait():
-                self.settle(command.key)
-                return self.cancel(command)
+            case CancelWait(key=key, owner=owner, waiter=waiter):
+                return {"ok": True, "cancelled": self.cancel(key, owner, waiter)}
+            case CancelWaits(waits=waits):
+                return {"ok": True, "cancelled": sum(self.cancel(*wait) is not None for wait in waits)}
             case DropWaiters(node=node, boot_kept=kept):
-                dropped = [wait for wait in self.line if wait["node"] == node and wait["boot"] != kept]
-                return self.leave(dropped, {"ok": True})
+                self.leave(
+                    lambda wait, request: request["node"] == node and request["boot"] != kept,
+                    {"ok": False, "reason": "cancelled"},
+                )
+                return {"ok": True, "more": False}
         raise AssertionError(command)
 
     def advance(self, now_ms: int) -> None:
         self.now_ms = now_ms
-        self.events = []
+        self.events, self.decided = [], []
         late = []
         swept = 0
         while swept + len(self.events) < self.swept_max:
-            waits = sorted((wait["deadline_ms"], wait["id"]) for wait in self.line if self.is_late(wait))
+            waits = sorted((soonest(wait), wait["id"]) for wait in self.line if soonest(wait) <= now_ms)
             holds = sorted((hold["expires_ms"], hold["token"]) for hold in self.holds if self.has_ended(hold))
             if waits:
                 gone = next(wait for wait in self.line if wait["id"] == waits[0][1])
-                self.line.remove(gone)
-                late.append(gone)
+                late.append(self.end_late(gone))
             elif holds:
                 gone = next(hold for hold in self.holds if hold["token"] == holds[0][1])
                 self.holds.remove(gone)
@@ -65,83 +70,112 @@ class TwinLocks:
                 break
             swept += 1
             late += self.move(gone["key"])
-        for _, id in sorted((wait["deadline_ms"], wait["id"]) for wait in late):
-            self.events.append((id, {"ok": False, "reason": "timeout"}))
-
-    def is_late(self, wait: dict) -> bool:
-        return wait["deadline_ms"] <= self.now_ms
+        for ended in sorted(late, key=lambda each: each[:2]):
+            self.tell_late(ended)
 
     def has_ended(self, hold: dict) -> bool:
         return hold["expires_ms"] is not None and hold["expires_ms"] <= self.now_ms
+
+    def is_late(self, wait: dict) -> bool:
+        return soonest(wait) <= self.now_ms
+
+    def live(self, wait: dict) -> list[dict]:
+        """The requests of a place that count."""
+        return [request for request in wait["requests"] if request["deadline_ms"] > self.now_ms]
+
+    def end_late(self, wait: dict) -> tuple:
+        """Take what is late out of a place: when, id, requests, and whether that was all."""
+        when = soonest(wait)
+        gone = [request for request in wait["requests"] if request not in self.live(wait)]
+        wait["requests"] = self.live(wait)
+        if not wait["requests"]:
+            self.line.remove(wait)
+        return (when, wait["id"], gone, not wait["requests"])
+
+    def tell_late(self, ended: tuple) -> None:
+        _, id, gone, is_over = ended
+        answer = {"ok": False, "reason": "timeout"}
+        self.events += [(request["id"], answer) for request in gone]
+        self.decided += [(id, answer)] if is_over else []
 
     def on(self, key: str) -> list[dict]:
         """The holds that count."""
         return [hold for hold in self.holds if hold["key"] == key and not self.has_ended(hold)]
 
-    def settle(self, key: str) -> None:
-        """What has ended and stands first goes; the line moves."""
-        if any(self.has_ended(hold) for hold in self.holds) or any(self.is_late(wait) for wait in self.line):
+    def settle(self, key: str, owner: str | None = None) -> None:
+        """What has ended and stands first goes, and so does the owner's hold where it has; the line moves."""
+        if any(map(self.has_ended, self.holds)) or any(map(self.is_late, self.line)):
             self.serve(key)
-
-    def forget_ended(self, key: str, owner: str) -> None:
-        """A hold that has ended goes when its owner asks about it."""
         self.holds = [
             hold for hold in self.holds if (hold["key"], hold["owner"]) != (key, owner) or not self.has_ended(hold)
         ]
 
+    def settle_place(self, key: str, owner: str) -> None:
+        """What is late in the owner's place goes."""
+        for wait in [wait for wait in self.line if (wait["key"], wait["owner"]) == (key, owner)]:
+            if self.is_late(wait):
+                ended = self.end_late(wait)
+                self.serve(key)
+                self.tell_late(ended)
+
     def acquire(self, command: Acquire) -> dict:
-        self.settle(command.key)
-        self.forget_ended(command.key, command.owner)
+        self.settle(command.key, command.owner)
         for hold in self.on(command.key):
             if hold["owner"] == command.owner and (hold["exclusive"] or not command.exclusive):
                 return self.hear_of(hold, command.ttl_ms)
-        ahead = [wait for wait in self.line if wait["key"] == command.key and not self.is_late(wait)]
-        if not any(command.exclusive or other["exclusive"] for other in self.on(command.key) + ahead):
-            return self.grant(
-                command.key, command.owner, command.exclusive, command.node, command.ttl_ms, command.waiter
-            )
+        ahead = [wait for wait in self.line if wait["key"] == command.key]
+        if not any(command.exclusive or wants_exclusive(other) for other in self.on(command.key) + ahead):
+            waiter = command.waiter
+            unheard = [waiter] if waiter else []
+            what = (command.key, command.owner, command.exclusive, command.node, command.ttl_ms)
+            return self.grant(*what, waiter, unheard)
         if not command.wait_ms:
             return {"ok": False, "reason": "locked"}
+        request = {
+            "id": command.waiter,
+            "exclusive": command.exclusive,
+            "deadline_ms": self.now_ms + command.wait_ms,
+            "node": command.node,
+            "boot": command.boot,
+        }
+        self.settle_place(command.key, command.owner)
+        for wait in [wait for wait in self.line if wait["key"] == command.key]:
+            if wait["owner"] == command.owner and (wants_exclusive(wait) or not command.exclusive):
+                wait["requests"].append(request)
+                wait["ttl_ms"] = wait["ttl_ms"] if command.ttl_ms is None else command.ttl_ms
+                return {"waiting": True, "waiter": wait["id"]}
         wait = {
             "id": command.waiter,
             "key": command.key,
             "owner": command.owner,
-            "exclusive": command.exclusive,
             "ttl_ms": command.ttl_ms,
-            "deadline_ms": self.now_ms + command.wait_ms,
-            "node": command.node,
-            "boot": command.boot,
+            "requests": [request],
         }
         if self.closes_a_cycle(wait):
             return {"ok": False, "reason": "deadlock"}
         self.line.append(wait)
         return {"waiting": True}
 
-    def grant(self, key, owner, exclusive, node, ttl_ms, waiter) -> dict:
+    def grant(self, key, owner, exclusive, node, ttl_ms, waiter, unheard) -> dict:
         self.last_token += 1
-        self.holds.append(
-            {
-                "token": self.last_token,
-                "key": key,
-                "owner": owner,
-                "exclusive": exclusive,
-                "node": node,
-                "expires_ms": None,
-                "waiter": waiter,
-            }
-        )
-        return self.hear_of(self.holds[-1], ttl_ms, waiter)
+        hold = {
+            "token": self.last_token,
+            "key": key,
+            "owner": owner,
+            "exclusive": exclusive,
+            "node": node,
+            "expires_ms": None if ttl_ms is None else self.now_ms + ttl_ms,
+            "waiter": waiter,
+            "unheard": unheard,
+        }
+        self.holds.append(hold)
+        return granted(hold)
 
-    def hear_of(self, hold: dict, ttl_ms: int | None, waiter: str = "") -> dict:
+    def hear_of(self, hold: dict, ttl_ms: int | None) -> dict:
         if ttl_ms is not None:
             hold["expires_ms"] = self.now_ms + ttl_ms
-        hold["waiter"] = waiter
-        return {
-            "ok": True,
-            "token": hold["token"],
-            "mode": "exclusive" if hold["exclusive"] else "shared",
-            "expires_ms": hold["expires_ms"],
-        }
+        hold["waiter"], hold["unheard"] = "", []
+        return granted(hold)
 
     def give_back(self, holds: list[dict], answer: dict) -> dict:
         if not holds:
@@ -150,80 +184,114 @@ class TwinLocks:
         self.serve(holds[0]["key"])
         return answer
 
-    def leave(self, waits: list[dict], answer: dict) -> dict:
-        self.line = [wait for wait in self.line if wait not in waits]
-        for key in dict.fromkeys(wait["key"] for wait in waits):
+    def leave(self, is_gone, answer: dict) -> None:
+        """Take requests out of the line, serve the keys that this moves, then tell."""
+        told = []
+        for wait in list(self.line):
+            gone = [request for request in wait["requests"] if is_gone(wait, request)]
+            wait["requests"] = [request for request in wait["requests"] if request not in gone]
+            if gone:
+                told.append((wait["key"], wait["id"], gone, not wait["requests"]))
+        self.line = [wait for wait in self.line if wait["requests"]]
+        for key in dict.fromkeys(key for key, *_ in told):
             self.serve(key)
-        self.events += [(wait["id"], {"ok": False, "reason": "cancelled"}) for wait in waits]
-        return answer
+        for _, id, gone, is_over in told:
+            self.events += [(request["id"], answer) for request in gone]
+            self.decided += [(id, answer)] if is_over else []
 
-    def cancel(self, command: CancelWait) -> dict:
-        waits = [wait for wait in self.line if wait["id"] == command.waiter]
-        if waits and self.is_late(waits[0]):
-            self.line.remove(waits[0])
-            self.serve(waits[0]["key"])
-            self.events.append((command.waiter, {"ok": False, "reason": "timeout"}))
-        elif waits:
-            return self.leave(waits, {"ok": True, "cancelled": "waiting"})
-        self.settle(command.key)
-        self.forget_ended(command.key, command.owner)
-        for hold in self.on(command.key):
-            if hold["owner"] == command.owner and hold["waiter"] == command.waiter:
-                return self.give_back([hold], {"ok": True, "cancelled": "granted"})
-        return {"ok": True, "cancelled": None}
+    def cancel(self, key: str, owner: str, waiter: str) -> str | None:
+        self.settle(key)
+        self.settle_place(key, owner)
+        waits = [wait for wait in self.line if (wait["key"], wait["owner"]) == (key, owner)]
+        if any(request["id"] == waiter for wait in waits for request in wait["requests"]):
+            before = len(self.line)
+            self.leave(
+                lambda wait, request: wait in waits and request["id"] == waiter,
+                {"ok": False, "reason": "cancelled"},
+            )
+            ended = not any(wait["id"] == waits[0]["id"] for wait in self.line) and not waits[0]["requests"]
+            assert before >= len(self.line)
+            return "waiting" if ended else None
+        self.settle(key, owner)
+        for hold in self.on(key):
+            if hold["owner"] == owner and waiter in hold["unheard"]:
+                hold["unheard"].remove(waiter)
+                if hold["unheard"]:
+                    return None
+                self.give_back([hold], {})
+                self.decided.append((hold["waiter"], {"ok": False, "reason": "cancelled"}))
+                return "granted"
+        return None
 
     def serve(self, key: str) -> None:
-        for wait in self.move(key):
-            self.events.append((wait["id"], {"ok": False, "reason": "timeout"}))
+        for ended in self.move(key):
+            self.tell_late(ended)
 
-    def move(self, key: str) -> list[dict]:
-        """Grant in order; gives those that were met in the line after their time."""
+    def move(self, key: str) -> list[tuple]:
+        """Grant in order; gives what was met in the line after its time."""
         late = []
         while (first := next((hold for hold in self.holds if hold["key"] == key), None)) and self.has_ended(first):
             self.holds.remove(first)
         while True:
             line = [wait for wait in self.line if wait["key"] == key]
-            if not line:
+            if line and self.is_late(line[0]):
+                late.append(self.end_late(line[0]))
+                continue
+            if not line or any(wants_exclusive(line[0]) or hold["exclusive"] for hold in self.on(key)):
                 return late
             head = line[0]
-            if self.is_late(head):
-                self.line.remove(head)
-                late.append(head)
-                continue
-            if any(head["exclusive"] or hold["exclusive"] for hold in self.on(key)):
-                return late
             self.line.remove(head)
             answer = self.grant(
-                key, head["owner"], head["exclusive"], head["node"], head["ttl_ms"], head["id"]
+                key,
+                head["owner"],
+                wants_exclusive(head),
+                head["requests"][-1]["node"],
+                head["ttl_ms"],
+                head["id"],
+                [request["id"] for request in head["requests"]],
             )
-            self.events.append((head["id"], answer))
-            for again in line[1:]:
-                same = again["owner"] == head["owner"] and (head["exclusive"] or not again["exclusive"])
-                if same and not self.is_late(again):
-                    self.line.remove(again)
-                    self.events.append((again["id"], self.hear_of(self.holds[-1], again["ttl_ms"])))
+            self.events += [(request["id"], answer) for request in head["requests"]]
+            self.decided.append((head["id"], answer))
 
     def blockers(self, wait: dict) -> set[str]:
         """Owners that `wait` waits for: conflicting holders and conflicting requests ahead of it."""
         place = self.line.index(wait) if wait in self.line else len(self.line)
+        ahead = [other for other in self.line[:place] if other["key"] == wait["key"] and self.live(other)]
         return {
             other["owner"]
-            for other in self.on(wait["key"])
-            + [w for w in self.line[:place] if w["key"] == wait["key"] and not self.is_late(w)]
-            if wait["exclusive"] or other["exclusive"]
+            for other in self.on(wait["key"]) + ahead
+            if self.wants_exclusive(wait) or self.wants_exclusive(other)
         }
 
+    def wants_exclusive(self, place: dict) -> bool:
+        """By those of its requests that count."""
+        return wants_exclusive({**place, "requests": self.live(place)} if "requests" in place else place)
+
     def closes_a_cycle(self, wait: dict) -> bool:
-        for earlier in self.line:
-            same = (earlier["owner"], earlier["key"]) == (wait["owner"], wait["key"])
-            if same and not self.is_late(earlier) and (earlier["exclusive"] or not wait["exclusive"]):
-                return False
         reached = self.blockers(wait)
         while True:
-            waits = [wait for wait in self.line if wait["owner"] in reached and not self.is_late(wait)]
+            waits = [wait for wait in self.line if wait["owner"] in reached and self.live(wait)]
             further = set().union(*map(self.blockers, waits), reached)
             if wait["owner"] in further:
                 return True
             if further == reached:
                 return False
             reached = further
+
+
+def wants_exclusive(place: dict) -> bool:
+    """Of a hold, or of a place in line."""
+    return place["exclusive"] if "exclusive" in place else any(each["exclusive"] for each in place["requests"])
+
+
+def soonest(wait: dict) -> int:
+    return min(request["deadline_ms"] for request in wait["requests"])
+
+
+def granted(hold: dict) -> dict:
+    return {
+        "ok": True,
+        "token": hold["token"],
+        "mode": "exclusive" if hold["exclusive"] else "shared",
+        "expires_ms": hold["expires_ms"],
+    }

@@ -1,7 +1,7 @@
 """A host whose queue group is one machine in memory: what a route needs, without Raft."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ from common.config import Settings
 from common.metrics import Metrics
 from common.middleware import request_middleware
 from raft.errors import RaftError
+from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
 from services.envelope import ReplicatedMachine
 from services.errors import from_raft
@@ -37,9 +38,16 @@ class LoneNode:
         #: Proposals wait until it is set.
         self.open = asyncio.Event()
         self.open.set()
+        #: Called after each command.
+        self.on_applied: Callable[[], None] = lambda: None
+        self.before_leaving: list[Callable[[], Awaitable[None]]] = []
+        #: Why nothing is accepted any more.
+        self.closed: RaftError | None = None
         self._listeners: dict[str, list[Callable[[Any], None]]] = {}
 
-    async def propose(self, command: bytes) -> Any:
+    async def propose(self, command: bytes, *, parting: bool = False) -> Any:
+        if self.closed is not None and not parting:
+            raise self.closed
         self.proposed += 1
         await asyncio.sleep(0)
         await self.open.wait()
@@ -53,6 +61,7 @@ class LoneNode:
         context = self._context()
         answer = self.machine.apply(context, command)
         self._tell(context)
+        self.on_applied()
         return answer
 
     async def read_index(self) -> None:
@@ -65,6 +74,15 @@ class LoneNode:
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
         self._listeners.setdefault(topic, []).append(callback)
         return lambda: self._listeners[topic].remove(callback)
+
+    def close(self, why: RaftError) -> None:
+        """Take no more requests, as a node that stops."""
+        self.closed = why
+        self.announce(CLOSED_TOPIC, why)
+
+    def announce(self, topic: str, body: Any) -> None:
+        for callback in list(self._listeners.get(topic, ())):
+            callback(body)
 
     def pass_time(self, passed_ms: int) -> None:
         """As an ADVANCE entry does."""
@@ -79,8 +97,7 @@ class LoneNode:
 
     def _tell(self, context: ApplyContext) -> None:
         for topic, body in context.events:
-            for callback in list(self._listeners.get(topic, ())):
-                callback(body)
+            self.announce(topic, body)
 
 
 class Queues:

@@ -243,9 +243,25 @@ async def test_a_repeated_request_gets_its_first_answer(served: Queues) -> None:
     ]
     same = [await served.ok("deq", headers={"Idempotency-Key": "get"}) for _ in range(2)]
 
-    assert twice[0] == twice[1]
-    assert same[0] == same[1]
+    assert twice[1] == {**twice[0], "replayed": True}
+    assert same[1] == {**same[0], "replayed": True}
     assert await served.ok("deq") == NOTHING
+
+
+async def test_a_repeated_deq_leaves_out_the_deliveries_that_have_ended(served: Queues) -> None:
+    """Acknowledged, or somebody else's by now: the client that asks again must not take them for its own."""
+    for value in range(3):
+        await served.ok("push", {"queue": "q", "payload": value})
+    key = {"Idempotency-Key": "get"}
+    body = {"queue": "q", "max": 3, "visibility": 60}
+    first = await served.ok("deq", body, headers=key)
+    await served.ok("ack", {"msg_id": first["messages"][0]["msg_id"]})
+    await served.ok("nack", {"msg_id": first["messages"][1]["msg_id"]})
+    await served.ok("deq", {"queue": "q"})
+
+    again = await served.ok("deq", body, headers=key)
+
+    assert again == {"messages": first["messages"][2:], "replayed": True}
 
 
 async def test_stats_tell_how_a_queue_stands(served: Queues) -> None:

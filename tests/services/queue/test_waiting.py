@@ -129,7 +129,7 @@ def test_queues_wake_their_own_and_an_empty_line_stops_listening() -> None:
 
     assert awake == (False, True)
     assert room.waiting == 0
-    assert not any(bell.listeners.values())
+    assert not any(listeners for topic, listeners in bell.listeners.items() if topic.startswith("queue:"))
 
 
 def test_too_many_waiting_consumers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

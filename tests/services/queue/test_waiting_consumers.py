@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from raft.errors import NoLeader, Stopping
 from services.envelope import encode_command
 from services.queue.commands import Dequeue, Enqueue
 from services.queue.waiting import waiting_room
@@ -128,6 +129,37 @@ async def test_a_delivery_for_a_client_that_went_away_is_given_back(served: Queu
     store = served.node.machine.inner.store
     assert store.queues["q"].counters.delivered == 1
     assert (await served.ok("deq", {"queue": "q"}))["delivery"] == 1
+
+
+async def test_a_delivery_is_given_back_until_that_is_known(served: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No leader at the moment: without another try the message would stay hidden for its whole visibility."""
+    monkeypatch.setattr("services.withdrawals.RETRY_S", 0.001)
+    await served.ok("push", {"queue": "q", "payload": 1})
+    served.node.open.clear()
+    asking = asyncio.create_task(served.ok("deq", {"queue": "q", "visibility": 3_600}))
+    await eventually(lambda: served.node.proposed == 2)
+    asking.cancel()
+    await eventually(lambda: served.host.background)
+
+    served.node.on_applied = lambda: setattr(served.node, "failure", NoLeader("none"))
+    served.node.open.set()
+    await eventually(lambda: served.node.proposed >= 5)
+    served.node.failure = None
+
+    await eventually(lambda: served.node.machine.inner.store.queues["q"].ready == 1)
+
+
+async def test_whoever_waits_at_a_node_that_stops_is_told_so_at_once(served: Queues) -> None:
+    """Consumers of both kinds; nothing is delivered to them any more."""
+    consumers = [
+        asyncio.create_task(served.post(path, {"queue": "q", "wait": 600})) for path in ("deq", "pop", "deq")
+    ]
+    await eventually(lambda: waiting_room(served.node).waiting == 3)
+
+    served.node.close(Stopping("this node is stopping"))
+    answers = await asyncio.wait_for(asyncio.gather(*consumers), 5)
+
+    assert [(status, answer["reason"]) for status, answer in answers] == [(503, "stopping")] * 3
 
 
 async def test_a_consumer_notices_a_machine_that_a_snapshot_replaced(

@@ -4,16 +4,25 @@
 is in the repository is never made anew.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from raft.core.ready import Persist
-from raft.core.types import EntryKind, HardState
+from raft.core.types import EntryKind, HardState, SnapshotMeta
 from raft.storage import open_storage
 from raft.storage.record import FORMAT_VERSION
 from tests.storage.builders import SEGMENT_BYTES, entry, meta, write_of
 
 ROOT = Path(__file__).parent
+#: Known since format 2.
+LIFE = "g0006449c1d2e3f-9c0d1e77a1b2"
 CHUNKS = [b"first chunk of the snapshot", b"", b"second chunk " * 20]
+
+
+def place(index: int, format: int = FORMAT_VERSION) -> SnapshotMeta:
+    """What the snapshots in the corpus of a format stand for."""
+    known = meta(index)
+    return replace(known, configuration=replace(known.configuration, life=LIFE)) if format >= 2 else known
 
 
 def write_corpus(directory: Path) -> None:
@@ -21,11 +30,11 @@ def write_corpus(directory: Path) -> None:
     storage, _ = open_storage(directory, segment_bytes=SEGMENT_BYTES)
     storage.write([Persist(HardState(1, "node1"), (entry(1, kind=EntryKind.NOOP, data=b""),))])
     storage.write([write_of(2, 8, size=700)])
-    storage.save_snapshot(meta(4), [b"an older snapshot"])
-    storage.mark_snapshot(meta(4))
+    storage.save_snapshot(place(4), [b"an older snapshot"])
+    storage.mark_snapshot(place(4))
     storage.write([write_of(9, 14, size=700)])
-    storage.save_snapshot(meta(9), CHUNKS)
-    storage.mark_snapshot(meta(9))
+    storage.save_snapshot(place(9), CHUNKS)
+    storage.mark_snapshot(place(9))
     storage.compact(8)
     storage.write([write_of(13, 13, term=2, hard_state=HardState(3, "node2"))])
     storage.write([Persist(None, (entry(14, 3, b"node1,node2", EntryKind.CONFIGURATION),))])

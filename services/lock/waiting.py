@@ -1,0 +1,161 @@
+"""Requests that wait for a lock at this node.
+
+    asked ──in line──> waiting ──told──> answered
+      │ ^───told that it is cancelled, lost in a snapshot, or its outcome unknown: as long as there is time──┘
+      └──the client has gone, its time is over, the node stops──> withdrawn
+
+The rule of the file: a request is told under its own id, by its own node's apply. Whatever ends it without an answer
+to its client is withdrawn until that is known (`services.withdrawals`), and a lock that is granted to a request that
+is not here any more is given back. To ask again is safe: the machine knows the id.
+"""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from aiohttp import web
+
+from raft.errors import NotDone, OutcomeUnknown, RaftError
+from raft.node import CLOSED_TOPIC, RaftNode
+from raft.replica import RESTORED_TOPIC
+from services.handlers import encode_request, has_gone
+from services.idempotency import CANCELLED
+from services.lock.commands import Acquire, CancelWaits
+from services.lock.lines import TOLD_TOPIC, Told
+from services.withdrawals import Withdrawals
+
+#: Pause before a request whose outcome is unknown is asked again.
+RETRY_S = 0.1
+#: A wait is ended by the replicated machine; this node gives it so much longer before it speaks up.
+WAIT_GRACE_S = 2.0
+
+CANCELLED_ANSWER = {"ok": False, "reason": CANCELLED}
+
+#: Key, owner and id of a request.
+Withdrawn = tuple[str, str, str]
+
+
+class Wait:
+    """One request in line, or on its way there."""
+
+    __slots__ = ("command", "outcome")
+
+    def __init__(self, command: Acquire) -> None:
+        self.command = command
+        self.outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+
+    def tell(self, answer: dict[str, Any]) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(answer)
+
+    def fail(self, error: RaftError) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            # A request that is not in line yet hears of the error from its proposal, and nobody asks here.
+            self.outcome.exception()
+
+
+class LockWaits:
+    """All requests that wait for locks at one node.
+
+    Args:
+        life: begins the ids of this node's requests in this life.
+        background: where tasks that outlive a request are kept.
+    """
+
+    def __init__(self, node: RaftNode, life: str, background: set[asyncio.Task]) -> None:
+        self._node = node
+        self._life = life
+        self._waits: dict[str, Wait] = {}
+        self._withdrawals: Withdrawals[Withdrawn] = Withdrawals(node, CancelWaits, background)
+        node.subscribe(TOLD_TOPIC, self._on_told)
+        node.subscribe(RESTORED_TOPIC, self._on_restored)
+        node.subscribe(CLOSED_TOPIC, self._on_closed)
+
+    @property
+    def withdrawing(self) -> int:
+        """Requests whose clients have gone and which are not known to be withdrawn yet."""
+        return len(self._withdrawals)
+
+    async def acquire(self, request: web.Request, command: Acquire) -> dict[str, Any]:
+        """The decision about a request that may wait.
+
+        Raises:
+            RaftError: see `RaftNode.propose`. It is withdrawn then, unless it was certainly not done.
+        """
+        try:
+            answer = await self._acquire(request, command)
+        except (asyncio.CancelledError, OutcomeUnknown):
+            self._withdraw(command)
+            raise
+        if has_gone(request):
+            self._withdraw(command)
+        return answer
+
+    async def _acquire(self, request: web.Request, asked: Acquire) -> dict[str, Any]:
+        """Ask until there is a decision or the client's time is over."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + asked.wait_ms / 1000
+        command = asked
+        unknown: OutcomeUnknown | None = None
+        while True:
+            try:
+                answer = await self._ask(request, command, asked)
+            except OutcomeUnknown as error:
+                unknown, answer = error, CANCELLED_ANSWER
+            except NotDone:
+                if unknown is None or self._node.closed is not None:
+                    raise
+                # This try was not carried out, but one before it may have been.
+                answer = CANCELLED_ANSWER
+                await asyncio.sleep(RETRY_S)
+            else:
+                unknown = None
+            if answer.get("reason") != CANCELLED:
+                return answer
+            left_ms = round((until - loop.time()) * 1000)
+            if left_ms <= 0:
+                if unknown is not None:
+                    raise unknown
+                return self._node.machine.inner.refusal("timeout", asked.key)
+            command = replace(asked, wait_ms=left_ms)
+
+    async def _ask(self, request: web.Request, command: Acquire, asked: Acquire) -> dict[str, Any]:
+        """One try: `command` is what the client `asked`, with what is left of its time."""
+        wait = self._waits[command.waiter] = Wait(command)
+        try:
+            answer = await self._node.propose(encode_request(request, command, asked))
+            return await self._decision(wait) if answer.get("waiting") else answer
+        finally:
+            del self._waits[command.waiter]
+
+    async def _decision(self, wait: Wait) -> dict[str, Any]:
+        try:
+            return await asyncio.wait_for(wait.outcome, wait.command.wait_ms / 1000 + WAIT_GRACE_S)
+        except TimeoutError:
+            raise OutcomeUnknown("the wait was not decided in time; ask again with the same key") from None
+
+    def _withdraw(self, command: Acquire) -> None:
+        self._withdrawals.add((command.key, command.owner, command.waiter))
+
+    def _on_told(self, told: Told) -> None:
+        wait = self._waits.get(told.waiter)
+        if wait is not None:
+            wait.tell(told.answer)
+        elif told.answer["ok"] and told.waiter.startswith(self._life):
+            # Its client had gone before it came into line.
+            self._withdrawals.add((told.key, told.owner, told.waiter))
+
+    def _on_restored(self, _: Any) -> None:
+        """A snapshot stands for the entries that decided some waits: nobody tells of these any more."""
+        machine = self._node.machine.inner
+        for wait in self._waits.values():
+            command = wait.command
+            if not machine.is_waiting(command.key, command.owner, command.waiter):
+                wait.tell(CANCELLED_ANSWER)
+
+    def _on_closed(self, error: RaftError) -> None:
+        """This node takes part no longer: withdraw everything while it can be said, and tell the clients."""
+        for wait in self._waits.values():
+            self._withdraw(wait.command)
+            wait.fail(error)

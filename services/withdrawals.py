@@ -1,0 +1,91 @@
+"""What this node has to take back for clients that have gone: each until its outcome is known.
+
+A withdrawal is replicated like any other command, and like any other it may find no leader or have an unknown
+outcome. Then it is said again: to withdraw what is withdrawn already does nothing. Many go in one entry, so a change
+of leader under which thousands of clients leave costs a few entries. A node that stops says what is left before it
+leaves.
+"""
+
+import asyncio
+from collections.abc import Callable
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
+
+from common.logs import get_logger
+from raft.errors import RaftError
+from services.envelope import Command, encode_command
+
+Item = TypeVar("Item", bound=tuple)
+
+#: What is withdrawn by one entry.
+WITHDRAWN_PER_ENTRY_MAX = 1_000
+#: Pause before a withdrawal is said again.
+RETRY_S = 0.2
+
+logger = get_logger("services.withdrawals")
+
+
+class Node(Protocol):
+    """The part of `raft.node.RaftNode` that this needs."""
+
+    before_leaving: list
+
+    @property
+    def closed(self) -> RaftError | None: ...
+
+    async def propose(self, command: bytes, *, parting: bool = False) -> object: ...
+
+
+class Withdrawals(Generic[Item]):
+    """The withdrawals of one kind at one node.
+
+    Args:
+        command_of: makes the command that withdraws these.
+        background: where tasks that outlive a request are kept.
+    """
+
+    def __init__(
+        self, node: Node, command_of: Callable[[tuple[Item, ...]], Command], background: set[asyncio.Task]
+    ) -> None:
+        self._node = node
+        self._command_of = command_of
+        self._background = background
+        #: In order of their arrival; as an ordered set.
+        self._items: dict[Item, None] = {}
+        self._running: asyncio.Task[None] | None = None
+        node.before_leaving.append(self.flush)
+
+    def __len__(self) -> int:
+        """What is not known to be withdrawn yet."""
+        return len(self._items)
+
+    def add(self, item: Item) -> None:
+        """Withdraw this, now and again until it is known to be withdrawn."""
+        self._items[item] = None
+        if self._running is None:
+            self._running = asyncio.create_task(self._run(), name="withdraw")
+            self._background.add(self._running)
+            self._running.add_done_callback(self._on_done)
+
+    async def flush(self) -> None:
+        """Return when nothing is left, or the node takes no more."""
+        while self._running is not None:
+            await asyncio.wait({self._running})
+
+    async def _run(self) -> None:
+        while self._items:
+            batch = tuple(islice(self._items, WITHDRAWN_PER_ENTRY_MAX))
+            try:
+                await self._node.propose(encode_command(self._command_of(batch)), parting=True)
+            except RaftError as error:
+                if self._node.closed is not None and error is self._node.closed:
+                    logger.info("not withdrawn before this node left", count=len(self._items))
+                    return
+                await asyncio.sleep(RETRY_S)
+                continue
+            for item in batch:
+                self._items.pop(item, None)
+
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        self._running = None
