@@ -38,6 +38,7 @@ __all__ = [
     "answer",
     "group_node",
     "host",
+    "idempotency_key",
     "linearizable",
     "replicate",
     "replicate_waiting",
@@ -124,12 +125,22 @@ def _spawn(request: web.Request, coroutine: Any) -> None:
     task.add_done_callback(tasks.discard)
 
 
-def _encode(request: web.Request, command: Command) -> bytes:
+def idempotency_key(request: web.Request) -> str | None:
+    """The key under which this request may be sent again; None where it has none.
+
+    Raises:
+        ApiError: it is not one.
+    """
     key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is not None and not _KEY.fullmatch(key):
+        raise ApiError(400, "bad_request", f"{IDEMPOTENCY_KEY} must be 1 to 128 printable ASCII characters")
+    return key
+
+
+def _encode(request: web.Request, command: Command) -> bytes:
+    key = idempotency_key(request)
     if key is None:
         return encode_command(command)
-    if not _KEY.fullmatch(key):
-        raise ApiError(400, "bad_request", f"{IDEMPOTENCY_KEY} must be 1 to 128 printable ASCII characters")
     return encode_command(command, idempotency_key=key, fingerprint=fingerprint(command))
 
 
