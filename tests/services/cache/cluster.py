@@ -63,6 +63,10 @@ class Replica:
         self.lease_valid = True
         self.withheld: Any = None
         self.closed: RaftError | None = None
+        #: Until it is set, this node has not applied what a read is to see.
+        self.behind: asyncio.Event | None = None
+        #: What every read of the log meets.
+        self.unreadable: RaftError | None = None
         #: Called once, in the middle of the next proposal, before its entry is appended.
         self.before_append: Callable[[], None] | None = None
         log.nodes.append(self)
@@ -100,6 +104,10 @@ class Replica:
 
     async def read_index(self) -> None:
         self.read_rounds += 1
+        if self.unreadable is not None:
+            raise self.unreadable
+        if self.behind is not None:
+            await self.behind.wait()
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
         self.subscribers.append((topic, callback))
