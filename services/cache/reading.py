@@ -199,9 +199,11 @@ def _filled(coherence: Coherence, key: str, result: dict[str, Any]) -> dict[str,
 
 
 def _count_reads(here: Host, results: list[dict[str, Any]]) -> None:
-    hits = sum(1 for result in results if result.get("source") == "local")
+    """A hit is a read that found its key, wherever; what a fill found is counted beside that."""
+    hits = sum(1 for result in results if result["hit"])
     here.metrics.served.cache_reads += len(results)
     here.metrics.cache_hit_total.add(hits)
     here.metrics.cache_miss_total.add(len(results) - hits)
+    here.metrics.cache_filled_total.add(sum(1 for result in results if result.get("source") == "fill"))
 
 
