@@ -1,5 +1,8 @@
 """Leases to fill that were given to this life of the node and that nobody here has: they go back.
 
+A node that stops gives back what it can for as long as the group still takes it; whoever stops the node waits for its
+background tasks.
+
 The rule of this file: a lease stays owed until the log has decided. Giving back is repeated for as long as its
 outcome is not known, and may be repeated without harm: it names one telling of the lease (`FillLease.told`), and a
 lease that was told again meanwhile, here or to another node, stays with whoever was told. What piles up while the
@@ -69,7 +72,7 @@ class OwedLeases:
             try:
                 await self._node.propose(encode_command(command))
             except RaftError as error:
-                if self._node.closed is not None:
+                if error is self._node.closed:
                     logger.info("leases go with the node; their time ends them", leases=len(self), error=str(error))
                     return
                 await asyncio.sleep(RETRY_S)

@@ -175,10 +175,31 @@ async def test_leases_that_a_snapshot_brings_and_nobody_has_go_back(cluster: Clu
 
 async def test_a_node_that_has_closed_does_not_go_on_trying(cluster: Cluster) -> None:
     answer = await lines(cluster).read("k", lease_ms=300_000, wait_s=0)
-    cluster.replica("node1").close(Stopping("stopping"))
     cluster.log.broken = Stopping("stopping")
+    cluster.replica("node1").close(cluster.log.broken)
 
     lines(cluster).take_back("k", answer["lease"])
 
     await eventually(lambda: not cluster.hosts["node1"].background)
     assert token(cluster) == 1
+
+
+async def test_a_node_that_stops_answers_its_callers_at_once_and_gives_their_leases_back(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: a question is under way and leadership changes hands just then; no lease is left behind."""
+    monkeypatch.setattr(giving_back, "RETRY_S", 0.01)
+    cluster.log.way = asyncio.Event()
+    bodies = [{"key": key, "wait": 300} for key in ("k", "l")]
+    asked = [asyncio.create_task(cluster.post("/cache/get", body, status=503)) for body in bodies]
+    await eventually(lambda: cluster.metric("cache_fill_leases") == 2)
+
+    cluster.replica("node1").close(Stopping("stopping"))
+    assert [(await each)["reason"] for each in asked] == ["stopping"] * 2
+    cluster.log.broken = NoLeader("changing hands")
+    cluster.log.way.set()
+    await eventually(lambda: len(lines(cluster)._owed) == 2)
+    cluster.log.broken = None
+
+    await eventually(lambda: not cluster.hosts["node1"].background)
+    assert (token(cluster), token(cluster, "l")) == (None, None)
