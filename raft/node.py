@@ -23,6 +23,7 @@ from raft.core.types import Configuration, Index, NodeId, Role, Term
 from raft.disk import DiskQueue
 from raft.errors import Overloaded, RaftError, Stopping, StorageFailed
 from raft.handover import hand_over
+from raft.inquiries import Inquiries, InquiryTransport
 from raft.membership import Membership, MemberTransport
 from raft.replica import Replica
 from raft.snapshotter import SnapshotSender, Snapshotter
@@ -39,7 +40,7 @@ _BARRIER = Persist(hard_state=None, entries=())
 _REPLIES = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
 
 
-class Transport(SnapshotSender, MemberTransport, Protocol):
+class Transport(SnapshotSender, MemberTransport, InquiryTransport, Protocol):
     """How a node reaches its peers."""
 
     def send(self, message: PeerMessage) -> bool:
@@ -91,6 +92,7 @@ class RaftNode(Replica):
         self._loop = asyncio.get_running_loop()
         self.snapshotter = Snapshotter(self, storage, transport)
         self.membership = Membership(self, transport)
+        self.inquiries = Inquiries(self, transport)
         self.admitted = admitted
         #: Why this node takes no part, where the group has said so or has not said anything yet (raft.admission).
         self.hindrance = ""

@@ -51,6 +51,17 @@ class SharedLog:
             node.announce(context)
 
 
+class Inquiries:
+    """The first node leads."""
+
+    def __init__(self, node: "Replica") -> None:
+        self.node = node
+        self.answer: Callable[[bytes], bytes]
+
+    async def ask(self, question: bytes) -> bytes:
+        return self.node.log.nodes[0].inquiries.answer(question)
+
+
 class Replica:
     """As much of `raft.node.RaftNode` as the routes use."""
 
@@ -62,6 +73,7 @@ class Replica:
         self.read_rounds = 0
         self.lease_valid = True
         self.withheld: Any = None
+        self.inquiries = Inquiries(self)
         self.closed: RaftError | None = None
         #: Until it is set, this node has not applied what a read is to see.
         self.behind: asyncio.Event | None = None
@@ -167,6 +179,7 @@ class Cluster:
             server = TestServer(app)
             await server.start_server()
             self.clients[node_id] = TestClient(server)
+            self.replica(NODES[0]).withheld.begin()
             front = server.runner.server
             front.request_handler = in_front(self.hosts[node_id], Guard(settings), front.request_handler)
 
