@@ -13,7 +13,15 @@ from typing import Any
 from aiohttp import hdrs, web
 from msgspec import Raw
 
-from common.web import ApiError, bad_request, encoded_response, json_response, read_body, read_query
+from common.web import (
+    ApiError,
+    bad_request,
+    encoded_response,
+    has_hung_up,
+    json_response,
+    read_body,
+    read_query,
+)
 from services.auth import role_of
 from services.cache import GROUP
 from services.cache.bodies import KeysBody, ReadBody, key_of, lease_ms_of
@@ -100,11 +108,16 @@ async def _answered(
     token = found.get("lease")
     if token is None:
         return response
+    # Looked at before: who has the answer may hang up at once.
     is_told = False
+    is_there = not has_hung_up(request)
     try:
         await response.prepare(request)
         await response.write_eof()
-        is_told = request.transport is not None and not request.transport.is_closing()
+        is_told = is_there and request.transport is not None and not request.transport.is_closing()
+    except ConnectionError:
+        # Whoever writes the response for us meets the same, and knows that it is no error.
+        pass
     finally:
         if not is_told:
             host(request).parts[FillLines].take_back(key, token)

@@ -1,14 +1,17 @@
 """Leases that were given to callers who never heard of them: they go back, whatever was lost on the way."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 
+from common.web import has_hung_up
 from raft.errors import NoLeader, OutcomeUnknown, RaftError, Stopping
 from raft.replica import RESTORED_TOPIC
-from services.cache import giving_back
+from services.cache import giving_back, reading
 from services.cache.commands import Fill
 from services.cache.filling import FillLines
 from services.cache.machine import CacheMachine
@@ -82,6 +85,25 @@ async def test_a_client_that_is_gone_when_its_answer_is_written_leaves_no_lease(
     await eventually(lambda: cluster.log.index == 2)
     assert token(cluster) is None
     assert lines(cluster)._given == {}
+
+
+async def test_a_client_that_hangs_up_just_before_its_answer_is_written_leaves_no_lease(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Goal: the event loop has not come to hear of it, as under load, and the answer could be written: to nobody."""
+    server = cluster.clients["node1"].server
+    with socket.create_connection((server.host, server.port)) as client:
+
+        def hang_up_and_look(request: web.Request) -> bool:
+            client.close()
+            return has_hung_up(request)
+
+        monkeypatch.setattr(reading, "has_hung_up", hang_up_and_look)
+        client.sendall(b"GET /cache/read?key=k&wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+        await eventually(lambda: cluster.log.index == 2)
+
+    assert token(cluster) is None
 
 
 @pytest.mark.parametrize("trouble", [NoLeader("none"), OutcomeUnknown("lost")], ids=["no leader", "unknown"])
