@@ -84,7 +84,17 @@ async def _check_position(here: Host, watcher: Watcher) -> None:
 
 async def _stream(request: web.Request, here: Host, watcher: Watcher) -> web.StreamResponse:
     response = web.StreamResponse(headers=_HEADERS)
-    await response.prepare(request)
+    try:
+        await response.prepare(request)
+        await _tell(response, here, watcher)
+    except ConnectionError:
+        # The client went, or takes nothing. That is no error of this node, so nothing is raised and logged.
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+async def _tell(response: web.StreamResponse, here: Host, watcher: Watcher) -> None:
     at = position_text(watcher.after)
     ready = event("ready", {"position": at, "node": here.node_id}, watcher.after)
     await _send(response, b"retry: %d\n" % RETRY_MS + ready)
@@ -98,7 +108,6 @@ async def _stream(request: web.Request, here: Host, watcher: Watcher) -> web.Str
             await _send(response, b": heartbeat\n\n")
     await _send(response, event("end", {"reason": "stopping"}))
     await response.write_eof()
-    return response
 
 
 async def _send(response: web.StreamResponse, data: bytes) -> None:

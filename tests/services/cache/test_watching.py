@@ -255,8 +255,10 @@ async def test_a_slow_watcher_loses_what_it_has_not_taken_and_apply_goes_on(
     hub(cluster).leave(watcher)
 
 
-async def test_a_client_that_takes_nothing_is_let_go(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: a socket that is full holds up its own stream and nothing else."""
+async def test_a_client_that_takes_nothing_is_let_go(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: a socket that is full holds up its own stream and nothing else, and puts no traceback into the log."""
     monkeypatch.setattr(watching, "STALL_SECONDS_MAX", 0.2)
     key = "k" * 250
     with unread(cluster, f"/cache/watch?key={key}"):
@@ -268,6 +270,9 @@ async def test_a_client_that_takes_nothing_is_let_go(cluster: Cluster, monkeypat
             return len(hub(cluster)) == 0
 
         await eventually(written)
+        await eventually(lambda: not cluster.clients["node1"].server.runner.server.connections)
+
+    assert [record.getMessage() for record in caplog.records if record.name == "aiohttp.server"] == []
 
 
 async def test_a_silent_stream_has_heartbeats(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
