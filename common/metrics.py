@@ -277,6 +277,9 @@ class Metrics:
         )
         self.cache_hit_total = CounterFamily("cache_hit_total", "Reads of the cache that found the key")
         self.cache_miss_total = CounterFamily("cache_miss_total", "Reads of the cache that did not")
+        self.cache_filled_total = CounterFamily(
+            "cache_filled_total", "Reads of the cache that found the key in the log and not in this node's memory"
+        )
         self.cache_lines = GaugeFamily("cache_lines", "Lines of this node by MESI state", ("state",))
         self.cache_transitions_total = CounterFamily(
             "cache_transitions_total", "Changes of a line's MESI state at this node", ("from", "to")

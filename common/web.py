@@ -5,6 +5,7 @@ is refused pays for a good sentence. A request is refused by raising `ApiError`,
 """
 
 import re
+import select
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any, TypeVar
@@ -24,6 +25,9 @@ QUERY_PARAMETERS_MAX = 32
 
 #: Windows PowerShell 5 reads JSON without a charset as Latin-1.
 JSON_CONTENT_TYPE = "application/json; charset=utf-8"
+
+#: What poll(2) says of a connection that the other side has closed; 0 where the system cannot tell.
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 _CONTENT_TYPE = istr(hdrs.CONTENT_TYPE)
 _JSON_HEADERS = {_CONTENT_TYPE: JSON_CONTENT_TYPE}
@@ -130,6 +134,20 @@ def read_query(request: web.Request, kind: type[Body]) -> Body:
         if type(number) is float and not isfinite(number):
             raise bad_request(f"The parameter `{name}` must be a finite number.")
     return result
+
+
+def has_hung_up(request: web.Request) -> bool:
+    """Whether the client has closed its connection, as far as this machine knows: also where the event loop has not
+    come to hear of it. For answers that must not be given to nobody; it costs a system call or two."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return True
+    connection = transport.get_extra_info("socket")
+    if connection is None or not _HUNG_UP:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), _HUNG_UP)
+    return bool(poll.poll(0))
 
 
 def check_name(value: str, field: str, bytes_max: int = NAME_BYTES_MAX) -> str:

@@ -4,6 +4,7 @@
     POST /raft/{group}/append_entries    an AppendEntries in, its reply out
     POST /raft/{group}/install_snapshot  a piece of a snapshot in; out: where to go on, or the reply
     POST /raft/{group}/members           a MemberChange for the leader in, what became of it out
+    POST /raft/{group}/inquiry           a service's question to the leader in, its answer out (raft.inquiries)
     POST /raft/{group}/admission         an AdmissionRequest in, its reply out; also for those who are no members
     GET  /raft/stream                    WebSocket: frames of messages in, and what the sender's lives are as text;
                                          nothing out
@@ -75,6 +76,7 @@ class PeerListener:
         app.router.add_get("/raft/stream", self.stream)
         app.router.add_post("/raft/{group}/install_snapshot", self.install_snapshot)
         app.router.add_post("/raft/{group}/members", self.change_members)
+        app.router.add_post("/raft/{group}/inquiry", self.inquire)
         app.router.add_post("/raft/{group}/admission", self.admit)
         app.router.add_post("/raft/{group}/{operation}", self.call)
         return app
@@ -114,6 +116,10 @@ class PeerListener:
         except WireError as error:
             raise self._unreadable(error) from error
         return self._answer(encode_change_reply(await node.membership.change_here(change)))
+
+    async def inquire(self, request: web.Request) -> web.Response:
+        node = self._heard_by(request)
+        return self._answer(node.inquiries.answer_here(await request.read()))
 
     async def admit(self, request: web.Request) -> web.Response:
         self._check_secret(request)

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import socket
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,7 +14,7 @@ from yarl import URL
 
 from common.metrics import Metrics
 from common.middleware import request_middleware
-from common.web import ApiError, check_name, json_response, read_body, read_query
+from common.web import ApiError, check_name, has_hung_up, json_response, read_body, read_query
 from tests.helpers import eventually, serving
 
 BODY_BYTES_MAX = 1_310_720
@@ -477,3 +478,25 @@ async def test_a_client_that_goes_away_is_counted_as_such():
         await eventually(lambda: ("/wait", "GET", "499") in labels_counted(metrics))
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+async def test_a_closed_connection_is_known_before_the_event_loop_hears_of_it(hangs_up: bool) -> None:
+    """Goal: what was decided for a client that is no more can be taken back."""
+    seen: list[bool] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        seen.append(has_hung_up(request))
+        if hangs_up:
+            raw.close()
+        seen.append(has_hung_up(request))
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", handle)
+    async with serving(app) as client:
+        with socket.create_connection((client.server.host, client.server.port)) as raw:
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await eventually(lambda: len(seen) == 2)
+
+    assert seen == [False, hangs_up]

@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient
 from raft.admission import EMPTY, OTHER_LIFE, AdmissionRequest
 from raft.core.messages import AppendEntriesReply, RequestVote, RequestVoteReply
 from raft.core.types import NOBODY, Configuration, Role
+from raft.inquiries import Inquiries
 from raft.life import ANY_LIFE, UNKNOWN_LIFE, given_life, restored_life
 from raft.transport.codec import encode, encode_frame
 from raft.transport.identity import LIVES_HEADER, Identity, does_answer_count, is_request_heard
@@ -77,7 +78,7 @@ async def test_without_a_leader_a_stranger_is_heard() -> None:
 
 async def test_without_the_secret_nothing_is_answered() -> None:
     async with listening(StubNode()) as client:
-        for path in ("request_vote", "members", "admission", "install_snapshot"):
+        for path in ("request_vote", "members", "inquiry", "admission", "install_snapshot"):
             response = await client.post(f"/raft/lock/{path}", data=b"", headers={"Authorization": "Bearer no"})
             assert response.status == 401
 
@@ -100,6 +101,20 @@ async def test_a_stranger_may_ask_for_admission() -> None:
         response = await client.post("/raft/lock/admission", data=data, headers=headers_of("d", "d1"))
 
         assert decode_admission_reply(await response.read()).verdict == EMPTY
+
+
+@pytest.mark.parametrize(("role", "answer"), [(Role.LEADER, b"what?"), (Role.FOLLOWER, b"")])
+async def test_a_question_to_the_service_is_answered_by_the_leader_alone(role: Role, answer: bytes) -> None:
+    node = StubNode()
+    node.core.state.role = role
+    node.inquiries = Inquiries(node, None)
+    node.inquiries.answer = lambda question: question + b"?"
+    async with listening(node) as client:
+        response = await client.post("/raft/lock/inquiry", data=b"what", headers=headers_of("b", "b1"))
+        stranger = await client.post("/raft/lock/inquiry", data=b"what", headers=headers_of("d", "d1"))
+
+        assert (response.status, await response.read()) == (200, answer)
+        assert stranger.status == 403
 
 
 async def test_a_node_that_is_not_admitted_answers_no_vote() -> None:
