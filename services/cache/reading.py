@@ -14,7 +14,7 @@ from aiohttp import web
 from msgspec import Raw
 
 from common.web import ApiError, bad_request, encoded_response, json_response, read_body, read_query
-from services.auth import role_of
+from services.auth import check_own_page, role_of
 from services.cache import GROUP
 from services.cache.bodies import KeysBody, ReadBody, key_of, lease_ms_of
 from services.cache.coherence import Coherence
@@ -53,6 +53,8 @@ async def get(request: web.Request) -> web.Response:
 async def read(request: web.Request) -> web.Response:
     """`/cache/read`: the same as `/cache/get` in the long vocabulary."""
     query = read_query(request, ReadBody)
+    if query.is_guarded:
+        check_own_page(request)
     here = host(request)
     _check_guard(here, request, query)
     granted = here.parts[Coherence].hit(query.key)

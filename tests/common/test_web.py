@@ -295,6 +295,21 @@ async def test_a_refusal_that_repeats_bytes_that_are_no_text_is_a_refusal_still(
     assert (response.status, (await response.json())["reason"]) == (415, "unsupported_media_type")
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/", "GET, HEAD, OPTIONS, POST"), ("/thing", "OPTIONS, POST"), ("/thing/read", "GET, HEAD, OPTIONS")],
+)
+async def test_options_name_the_methods(client, path, allowed):
+    """Goal: a load balancer that asks `OPTIONS /` finds a server that works."""
+    response = await client.options(path)
+
+    assert (response.status, response.headers["Allow"], (await response.json())["ok"]) == (200, allowed, True)
+
+
+async def test_options_of_no_route_are_404(client):
+    assert (await client.options("/nowhere")).status == 404
+
+
 async def test_a_body_may_be_announced_with_expect_100_continue(client):
     """Goal: PowerShell and curl wait for `100 Continue` before a body."""
     response = await client.post("/options", data=b'{"wait": 1}', headers=JSON, expect100=True)
