@@ -15,8 +15,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from common import descriptors
 from common.clock import now_ms
 from common.config import Settings, load_settings
+from common.listener import Limits, Listener, ListenerRunner
 from common.logs import configure_logs, get_logger
 from common.metrics import RPC_OPERATIONS, Metrics
 from common.middleware import request_middleware
@@ -34,7 +36,7 @@ from raft.transport.identity import Identity
 from raft.transport.peers import Peers
 from raft.transport.routes import PeerListener
 from services import admin, maintenance, members
-from services.auth import Guard
+from services.auth import PUBLIC_ROUTES, Guard
 from services.envelope import ReplicatedMachine
 from services.errors import from_raft
 from services.failures import advice_for, describe
@@ -83,12 +85,17 @@ async def run_node(settings: Settings) -> int:
     stop = asyncio.Event()
     on_stop_signals(stop.set)
     app = create_app(settings)
-    runner = web.AppRunner(
-        app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+    shares = _share_descriptors(settings)
+    runner = ListenerRunner(
+        app,
+        _client_limits(settings, shares),
+        count_refused=_count_refused(app, "clients"),
+        handler_cancellation=True,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
     )
     failure: BaseException | None = None
     try:
-        failure = await _serve(app, runner, settings, stop)
+        failure = await _serve(app, runner, settings, shares.backlog, stop)
     except (StorageError, OSError) as error:
         failure = error
     finally:
@@ -103,7 +110,7 @@ async def run_node(settings: Settings) -> int:
 
 
 async def _serve(
-    app: web.Application, runner: web.AppRunner, settings: Settings, stop: asyncio.Event
+    app: web.Application, runner: ListenerRunner, settings: Settings, backlog: int, stop: asyncio.Event
 ) -> BaseException | None:
     """Serve until `stop`; returns the error that the process must not survive, or None.
 
@@ -113,7 +120,10 @@ async def _serve(
     with garbage_at_rest():
         await runner.setup()
     _put_in_front(app, runner)
-    site = web.TCPSite(runner, settings.listen_host, settings.client_port, reuse_address=True)
+    _watch_connections(app[HOST].metrics, "clients", runner)
+    site = web.TCPSite(
+        runner, settings.listen_host, settings.client_port, reuse_address=True, backlog=backlog
+    )
     await site.start()
     freeze_garbage()
     logger.info("serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups)
@@ -126,6 +136,45 @@ async def _serve(
         return failed.result()
     logger.info("stopping")
     return None
+
+
+def _share_descriptors(settings: Settings) -> descriptors.Shares:
+    """Who gets how many of the descriptors of this process; says so where that is less than what is set."""
+    limit = descriptors.raise_limit()
+    shares = descriptors.share(limit, settings.connections_max)
+    if shares.clients < settings.connections_max:
+        logger.warning(
+            "the limit of open files is low: fewer clients are served than are set",
+            open_files=limit,
+            connections=shares.clients,
+            connections_max=settings.connections_max,
+            advice="raise it (ulimit -Hn, LimitNOFILE, nofile), or set MUFAKAT_CONNECTIONS_MAX lower",
+        )
+    return shares
+
+
+def _client_limits(settings: Settings, shares: descriptors.Shares) -> Limits:
+    return Limits(
+        connections_max=shares.clients,
+        connections_per_address_max=settings.connections_per_address_max,
+        spare_connections=shares.spare,
+        spare_paths=PUBLIC_ROUTES | {"/metrics"},
+        header_timeout_s=settings.header_timeout_ms / 1000,
+        idle_timeout_s=settings.idle_timeout_ms / 1000,
+        body_timeout_s=settings.body_timeout_ms / 1000,
+        bytes_per_second_min=settings.body_bytes_per_second_min,
+    )
+
+
+def _count_refused(app: web.Application, listener: str) -> Callable[[str], None]:
+    refused = app[HOST].metrics.http_refused_total
+    return lambda reason: refused.labels(listener, reason).add()
+
+
+def _watch_connections(metrics: Metrics, name: str, runner: ListenerRunner) -> None:
+    listener = runner.server
+    assert isinstance(listener, Listener)
+    metrics.http_connections.watch(lambda: [((name,), listener.connection_count)])
 
 
 def _put_in_front(app: web.Application, runner: web.AppRunner) -> None:
@@ -170,7 +219,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
             )
     here.nodes = nodes
     admin.watch_nodes(here.metrics, nodes)
-    listener = await _listen_to_peers(settings, nodes, peers)
+    listener = await _listen_to_peers(app, nodes, peers)
     for group, node in nodes.items():
         ROLES[group].attach(here, node)
     peers.start()
@@ -288,12 +337,26 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
 
 
 async def _listen_to_peers(
-    settings: Settings, nodes: Mapping[str, RaftNode], peers: Peers
-) -> web.AppRunner:
+    app: web.Application, nodes: Mapping[str, RaftNode], peers: Peers
+) -> ListenerRunner:
     """Serve the other nodes; without a secret there can be none."""
+    settings = app[HOST].settings
+    shares = descriptors.share(descriptors.raise_limit(), settings.connections_max)
     listener = PeerListener(nodes, peers, settings.cluster_secret)
-    runner = web.AppRunner(listener.application(), access_log=None, shutdown_timeout=0.1)
+    runner = ListenerRunner(
+        listener.application(),
+        Limits(connections_max=shares.peers, connections_per_address_max=shares.peers),
+        count_refused=_count_refused(app, "peers"),
+        shutdown_timeout=0.1,
+    )
     await runner.setup()
+    _watch_connections(app[HOST].metrics, "peers", runner)
     if settings.cluster_secret:
-        await web.TCPSite(runner, settings.peer_listen_host, settings.peer_port, reuse_address=True).start()
+        await web.TCPSite(
+            runner,
+            settings.peer_listen_host,
+            settings.peer_port,
+            reuse_address=True,
+            backlog=shares.backlog,
+        ).start()
     return runner
