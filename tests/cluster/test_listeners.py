@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -28,7 +29,7 @@ FEW_DESCRIPTORS = 150
 class Node:
     """A node of one, with a port for peers."""
 
-    def __init__(self, folder: Path, prepare: Callable[[], None] | None = None) -> None:
+    def __init__(self, folder: Path, prepare: Callable[[], None] | None = None, **settings: str) -> None:
         self.port = TOPOLOGIES["combined"].shifted(free_port_offset("combined")).nodes[0].client_port
         self.peer_port = self.port + 10_000
         self.log = folder / "node.log"
@@ -41,6 +42,7 @@ class Node:
             # A machine that stands still costs a lone node its office for an election; its clients wait for that.
             "MUFAKAT_LEADER_WAIT_MS": "20000",
             "MUFAKAT_REQUEST_TIMEOUT_MS": "20000",
+            **{f"MUFAKAT_{name.upper()}": value for name, value in settings.items()},
         }
         with self.log.open("wb") as stderr:
             command = [sys.executable, "-m", "services.cli", "serve"]
@@ -146,6 +148,27 @@ def test_a_load_balancer_finds_a_server(node: Node, path: str) -> None:
 
     assert first == "HTTP/1.0 200"
     assert "POST" in headers["Allow"]
+
+
+def test_the_bounds_are_those_of_the_settings(tmp_path: Path) -> None:
+    """Goal: a silent client, one that stops in its body and one too many, on the loop that nodes run on."""
+    node = Node(tmp_path, connections_max="3", header_timeout_ms="5000", body_timeout_ms="400")
+    lock = b"POST /lock/acquire HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    try:
+        node.wait_ready()
+        first, _, answer = exchange(node.port, lock + b'Content-Length: 900\r\n\r\n{"key": ')
+        assert (first, answer["reason"]) == ("HTTP/1.1 408", "too_slow")
+        silent = [socket.create_connection(("127.0.0.1", node.port), timeout=10) for _ in range(3)]
+        first, _, answer = exchange(node.port, lock + b"Content-Length: 0\r\n\r\n")
+        assert (first, answer["reason"]) == ("HTTP/1.1 429", "overloaded")
+        assert [connection.recv(1) for connection in silent] == [b""] * 3
+        assert call(node.port, "/lock/acquire", {"key": "k", "client_id": "c"})[1]["ok"]
+        refused = 'http_refused_total{listener="clients",reason="too_slow"} 1.0'
+        with urlopen(f"http://127.0.0.1:{node.port}/metrics", timeout=10) as metrics:
+            assert refused in metrics.read().decode()
+    finally:
+        node.process.kill()
+        node.process.wait()
 
 
 def has_spoken(connection: socket.socket) -> bool:

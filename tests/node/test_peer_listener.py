@@ -166,6 +166,15 @@ async def test_a_stream_of_a_stranger_is_refused_while_a_leader_is_heard() -> No
     assert refusal.value.status == 403
 
 
+async def test_a_stream_is_not_compressed() -> None:
+    """A frame would be unpacked on the event loop, whatever it becomes; who offers that is not taken up on it."""
+    async with (
+        listening(StubNode()) as client,
+        client.ws_connect("/raft/stream", headers=headers_of("b", "b1"), compress=15) as stream,
+    ):
+        assert stream.compress == 0
+
+
 def test_what_counts_and_what_is_heard() -> None:
     node: Any = StubNode(leader="c")
 
