@@ -171,6 +171,15 @@ def test_the_bounds_are_those_of_the_settings(tmp_path: Path) -> None:
         node.process.wait()
 
 
+def put(connection: http.client.HTTPConnection, key: str, value: str) -> int:
+    """The status of a write on a connection that is there already."""
+    body = json.dumps({"key": key, "val": value})
+    connection.request("POST", "/cache/put", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
 def has_spoken(connection: socket.socket) -> bool:
     """Whether the other side has sent something or closed."""
     connection.setblocking(False)
@@ -188,20 +197,25 @@ def test_a_node_keeps_descriptors_for_itself(tmp_path: Path) -> None:
     away, says why, and answers who asks how it is."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = (FEW_DESCRIPTORS, FEW_DESCRIPTORS)
-    node = Node(tmp_path, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, few))
+    node = Node(tmp_path, lambda: resource.setrlimit(resource.RLIMIT_NOFILE, few), wal_segment_bytes="65536")
     silent = []
+    writer = http.client.HTTPConnection("127.0.0.1", node.port, timeout=30)
     try:
         node.wait_ready()
+        assert put(writer, "key", "x") == 200
         for _ in range(2 * FEW_DESCRIPTORS):
             silent.append(socket.create_connection(("127.0.0.1", node.port), timeout=10))
         wait_until(
             lambda: sum(map(has_spoken, silent)) > FEW_DESCRIPTORS, timeout_seconds=20, what="many are turned away"
         )
 
+        # Every few of these need a new file.
+        written = [put(writer, f"key{number}", "x" * 20_000) for number in range(20)]
         status, _ = call(node.port, "/livez")
         descriptors = len(os.listdir(f"/proc/{node.process.pid}/fd"))
         text = "\n".join(event["event"] for event in node.events())
 
+        assert written == [200] * 20
         assert status == 200
         assert descriptors <= FEW_DESCRIPTORS - 40
         assert "the limit of open files is low: fewer clients are served than are set" in text
@@ -211,6 +225,6 @@ def test_a_node_keeps_descriptors_for_itself(tmp_path: Path) -> None:
     finally:
         node.process.kill()
         node.process.wait()
-        for connection in silent:
+        for connection in (writer, *silent):
             connection.close()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == before
