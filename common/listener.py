@@ -25,6 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import istr
 
 from common.logs import SparseLog, get_logger
+from common.malformed import sentence_for
 from common.web import ApiError, bad_request
 
 #: How often all connections are looked at, in seconds; more often where a timeout is shorter.
@@ -42,21 +43,7 @@ _CONTENT_ENCODING, _EXPECT = istr(hdrs.CONTENT_ENCODING), istr(hdrs.EXPECT)
 #: After these, nobody knows where the next request would begin.
 _CLOSE = {hdrs.CONNECTION: "close"}
 
-#: What aiohttp's parser says, by its beginning, in our words. It quotes what it read, which may be a secret.
-_MALFORMED = (
-    ("Missing 'Host'", "The header `Host` is missing; HTTP/1.1 needs it"),
-    ("Too many headers", "The request has too many headers; send fewer"),
-    ("Transfer-Encoding can't be present", "`Content-Length` and `Transfer-Encoding` exclude each other; send one"),
-    ("Content-Length can't be present", "`Content-Length` and `Transfer-Encoding` exclude each other; send one"),
-    ("Invalid character in chunk size", "The body is not chunked as HTTP asks"),
-    ("Received HTTPS traffic", "This port speaks HTTP, not HTTPS; use http://, or put a proxy for TLS in front"),
-    ("Invalid method", "This is not a method that HTTP knows"),
-    ("Pause on PRI", "This port speaks HTTP/1.1, not HTTP/2"),
-)
-
 log = SparseLog(get_logger("common.listener"))
-
-Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +247,7 @@ class Connection(RequestHandler):
             self._progress = None
             return
         what, come = found
-        if self._progress is None or self._progress[0] is not what:
+        if self._progress is None or self._progress[0] != what:
             self._progress = (what, come, now)
             return
         _, before, since = self._progress
@@ -270,7 +257,7 @@ class Connection(RequestHandler):
             self._progress = (what, come, now)
             return
         self._listener.count_refused("too_slow")
-        log.warning("a client is too slow", address=self.address, what="to send" if what is not self else "to take")
+        log.warning("a client is too slow", address=self.address)
         if isinstance(what, web.BaseRequest):
             detail = f"The body came too slowly: under {limits.bytes_per_second_min} bytes a second. Not done."
             self._give_up_body(what, ApiError(408, "too_slow", detail, headers=_CLOSE))
@@ -278,13 +265,16 @@ class Connection(RequestHandler):
             self._transport.abort()
 
     def _under_way(self) -> tuple[object, int] | None:
-        """What is to get on, a request whose body comes or this connection's last answer, and a number that rises as
+        """What is to get on, a request whose body comes or an answer that is being taken, and a number that rises as
         it does."""
         request, transport = self._current_request, self._transport
         assert transport is not None
-        if transport.is_closing() or (request is None and self.writing_paused):
-            return self, -transport.get_write_buffer_size()
-        if request is None or request.content.is_eof() or self._reading_paused:
+        if transport.is_closing():
+            return "the last answer", -transport.get_write_buffer_size()
+        if request is None and self.writing_paused:
+            # Which answer it is: requests that have come, and those of them that wait.
+            return (self._request_count, len(self._messages)), -transport.get_write_buffer_size()
+        if request is None or self._reading_paused or request.content.is_eof() or request.content.exception():
             return None
         if self._messages:
             # Behind half a body there is no next request: the parser met something that is none of the body's.
@@ -315,7 +305,7 @@ class Connection(RequestHandler):
                 response.force_close()
             return response
         if isinstance(exc, http_exceptions.HttpProcessingError):
-            refusal = bad_request(_malformed(exc))
+            refusal = bad_request(sentence_for(exc))
             self._listener.count_refused("malformed")
             log.warning("a request is malformed", refusal.detail, address=self.address, problem=refusal.detail)
         else:
@@ -334,19 +324,6 @@ class Connection(RequestHandler):
         error = fields.get("exc_info")
         if not isinstance(error, ApiError):
             log.error("connection failed", repr(type(error)), problem=str(args[0] if args else ""), exc_info=error)
-
-
-def _malformed(error: http_exceptions.HttpProcessingError) -> str:
-    if isinstance(error, http_exceptions.LineTooLong):
-        return f"The request line or a header is over {error.args[1]} bytes; send less in it."
-    for beginning, words in _MALFORMED:
-        if error.message.removeprefix("Bad status line:").lstrip().startswith(beginning):
-            return f"{words}."
-    if isinstance(error, http_exceptions.InvalidURLError):
-        return "The address is not one that HTTP knows; check what stands between the method and the version."
-    if isinstance(error, http_exceptions.BadStatusLine):
-        return "The first line is not one of HTTP; it is like `GET /health HTTP/1.1`."
-    return "The request is not as HTTP asks; check its headers, and how its body is sent."
 
 
 def _clip(text: str) -> str:

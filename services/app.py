@@ -18,7 +18,7 @@ from aiohttp import web
 from common import descriptors
 from common.clock import now_ms
 from common.config import Settings, load_settings
-from common.listener import Limits, Listener, ListenerRunner
+from common.listener import ListenerRunner
 from common.logs import configure_logs, get_logger
 from common.metrics import RPC_OPERATIONS, Metrics
 from common.middleware import request_middleware
@@ -36,11 +36,12 @@ from raft.transport.identity import Identity
 from raft.transport.peers import Peers
 from raft.transport.routes import PeerListener
 from services import admin, maintenance, members
-from services.auth import PUBLIC_ROUTES, Guard
+from services.auth import Guard
 from services.envelope import ReplicatedMachine
 from services.errors import from_raft
 from services.failures import advice_for, describe
 from services.host import HOST, Host
+from services.listeners import client_runner, listen, peer_runner, share_descriptors
 from services.refused import REFUSALS, GroupNodes, Refusal
 from services.roles import ROLES
 from services.startup import announce
@@ -85,14 +86,8 @@ async def run_node(settings: Settings) -> int:
     stop = asyncio.Event()
     on_stop_signals(stop.set)
     app = create_app(settings)
-    shares = _share_descriptors(settings)
-    runner = ListenerRunner(
-        app,
-        _client_limits(settings, shares),
-        count_refused=_count_refused(app, "clients"),
-        handler_cancellation=True,
-        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-    )
+    shares = share_descriptors(settings)
+    runner = client_runner(app, shares, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     failure: BaseException | None = None
     try:
         failure = await _serve(app, runner, settings, shares.backlog, stop)
@@ -120,11 +115,7 @@ async def _serve(
     with garbage_at_rest():
         await runner.setup()
     _put_in_front(app, runner)
-    _watch_connections(app[HOST].metrics, "clients", runner)
-    site = web.TCPSite(
-        runner, settings.listen_host, settings.client_port, reuse_address=True, backlog=backlog
-    )
-    await site.start()
+    await listen(runner, settings.listen_host, settings.client_port, backlog=backlog)
     freeze_garbage()
     logger.info("serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups)
     failed = app[TASKS].failed
@@ -136,45 +127,6 @@ async def _serve(
         return failed.result()
     logger.info("stopping")
     return None
-
-
-def _share_descriptors(settings: Settings) -> descriptors.Shares:
-    """Who gets how many of the descriptors of this process; says so where that is less than what is set."""
-    limit = descriptors.raise_limit()
-    shares = descriptors.share(limit, settings.connections_max)
-    if shares.clients < settings.connections_max:
-        logger.warning(
-            "the limit of open files is low: fewer clients are served than are set",
-            open_files=limit,
-            connections=shares.clients,
-            connections_max=settings.connections_max,
-            advice="raise it (ulimit -Hn, LimitNOFILE, nofile), or set MUFAKAT_CONNECTIONS_MAX lower",
-        )
-    return shares
-
-
-def _client_limits(settings: Settings, shares: descriptors.Shares) -> Limits:
-    return Limits(
-        connections_max=shares.clients,
-        connections_per_address_max=settings.connections_per_address_max,
-        spare_connections=shares.spare,
-        spare_paths=PUBLIC_ROUTES | {"/metrics"},
-        header_timeout_s=settings.header_timeout_ms / 1000,
-        idle_timeout_s=settings.idle_timeout_ms / 1000,
-        body_timeout_s=settings.body_timeout_ms / 1000,
-        bytes_per_second_min=settings.body_bytes_per_second_min,
-    )
-
-
-def _count_refused(app: web.Application, listener: str) -> Callable[[str], None]:
-    refused = app[HOST].metrics.http_refused_total
-    return lambda reason: refused.labels(listener, reason).add()
-
-
-def _watch_connections(metrics: Metrics, name: str, runner: ListenerRunner) -> None:
-    listener = runner.server
-    assert isinstance(listener, Listener)
-    metrics.http_connections.watch(lambda: [((name,), listener.connection_count)])
 
 
 def _put_in_front(app: web.Application, runner: web.AppRunner) -> None:
@@ -343,20 +295,8 @@ async def _listen_to_peers(
     settings = app[HOST].settings
     shares = descriptors.share(descriptors.raise_limit(), settings.connections_max)
     listener = PeerListener(nodes, peers, settings.cluster_secret)
-    runner = ListenerRunner(
-        listener.application(),
-        Limits(connections_max=shares.peers, connections_per_address_max=shares.peers),
-        count_refused=_count_refused(app, "peers"),
-        shutdown_timeout=0.1,
-    )
+    runner = peer_runner(app, listener.application(), shares, shutdown_timeout=0.1)
     await runner.setup()
-    _watch_connections(app[HOST].metrics, "peers", runner)
     if settings.cluster_secret:
-        await web.TCPSite(
-            runner,
-            settings.peer_listen_host,
-            settings.peer_port,
-            reuse_address=True,
-            backlog=shares.backlog,
-        ).start()
+        await listen(runner, settings.peer_listen_host, settings.peer_port, backlog=shares.backlog)
     return runner

@@ -318,6 +318,21 @@ async def test_who_does_not_take_its_answer_is_cut_off() -> None:
     assert refused == ["too_slow"]
 
 
+async def test_who_takes_one_answer_after_the_other_is_not_cut_off() -> None:
+    """Goal: each is under way whenever somebody looks, but never the same one."""
+    refused: list[str] = []
+    async with serving(Served().app, refused=refused, body_timeout_s=0.2, bytes_per_second_min=100) as client:
+        for _ in range(8):
+            response = await client.get("/large")
+            taken = 0
+            while piece := await response.content.read(4 << 20):
+                taken += len(piece)
+                await asyncio.sleep(0.004)
+            assert taken == 64 << 20
+
+    assert refused == []
+
+
 # As many as there may be
 
 
