@@ -35,8 +35,8 @@ CONNECTIONS_PER_TURN = 500
 #: Longest piece of a header that is repeated to its sender.
 QUOTED_LENGTH_MAX = 60
 
-#: A client whose machine is gone without a word is asked after so many seconds of silence, then so often, so many
-#: times: its waits must not stand in line for hours.
+#: Seconds of silence after which a client is asked whether it is there, from question to question, and questions: a
+#: client whose machine is gone without a word must not stand in line for hours.
 PROBE_AFTER_SECONDS, PROBE_SECONDS, PROBES_MAX = 30, 10, 3
 
 _CONTENT_ENCODING, _EXPECT = istr(hdrs.CONTENT_ENCODING), istr(hdrs.EXPECT)
@@ -137,8 +137,7 @@ class Listener(web.Server):
 
     def connection_lost(self, handler: "Connection", exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
-        if self._open.pop(handler, None) is None:
-            return
+        del self._open[handler]
         self._spare.pop(handler, None)
         self._by_address[handler.address] -= 1
         if not self._by_address[handler.address]:
@@ -180,11 +179,10 @@ class Listener(web.Server):
         self._look_on(iter(tuple(self._open)))
 
     def _look_on(self, rest: Iterator["Connection"]) -> None:
-        looked = 0
-        for connection in islice(rest, CONNECTIONS_PER_TURN):
+        some = tuple(islice(rest, CONNECTIONS_PER_TURN))
+        for connection in some:
             connection.look(self._watched_s)
-            looked += 1
-        if looked == CONNECTIONS_PER_TURN:
+        if len(some) == CONNECTIONS_PER_TURN:
             self._timer = self._loop.call_soon(self._look_on, rest)
         else:
             self._timer = self._loop.call_later(self._look_seconds, self._look_at_all)
@@ -201,7 +199,7 @@ class Connection(RequestHandler):
         self._request_handler = listener.handle
         #: aiohttp forgets its own before the last bytes have gone.
         self._transport: asyncio.Transport | None = None
-        #: Whose bytes count, by its beginning: an address, or a network of IPv6.
+        #: What it is counted under: an address, or a network of IPv6.
         self.address = ""
         #: What is under way, how far it had come, and when that was; None where nothing is to be waited for.
         self._progress: tuple[object, int, float] | None = None
