@@ -238,6 +238,10 @@ class Metrics:
         self.http_request_seconds = HistogramFamily(
             "http_request_seconds", "Time to answer a client's request", ("route", "method", "status")
         )
+        self.http_connections = GaugeFamily("http_connections", "Open connections", ("listener",))
+        self.http_refused_total = CounterFamily(
+            "http_refused_total", "Connections and requests that a listener refused itself", ("listener", "reason")
+        )
         self.event_loop_lag_seconds = HistogramFamily(
             "event_loop_lag_seconds", "How late the event loop woke up"
         )

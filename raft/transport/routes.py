@@ -10,15 +10,17 @@
                                          nothing out
 
 Every request carries the cluster secret; without it the answer is 401 and nothing else. Who sends what no group of
-this node wants to hear is answered 403 (`raft.transport.identity`).
+this node wants to hear is answered 403 (`raft.transport.identity`). Refusals are JSON as on the port for clients:
+somebody may have taken the one for the other.
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import WSMsgType, web
 
 from common.logs import get_logger
+from common.web import ApiError
 from common.wire import MESSAGE_BYTES_MAX, WireError
 from raft import admission
 from raft.core.messages import (
@@ -52,6 +54,16 @@ from raft.transport.peers import Peers
 #: How long a caller's POST is held for the reply, which may wait for the disk.
 REPLY_TIMEOUT_S = 1.0
 CONTENT_TYPE = "application/msgpack"
+#: What a refusal is called in its answer; peers go by the status alone.
+_REASONS = {
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "no_such_route",
+    405: "method_not_allowed",
+    413: "too_large",
+    503: "not_ready",
+    504: "outcome_unknown",
+}
 _OPERATIONS: dict[str, type] = {"request_vote": RequestVote, "append_entries": AppendEntries}
 #: What is counted in quorums; all else only asks or tells.
 _ANSWERS = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
@@ -72,7 +84,7 @@ class PeerListener:
         self.refused = 0
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=MESSAGE_BYTES_MAX)
+        app = web.Application(client_max_size=MESSAGE_BYTES_MAX, middlewares=[_refuse_in_json])
         app.router.add_get("/raft/stream", self.stream)
         app.router.add_post("/raft/{group}/install_snapshot", self.install_snapshot)
         app.router.add_post("/raft/{group}/members", self.change_members)
@@ -188,7 +200,7 @@ class PeerListener:
         given = request.headers.get(AUTHORIZATION_HEADER, "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self._authorization):
             self.refused += 1
-            raise web.HTTPUnauthorized
+            raise web.HTTPUnauthorized(text="this port is for the nodes of the cluster; it needs the cluster secret")
         return request.headers.get(NODE_HEADER, "")
 
     def _refusal(self, peer: NodeId) -> web.HTTPException:
@@ -219,3 +231,14 @@ class PeerListener:
                 group=node.group, peer=peer, its=described_life(life), ours=described_life(node.life),
             )  # fmt: skip
         return False
+
+
+@web.middleware
+async def _refuse_in_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        reason = _REASONS.get(error.status, "bad_request")
+        return ApiError(error.status, reason, error.text or error.reason).response()

@@ -10,7 +10,7 @@ take the lease to fill an absent key.
 
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from msgspec import Raw
 
 from common.web import (
@@ -22,7 +22,7 @@ from common.web import (
     read_body,
     read_query,
 )
-from services.auth import role_of
+from services.auth import check_own_page, role_of
 from services.cache import GROUP
 from services.cache.bodies import KeysBody, ReadBody, key_of, lease_ms_of
 from services.cache.coherence import Coherence
@@ -62,6 +62,8 @@ async def get(request: web.Request) -> web.Response:
 async def read(request: web.Request) -> web.Response:
     """`/cache/read`: the same as `/cache/get` in the long vocabulary."""
     query = read_query(request, ReadBody)
+    if query.is_guarded:
+        check_own_page(request)
     here = host(request)
     _check_guard(here, request, query)
     granted = here.parts[Coherence].hit(query.key)
@@ -153,8 +155,6 @@ def _check_guard(here: Host, request: web.Request, asked: ReadBody) -> None:
         return
     if asked.stale_ok:
         raise bad_request("The field `stale_ok` asks for no wait at all; give either it or `wait` and `lease_ttl`.")
-    if request.method == hdrs.METH_HEAD:
-        raise bad_request("The lease would be told in the body, which HEAD leaves out; ask with GET.")
     if role_of(request, here.settings) == "reader":
         # It could not fill, and would keep everybody else from filling.
         raise api_error("forbidden", "A lease to fill a key needs a token of the role `client`; read without `wait`.")

@@ -56,7 +56,7 @@ def routes() -> list[web.RouteDef]:
         web.post("/cache/put", put),
         web.post("/cache/write", put),
         web.post("/cache/get", get),
-        web.get("/cache/read", read),
+        web.get("/cache/read", read, allow_head=False),
         web.post("/cache/delete", delete),
         web.post("/cache/incr", incr),
         web.post("/cache/invalidate", invalidate),

@@ -83,6 +83,35 @@ async def test_without_the_secret_nothing_is_answered() -> None:
             assert response.status == 401
 
 
+@pytest.mark.parametrize(
+    ("path", "incarnation", "status", "reason"),
+    [
+        ("/raft/lock/request_vote", "b1", 400, "bad_request"),
+        ("/raft/lock/request_vote", "b2", 403, "forbidden"),
+        ("/raft/queue/request_vote", "b1", 404, "no_such_route"),
+        ("/health", "b1", 404, "no_such_route"),
+        ("/raft/lock/members", "", 401, "unauthenticated"),
+    ],
+)
+async def test_refusals_are_json_with_a_sentence(path: str, incarnation: str, status: int, reason: str) -> None:
+    """Whoever mistakes this port for that of clients is told so as there."""
+    headers = headers_of("b", incarnation) if incarnation else {}
+    async with listening(StubNode()) as client:
+        response = await client.post(path, data=b"", headers=headers)
+        answer = await response.json()
+
+    assert (response.status, answer["ok"], answer["reason"]) == (status, False, reason)
+    assert answer["detail"]
+
+
+async def test_the_peer_listener_unpacks_nothing() -> None:
+    """Also without the secret, and on a path that there is not."""
+    async with listening(StubNode()) as client:
+        for path in ("/raft/lock/request_vote", "/nowhere"):
+            response = await client.post(path, data=b"x", headers={"Content-Encoding": "gzip"})
+            assert (response.status, (await response.json())["reason"]) == (415, "unsupported_media_type")
+
+
 async def test_an_answer_says_whose_it_is() -> None:
     """So that the one who counts can tell a replaced disk."""
     async with listening(StubNode()) as client:
@@ -235,6 +264,15 @@ async def test_a_node_of_another_life_that_asks_for_admission_is_told_so() -> No
 
     assert reply.verdict == OTHER_LIFE
     assert "stop b, move its folder of the group lock away and start it again" in reply.reason
+
+
+async def test_a_stream_is_not_compressed() -> None:
+    """A frame would be unpacked on the event loop, whatever it becomes; who offers that is not taken up on it."""
+    async with (
+        listening(StubNode()) as client,
+        client.ws_connect("/raft/stream", headers=headers_of("b", "b1"), compress=15) as stream,
+    ):
+        assert stream.compress == 0
 
 
 def test_what_counts_and_what_is_heard() -> None:

@@ -77,8 +77,8 @@ class Replica:
         if command is None:
             self.inner.advance(context)
         elif isinstance(command, Again):
-            self.inner.repeat(context, command.first, {"ok": True})
-            answer = command.answer
+            self.inner.advance(context)
+            answer = self.inner.repeat(context, command.first, command.answer)
         else:
             answer = self.inner.apply(context, command)
         for topic, body in context.events:
@@ -274,7 +274,7 @@ def test_lines_that_go_by_their_tag_must_be_awaited_key_by_key_too(monkeypatch: 
 def test_a_repeated_answer_that_is_not_held_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: a repeated answer lets its node serve the version, and it may be a node that never held the line: so it
     must wait, like the first, for whoever may serve something older."""
-    monkeypatch.setattr(CacheMachine, "repeat", lambda self, context, command: self.advance(context))
+    monkeypatch.setattr(CacheMachine, "repeat", lambda self, context, command, kept: kept)
 
     assert first_wrong()
 

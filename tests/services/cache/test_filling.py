@@ -344,14 +344,6 @@ async def test_a_key_that_is_none_is_refused(cluster: Cluster) -> None:
     assert cluster.log.index == 0
 
 
-async def test_head_takes_no_lease(cluster: Cluster) -> None:
-    """Goal: whoever asks so could not see the lease that it has taken."""
-    async with cluster.clients["node1"].head("/cache/read?key=k&wait=0") as response:
-        assert response.status == 400
-
-    assert cluster.log.index == 0
-
-
 async def test_callers_are_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filling, "WAITING_MAX", 1)
     await cluster.post("/cache/get", {"key": "k", "wait": 0})

@@ -42,6 +42,30 @@ async def test_a_hit_passes_by_routing_and_is_counted_like_any_other(cluster: Cl
     assert cluster.metric("http_request_seconds_count", **counted) == 1
 
 
+@pytest.mark.parametrize("query", ["lease_ttl=5", "wait=1"])
+@pytest.mark.parametrize(
+    ("site", "status"), [("same-site", 403), ("cross-site", 403), ("same-origin", 200), (None, 200)]
+)
+async def test_no_other_page_takes_a_lease_by_a_get(
+    cluster: Cluster, query: str, site: str | None, status: int
+) -> None:
+    """Goal: an `<img>` on a foreign page kept everybody from filling a key. Who is no browser reads as documented."""
+    headers = {} if site is None else {"Sec-Fetch-Site": site}
+
+    async with cluster.clients["node1"].get(f"/cache/read?key=k&{query}", headers=headers) as response:
+        answer = await response.json()
+
+    assert (response.status, "lease" in answer) == (status, status == 200)
+
+
+async def test_a_head_takes_no_lease(cluster: Cluster) -> None:
+    """Goal: nobody would ever see its number."""
+    async with cluster.clients["node1"].head("/cache/read?key=k&lease_ttl=5") as response:
+        assert response.status == 405
+
+    assert "lease" in await cluster.get("/cache/read?key=k&lease_ttl=5")
+
+
 async def test_a_stale_read_asks_nobody_and_says_that_it_may_be_stale(cluster: Cluster) -> None:
     """Goal: a node without its peers still answers whoever can live with that; a line that it holds is not stale."""
     await cluster.post("/cache/put", {"key": "k", "val": 1})
