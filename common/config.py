@@ -148,6 +148,51 @@ class Settings:
     value_bytes_max: int = _setting(
         1_048_576, parse_int, "Largest value or payload, as JSON.", minimum=1, maximum=4 << 20
     )
+    connections_max: int = _setting(
+        10_000,
+        parse_int,
+        "Connections of clients at one time; fewer where the limit of open files is lower. More are turned away; "
+        "health checks and scrapes are still answered.",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    connections_per_address_max: int = _setting(
+        8_000,
+        parse_int,
+        "Of these, from one address (IPv6: one /64 network). Behind a proxy all clients share its address.",
+        minimum=1,
+        maximum=1_000_000,
+    )
+    header_timeout_ms: int = _setting(
+        10_000,
+        parse_int,
+        "So long after connecting, the headers of the first request must be complete.",
+        minimum=100,
+        maximum=600_000,
+    )
+    idle_timeout_ms: int = _setting(
+        75_000,
+        parse_int,
+        "A connection is closed so long after its last answer, unless the next request is complete by then. "
+        "Longer than what proxies keep theirs.",
+        minimum=100,
+        maximum=86_400_000,
+    )
+    body_timeout_ms: int = _setting(
+        20_000,
+        parse_int,
+        "A body must go on arriving, and an answer must go on being taken: in each such time as many bytes as "
+        "body_bytes_per_second_min asks for.",
+        minimum=100,
+        maximum=600_000,
+    )
+    body_bytes_per_second_min: int = _setting(
+        4_096,
+        parse_int,
+        "Slowest client that is served, on average over body_timeout_ms.",
+        minimum=1,
+        maximum=1 << 30,
+    )
     name_bytes_max: int = _setting(256, parse_int, "Longest name, as UTF-8.", minimum=16, maximum=4_096)
     proposals_max: int = _setting(
         10_000, parse_int, "Commands of one group that may wait in this node.", minimum=1, maximum=1_000_000

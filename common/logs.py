@@ -7,9 +7,16 @@ same form. Nothing is logged per request. Secrets, tokens and clients' values ar
 
 import logging
 import sys
+from collections.abc import Callable
+from time import monotonic
 from typing import Any, TextIO
 
 import structlog
+
+#: Of the lines that others can cause, one of a kind is logged in so long.
+SPARSE_SECONDS = 10.0
+#: Kinds of such lines that are told apart.
+SPARSE_KINDS_MAX = 256
 
 #: What every line goes through, ours and other libraries'.
 _SHARED = (
@@ -61,6 +68,36 @@ def configure_logs(*, level: str = "info", format: str = "auto", stream: TextIO 
 def get_logger(name: str) -> Any:
     """The logger of a part of the program, named for it; it may be made before `configure_logs` was called."""
     return structlog.stdlib.get_logger(name)
+
+
+class SparseLog:
+    """Lines that clients or peers can cause as often as they like: of each kind, one in `SPARSE_SECONDS`, with the
+    number of those that were left out before it."""
+
+    def __init__(self, logger: Any, clock: Callable[[], float] = monotonic) -> None:
+        self._logger = logger
+        self._clock = clock
+        #: By kind: when the next line may come, and how many were left out since the last one.
+        self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def warning(self, event: str, kind: str = "", **fields: Any) -> None:
+        """Log `event` unless one of the same `kind` came just before."""
+        self._log(self._logger.warning, event, kind, fields)
+
+    def error(self, event: str, kind: str = "", **fields: Any) -> None:
+        """As `warning`, for what is this program's own fault; takes `exc_info`."""
+        self._log(self._logger.error, event, kind, fields)
+
+    def _log(self, write: Callable[..., None], event: str, kind: str, fields: dict[str, Any]) -> None:
+        now = self._clock()
+        due, left_out = self._kinds.get((event, kind), (now, 0))
+        if now < due:
+            self._kinds[event, kind] = (due, left_out + 1)
+            return
+        if len(self._kinds) >= SPARSE_KINDS_MAX:
+            self._kinds.clear()
+        self._kinds[event, kind] = (now + SPARSE_SECONDS, 0)
+        write(event, **fields, **({"left_out": left_out} if left_out else {}))
 
 
 def _renderers(*, as_text: bool, colors: bool) -> list[structlog.typing.Processor]:

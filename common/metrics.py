@@ -238,6 +238,10 @@ class Metrics:
         self.http_request_seconds = HistogramFamily(
             "http_request_seconds", "Time to answer a client's request", ("route", "method", "status")
         )
+        self.http_connections = GaugeFamily("http_connections", "Open connections", ("listener",))
+        self.http_refused_total = CounterFamily(
+            "http_refused_total", "Connections and requests that a listener refused itself", ("listener", "reason")
+        )
         self.event_loop_lag_seconds = HistogramFamily(
             "event_loop_lag_seconds", "How late the event loop woke up"
         )
@@ -277,6 +281,9 @@ class Metrics:
         )
         self.cache_hit_total = CounterFamily("cache_hit_total", "Reads of the cache that found the key")
         self.cache_miss_total = CounterFamily("cache_miss_total", "Reads of the cache that did not")
+        self.cache_filled_total = CounterFamily(
+            "cache_filled_total", "Reads of the cache that found the key in the log and not in this node's memory"
+        )
         self.cache_lines = GaugeFamily("cache_lines", "Lines of this node by MESI state", ("state",))
         self.cache_transitions_total = CounterFamily(
             "cache_transitions_total", "Changes of a line's MESI state at this node", ("from", "to")

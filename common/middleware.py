@@ -5,16 +5,16 @@ trace; a metric's label is the template of a route, never what a client typed; w
 """
 
 import difflib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
 from aiohttp import hdrs, web
 
-from common.logs import get_logger
+from common.logs import SparseLog, get_logger
 from common.metrics import Metrics
-from common.web import ApiError
+from common.web import ApiError, json_response
 
 #: Status that is counted where the client went away before its answer (nginx' custom).
 CLIENT_CLOSED_REQUEST = 499
@@ -31,7 +31,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: The answer to an error of a lower layer; None for one that it does not know.
 Translate = Callable[[Exception], ApiError | None]
 
-log = get_logger("common.middleware")
+#: Paths that ask about the server as a whole; some load balancers know no other question than `OPTIONS /`.
+WHOLE_SERVER_PATHS = frozenset({"/", "*"})
+WHOLE_SERVER_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
+
+#: What a request makes fail, it can make fail at any rate.
+log = SparseLog(get_logger("common.middleware"))
 
 
 def request_middleware(
@@ -53,7 +58,9 @@ def request_middleware(
             status = error.status
             if status < 400:
                 raise
-            return _http_error(request, error).response()
+            response = _http_error(request, error)
+            status = response.status
+            return response
         except Exception as error:
             response = _error_response(request, error, translate)
             status = response.status
@@ -86,7 +93,7 @@ def _error_response(request: web.Request, error: Exception, translate: Translate
         raise error
     if request.writer.output_size > 0:
         # Half an answer is on its way: cutting the connection is the only honest end.
-        log.error("answer cut short", route=_template(request), exc_info=error)
+        log.error("answer cut short", _kind(request, error), route=_template(request), exc_info=error)
         raise ConnectionResetError("the answer was cut short") from error
     known = error if isinstance(error, ApiError) else translate(error)
     if known is not None:
@@ -95,13 +102,27 @@ def _error_response(request: web.Request, error: Exception, translate: Translate
         return ApiError(
             400, "bad_request", "The body ended early or is not encoded as its headers say; send it again whole."
         ).response()
-    log.error("request failed", route=_template(request), exc_info=error)
+    log.error("request failed", _kind(request, error), route=_template(request), exc_info=error)
     return ApiError(
         500, "internal", "This node met an error of its own; its log has the details. The outcome is unknown."
     ).response()
 
 
-def _http_error(request: web.Request, error: web.HTTPException) -> ApiError:
+def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+    """The answer to what aiohttp itself refused. A question for the methods is no refusal."""
+    if request.method == hdrs.METH_OPTIONS:
+        if request.path in WHOLE_SERVER_PATHS:
+            return _methods(WHOLE_SERVER_METHODS)
+        if isinstance(error, web.HTTPMethodNotAllowed):
+            return _methods(sorted({*error.allowed_methods, hdrs.METH_OPTIONS}))
+    return _refusal(request, error).response()
+
+
+def _methods(methods: Sequence[str]) -> web.Response:
+    return json_response({"ok": True, "methods": methods}, headers={hdrs.ALLOW: ", ".join(methods)})
+
+
+def _refusal(request: web.Request, error: web.HTTPException) -> ApiError:
     """What aiohttp itself refused, in our words."""
     if isinstance(error, web.HTTPNotFound) and request.match_info.route.resource is None:
         hint = _nearest(_routes(request.app), request.path[:HINT_PATH_LENGTH_MAX])
@@ -125,6 +146,10 @@ def _http_error(request: web.Request, error: web.HTTPException) -> ApiError:
 def _shown(request: web.Request) -> str:
     path = request.path
     return f"`{path if len(path) <= HINT_PATH_LENGTH_MAX else path[:HINT_PATH_LENGTH_MAX] + '...'}`"
+
+
+def _kind(request: web.Request, error: Exception) -> str:
+    return f"{_template(request)} {type(error).__name__}"
 
 
 def _template(request: web.Request) -> str:

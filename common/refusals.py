@@ -21,8 +21,22 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL
 _WRONG_TYPE = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `(?P<got>[^`]*)`")
 _LENGTH = re.compile(r"Expected `(?P<kind>[^`]*)` of length (?P<relation>[<>]=)?\s?(?P<bound>\d+)")
 _BOUND = re.compile(r"Expected `[^`]*` (?P<relation>[<>]=?) (?P<bound>\S+)")
+_MALFORMED = re.compile(r"JSON is malformed: (?P<what>.*) \(byte (?P<at>\d+)\)", re.DOTALL)
+#: How gzip and zstd begin.
+_PACKED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+_FORM = re.compile(rb"[\w.%+-]+=")
+_WORD = re.compile(rb"[A-Za-z_]+")
+_WORD_LENGTH_MAX = 16
 _ENUM = re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+
+#: Words of other languages that clients send as values.
+_LITERALS = {
+    **dict.fromkeys((b"True", b"TRUE"), "`true` is"),
+    **dict.fromkeys((b"False", b"FALSE"), "`false` is"),
+    **dict.fromkeys((b"None", b"undefined", b"nil", b"NULL", b"Null"), "`null` is"),
+    **dict.fromkeys((b"NaN", b"nan", b"Infinity", b"inf", b"Inf"), "which has no such number; send null or a text"),
+}
 
 _TYPES = {
     "str": "a text in quotes",
@@ -39,26 +53,80 @@ _UNITS = {"str": "character", "array": "item", "object": "field"}
 
 
 def refusal_of(
-    error: Exception, kind: type[msgspec.Struct], *, noun: str = "field", whole: str = "body"
+    error: Exception, kind: type[msgspec.Struct], *, noun: str = "field", whole: str = "body", text: bytes = b""
 ) -> str:
-    """The sentence for what msgspec raised while reading a `kind` from the `whole`, whose parts are `noun`s."""
+    """The sentence for what msgspec raised while reading a `kind` from the `whole`, whose parts are `noun`s. `text`
+    is what it read, where that was JSON or should have been."""
     if isinstance(error, UnicodeDecodeError):
-        return f"The {whole} is not valid UTF-8; send text encoded as UTF-8."
+        return f"The {whole} is not valid UTF-8: {_encoding(text) or 'send text encoded as UTF-8'}."
     if isinstance(error, RecursionError):
         return f"The {whole} is nested too deeply; send fewer lists and objects inside one another."
     if not isinstance(error, msgspec.ValidationError):
-        return _not_json(str(error), whole)
+        return f"The {whole} is not valid JSON: {_not_json(str(error), text)}."
     match = _AT.fullmatch(str(error))
     assert match is not None, "the pattern matches any text"
     return _invalid(match["what"], (match["path"] or "$")[1:].lstrip("."), kind, noun, whole)
 
 
-def _not_json(message: str, whole: str) -> str:
+def _not_json(message: str, text: bytes) -> str:
+    """What is wrong with a text that is no JSON, and what would be right."""
     if message == "Input data was truncated":
-        problem = "it ends too early, or an escape in it is half of a surrogate pair"
-    else:
-        problem = message.removeprefix("JSON is malformed: ")
-    return f"The {whole} is not valid JSON: {problem}; names and texts stand in double quotes."
+        return "it ends too early, or an escape in it is half of a surrogate pair" if text.strip() else "it is blank"
+    match = _MALFORMED.fullmatch(message)
+    if match is None:
+        return message.removeprefix("JSON is malformed: ")
+    at = int(match["at"])
+    if at == 0 and (encoding := _encoding(text)):
+        return encoding
+    if at == 0 and _FORM.match(text):
+        return "it looks like a form; send an object such as {\"key\": \"a\"}"
+    return f"{match['what']} at byte {at}{_advice(match['what'], text, at)}"
+
+
+def _encoding(text: bytes) -> str:
+    """What to do about a text that is encoded in another way than JSON is; empty where that cannot be told."""
+    if text.startswith(_PACKED):
+        return "it is compressed; send it as it is"
+    if text.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in text[:4]:
+        return "it is encoded as UTF-16 or UTF-32; send UTF-8"
+    return ""
+
+
+def _advice(what: str, text: bytes, at: int) -> str:
+    """What would be right, by what stands at the byte where reading ended."""
+    if what.startswith("trailing comma"):
+        return "; leave out the comma behind the last item"
+    if what == "trailing characters":
+        return "; send one value, and nothing behind it"
+    if what == "invalid escape character in string":
+        return "; a backslash in a text is written as \\\\"
+    if what == "invalid number":
+        return "; numbers are like 5, -0.5 or 1e9"
+    word = _word_at(text, at)
+    if word in _LITERALS:
+        return f"; `{word.decode()}` is not JSON, {_LITERALS[word]}"
+    if text[at : at + 1] in (b"\n", b"\r", b"\t"):
+        return "; line ends and tabs in a text are written as \\n, \\r and \\t"
+    if text[at : at + 1] in (b",", b"}", b"]"):
+        return "; a name or a value is missing before it"
+    if text[at : at + 1] == b"/":
+        return "; JSON has no comments"
+    if text[at : at + 1] in (b"+", b"."):
+        return "; numbers are like 5, -0.5 or 1e9"
+    if text[at : at + 1] in (b"'", b"`", b"\xe2") or (what == "object keys must be strings" or word):
+        return "; names and texts stand in double quotes"
+    return ""
+
+
+def _word_at(text: bytes, at: int) -> bytes:
+    """The bare word that the byte at `at` belongs to; empty where it belongs to none."""
+    if not _WORD.match(text, at):
+        return b""
+    start = at
+    while start > 0 and at - start < _WORD_LENGTH_MAX and _WORD.fullmatch(text, start - 1, start):
+        start -= 1
+    match = _WORD.match(text, start)
+    return b"" if match is None else match[0][:_WORD_LENGTH_MAX]
 
 
 def _invalid(what: str, path: str, kind: type[msgspec.Struct], noun: str, whole: str) -> str:

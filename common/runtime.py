@@ -6,6 +6,7 @@ without its run loop or its disk thread is worse than a node that is gone.
 
 import asyncio
 import contextlib
+import errno
 import gc
 import signal
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from time import perf_counter
 from typing import Any
 
-from common.logs import get_logger
+from common.logs import SparseLog, get_logger
 
 #: How often the lateness of the event loop is measured, in seconds.
 LAG_INTERVAL_SECONDS = 0.25
@@ -26,14 +27,33 @@ SWITCH_INTERVAL_SECONDS = 0.001
 #: makes hardly any cycles, and at Python's own 700 it looks for them several times a millisecond under load.
 GARBAGE_THRESHOLDS = (20_000, 20, 50)
 
+#: No descriptor is left, of this process or of the whole machine.
+DESCRIPTOR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE})
+
 log = get_logger("common.runtime")
+sparse_log = SparseLog(log)
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
     """Run `main` to its end and return its exit status; on uvloop where there is one (not on Windows)."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.get_loop().set_exception_handler(on_loop_error)
         return runner.run(main)
+
+
+def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop could not give to anybody. That nothing can be accepted for want of descriptors happens again
+    for every connection that waits; it is said now and then, in one line."""
+    error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in DESCRIPTOR_ERRNOS:
+        sparse_log.error(
+            "no descriptor is left for a connection",
+            error=str(error),
+            advice="raise the limit of open files (ulimit -n)",
+        )
+    else:
+        loop.default_exception_handler(context)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

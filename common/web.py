@@ -5,6 +5,7 @@ is refused pays for a good sentence. A request is refused by raising `ApiError`,
 """
 
 import re
+import select
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any, TypeVar
@@ -25,9 +26,15 @@ QUERY_PARAMETERS_MAX = 32
 #: Windows PowerShell 5 reads JSON without a charset as Latin-1.
 JSON_CONTENT_TYPE = "application/json; charset=utf-8"
 
+#: What poll(2) says of a connection that the other side has closed; 0 where the system cannot tell.
+_HUNG_UP = getattr(select, "POLLRDHUP", 0)
+
 _CONTENT_TYPE = istr(hdrs.CONTENT_TYPE)
 _JSON_HEADERS = {_CONTENT_TYPE: JSON_CONTENT_TYPE}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+#: What Windows puts before a text that it saves as UTF-8.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 #: Spellings of the JSON content type that were seen; a bound keeps clients from growing it.
 _json_spellings = {"application/json", JSON_CONTENT_TYPE}
@@ -59,7 +66,8 @@ class ApiError(Exception):
         super().__init__(f"{status} {reason}: {detail}")
         self.status = status
         self.reason = reason
-        self.detail = detail
+        #: A header may hold bytes that are no text; what repeats them must not fail over it.
+        self.detail = detail if detail.isascii() else detail.encode("utf-8", "replace").decode()
         self.facts = dict(facts or {})
         self.headers = dict(headers or {})
 
@@ -87,7 +95,8 @@ def encoded_response(body: bytes) -> web.Response:
 
 
 async def read_body(request: web.Request, kind: type[Body]) -> Body:
-    """The request's JSON body as a `kind`; an empty body counts as an empty object.
+    """The request's JSON body as a `kind`; an empty body counts as an empty object, and a byte order mark before it
+    does not count.
 
     Whatever `msgspec.Raw` fields hold is valid JSON in valid UTF-8.
 
@@ -106,7 +115,9 @@ async def read_body(request: web.Request, kind: type[Body]) -> Body:
             body.decode()
         return (_decoders.get(kind) or _decoder(kind)).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise bad_request(refusal_of(error, kind)) from error
+        if body.startswith(BYTE_ORDER_MARK):
+            return _decoded(body.removeprefix(BYTE_ORDER_MARK), kind)
+        raise bad_request(refusal_of(error, kind, text=body)) from error
 
 
 def read_query(request: web.Request, kind: type[Body]) -> Body:
@@ -132,6 +143,20 @@ def read_query(request: web.Request, kind: type[Body]) -> Body:
     return result
 
 
+def has_hung_up(request: web.Request) -> bool:
+    """Whether the client has closed its connection, as far as this machine knows: also where the event loop has not
+    come to hear of it. For answers that must not be given to nobody; it costs a system call or two."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return True
+    connection = transport.get_extra_info("socket")
+    if connection is None or not _HUNG_UP:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), _HUNG_UP)
+    return bool(poll.poll(0))
+
+
 def check_name(value: str, field: str, bytes_max: int = NAME_BYTES_MAX) -> str:
     """`value`, where it may name a lock, a queue, a key or an owner: 1 to `bytes_max` bytes, nothing invisible.
 
@@ -143,14 +168,28 @@ def check_name(value: str, field: str, bytes_max: int = NAME_BYTES_MAX) -> str:
     size = len(value) if value.isascii() else len(value.encode())
     if size > bytes_max:
         raise bad_request(f"The field `{field}` has {size} bytes as UTF-8; at most {bytes_max} are allowed.")
-    if not value.isprintable() and _CONTROL.search(value):
-        raise bad_request(f"The field `{field}` holds a control character; leave it out.")
+    if not value.isprintable():
+        if _CONTROL.search(value):
+            raise bad_request(f"The field `{field}` holds a control character; leave it out.")
+        if "\ufeff" in value:
+            # A file that was saved with one would lock another lock than its neighbour, under the same name.
+            raise bad_request(f"The field `{field}` holds a byte order mark (U+FEFF), unseen; leave it out.")
     return value
 
 
 def _decoder(kind: type[Body]) -> msgspec.json.Decoder[Body]:
     decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     return decoder
+
+
+def _decoded(body: bytes, kind: type[Body]) -> Body:
+    if not body.strip():
+        return _empty(kind)
+    try:
+        body.decode()
+        return (_decoders.get(kind) or _decoder(kind)).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise bad_request(refusal_of(error, kind, text=body)) from error
 
 
 def _empty(kind: type[Body]) -> Body:

@@ -24,6 +24,7 @@ from raft.core.types import Configuration, Index, NodeId, Role, Term
 from raft.disk import DiskQueue
 from raft.errors import Overloaded, RaftError, Stopping, StorageFailed
 from raft.handover import hand_over
+from raft.inquiries import Inquiries, InquiryTransport
 from raft.life import ANY_LIFE, UNKNOWN_LIFE
 from raft.membership import Membership, MemberTransport
 from raft.replica import Replica
@@ -43,7 +44,7 @@ _BARRIER = Persist(hard_state=None, entries=())
 _REPLIES = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
 
 
-class Transport(SnapshotSender, MemberTransport, Protocol):
+class Transport(SnapshotSender, MemberTransport, InquiryTransport, Protocol):
     """How a node reaches its peers."""
 
     def send(self, message: PeerMessage) -> bool:
@@ -97,6 +98,7 @@ class RaftNode(Replica):
         self._loop = asyncio.get_running_loop()
         self.snapshotter = Snapshotter(self, storage, transport)
         self.membership = Membership(self, transport)
+        self.inquiries = Inquiries(self, transport)
         self.admitted = admitted
         #: Once it is known it never changes; see `life`. Where log and file differ, the log is right.
         self._life = self.core.log.snapshot.configuration.life or life

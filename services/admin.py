@@ -100,7 +100,7 @@ async def metrics(request: web.Request) -> web.Response:
         return json_response({"metrics": asdict(here.metrics.served)})
     if wanted is not None:
         accept = _OPENMETRICS if wanted == "openmetrics" else ""
-    encode, content_type = choose_encoder(accept)
+    encode, content_type = _encoder(accept)
     return web.Response(body=encode(here.metrics.registry), headers={hdrs.CONTENT_TYPE: content_type})
 
 
@@ -196,6 +196,14 @@ def _group_status(here: Host, found: "NodeStatus") -> dict[str, Any]:
     further["life"] = further["life"] or None
     further["uptime_s"] = further.pop("uptime_ms") / 1000
     return {**core, **further, "ready": found.ready, **_group_health(here, found)}
+
+
+def _encoder(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """How the registry is written for an `Accept` header. The library compares versions, also those that are none."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return choose_encoder("")
 
 
 def _prefers_json(accept: str) -> bool:

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from common import descriptors
 from common.clock import now_ms
 from common.config import Settings, load_settings
+from common.listener import ListenerRunner
 from common.logs import configure_logs, get_logger
 from common.metrics import RPC_OPERATIONS, Metrics
 from common.middleware import request_middleware
@@ -39,6 +41,7 @@ from services.envelope import ReplicatedMachine
 from services.errors import from_raft
 from services.failures import advice_for, describe
 from services.host import HOST, Host
+from services.listeners import client_runner, listen, peer_runner, share_descriptors
 from services.refused import REFUSALS, GroupNodes, Refusal
 from services.roles import ROLES
 
@@ -82,12 +85,11 @@ async def run_node(settings: Settings) -> int:
     stop = asyncio.Event()
     on_stop_signals(stop.set)
     app = create_app(settings)
-    runner = web.AppRunner(
-        app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_TIMEOUT_S
-    )
+    shares = share_descriptors(settings)
+    runner = client_runner(app, shares, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     failure: BaseException | None = None
     try:
-        failure = await _serve(app, runner, settings, stop)
+        failure = await _serve(app, runner, settings, shares.backlog, stop)
     except (StorageError, OSError) as error:
         failure = error
     finally:
@@ -102,7 +104,7 @@ async def run_node(settings: Settings) -> int:
 
 
 async def _serve(
-    app: web.Application, runner: web.AppRunner, settings: Settings, stop: asyncio.Event
+    app: web.Application, runner: ListenerRunner, settings: Settings, backlog: int, stop: asyncio.Event
 ) -> BaseException | None:
     """Serve until `stop`; returns the error that the process must not survive, or None.
 
@@ -112,8 +114,7 @@ async def _serve(
     with garbage_at_rest():
         await runner.setup()
     _put_in_front(app, runner)
-    site = web.TCPSite(runner, settings.listen_host, settings.client_port, reuse_address=True)
-    await site.start()
+    await listen(runner, settings.listen_host, settings.client_port, backlog=backlog)
     freeze_garbage()
     logger.info("serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups)
     failed = app[TASKS].failed
@@ -170,7 +171,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
     here.nodes = nodes
     admin.watch_nodes(here.metrics, nodes)
     admin.watch_idempotency(here.metrics, nodes)
-    listener = await _listen_to_peers(settings, nodes, peers)
+    listener = await _listen_to_peers(app, nodes, peers)
     for group, node in nodes.items():
         ROLES[group].attach(here, node)
     peers.start()
@@ -301,12 +302,14 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
 
 
 async def _listen_to_peers(
-    settings: Settings, nodes: Mapping[str, RaftNode], peers: Peers
-) -> web.AppRunner:
+    app: web.Application, nodes: Mapping[str, RaftNode], peers: Peers
+) -> ListenerRunner:
     """Serve the other nodes; without a secret there can be none."""
+    settings = app[HOST].settings
+    shares = descriptors.share(descriptors.raise_limit(), settings.connections_max)
     listener = PeerListener(nodes, peers, settings.cluster_secret)
-    runner = web.AppRunner(listener.application(), access_log=None, shutdown_timeout=0.1)
+    runner = peer_runner(app, listener.application(), shares, shutdown_timeout=0.1)
     await runner.setup()
     if settings.cluster_secret:
-        await web.TCPSite(runner, settings.peer_listen_host, settings.peer_port, reuse_address=True).start()
+        await listen(runner, settings.peer_listen_host, settings.peer_port, backlog=shares.backlog)
     return runner

@@ -3,7 +3,9 @@
 The rule of the file: what is not listed as less needs a role by its method, so that a new route is never open by
 accident. A page from elsewhere must not reach a node through its visitor's browser, whether it calls it by name (its
 `Origin` is foreign) or makes its own name resolve to this machine (the `Host` is foreign); that holds with
-authentication off as well. Tokens are compared by digest, in constant time for all that a client can measure.
+authentication off as well. An image's GET has no `Origin`: a browser that says itself that a page of another site
+asks (`Sec-Fetch-Site`) is believed. Tokens are compared by digest, in constant time for all that a client can
+measure.
 """
 
 import ipaddress
@@ -14,6 +16,7 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from common.config import Settings
+from common.middleware import WHOLE_SERVER_PATHS
 from common.web import ApiError
 from services.errors import api_error
 
@@ -32,6 +35,13 @@ _READING_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 #: Spellings of good `Host` headers kept, so that the check is one look-up.
 _HOSTS_KEPT_MAX = 256
 
+#: What containers call the machine that they run on; no page can own a name under .internal.
+_LOOPBACK_NAMES = frozenset({"localhost", "host.docker.internal", "host.containers.internal"})
+
+#: `Sec-Fetch-Site` of what this node's own page or the visitor's own hand asks.
+_OWN_SITES = frozenset({None, "same-origin", "none"})
+
+_SEC_FETCH_SITE = istr("Sec-Fetch-Site")
 _HOST = istr(hdrs.HOST)
 _ORIGIN = istr(hdrs.ORIGIN)
 _AUTHORIZATION = istr(hdrs.AUTHORIZATION)
@@ -40,9 +50,9 @@ _AUTHORIZATION = istr(hdrs.AUTHORIZATION)
 class Guard:
     """Refuses what may not be served; called with each request before its handler.
 
-    Hosts that are allowed: this machine's loopback names, IP literals (no page can own one's name), the ids and hosts
-    of the cluster's nodes, and the setting `allowed_hosts`. Origins that are allowed: the same names and loopback
-    addresses, and the host that the request itself was sent to.
+    Hosts that are allowed: this machine's loopback names, those that containers have for it, IP literals (no page can
+    own one's name), the ids and hosts of the cluster's nodes, and the setting `allowed_hosts`. Origins that are
+    allowed: the same names and loopback addresses, and the host that the request itself was sent to.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -71,6 +81,8 @@ class Guard:
         origin = headers.get(_ORIGIN)
         if origin is not None:
             self._check_origin(origin, host)
+        if _SEC_FETCH_SITE in headers and headers[_SEC_FETCH_SITE] == "cross-site":
+            raise _foreign_page()
         if self._role_by_digest:
             self._check_role(request, headers.get(_AUTHORIZATION))
 
@@ -91,7 +103,7 @@ class Guard:
             raise _foreign("Origin", origin)
 
     def _is_ours(self, name: str) -> bool:
-        if name in self._names or name == "localhost" or name.endswith(".localhost"):
+        if name in self._names or name in _LOOPBACK_NAMES or name.endswith(".localhost"):
             return True
         address = _ip_address(name)
         return address is not None and address.is_loopback
@@ -110,6 +122,17 @@ class Guard:
             raise api_error("forbidden", f"This needs a token of the role `{needed}`; yours has the role `{role}`.")
 
 
+def check_own_page(request: web.Request) -> None:
+    """Refuse a GET that has an effect, where a browser says that another page made it: any page can do so by an
+    image. Who is no browser says nothing.
+
+    Raises:
+        ApiError: 403.
+    """
+    if request.headers.get(_SEC_FETCH_SITE) not in _OWN_SITES:
+        raise _foreign_page()
+
+
 def role_of(request: web.Request, settings: Settings) -> str | None:
     """The role of the token that came with a request; None where it has none or tokens are off. For handlers to which
     the route alone does not tell what is asked."""
@@ -122,7 +145,7 @@ def _role_needed(request: web.Request) -> str | None:
     """The least role that may ask this; None where anybody may."""
     resource = request.match_info.route.resource
     template = "" if resource is None else resource.canonical
-    if template in PUBLIC_ROUTES:
+    if template in PUBLIC_ROUTES or (request.method == hdrs.METH_OPTIONS and request.path in WHOLE_SERVER_PATHS):
         return None
     if template in ADMIN_ROUTES or template.startswith(ADMIN_PREFIX):
         return "admin"
@@ -150,6 +173,11 @@ def _foreign(header: str, value: str) -> ApiError:
         "forbidden",
         f"The {header} `{value[:100]}` is foreign to this cluster; if it is yours, name it in MUFAKAT_ALLOWED_HOSTS.",
     )
+
+
+def _foreign_page() -> ApiError:
+    detail = "A page of another site asks this (Sec-Fetch-Site); only this node's own pages may."
+    return api_error("forbidden", detail)
 
 
 def _digest(token: str) -> bytes:

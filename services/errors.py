@@ -38,6 +38,7 @@ TROUBLES: dict[str, Trouble] = {
     "forbidden": Trouble(403, "This is not allowed with the token or from the place that it came from."),
     "no_such_route": Trouble(404, "There is no such route; check the path."),
     "method_not_allowed": Trouble(405, "The route is asked with another method; the `Allow` header names it."),
+    "too_slow": Trouble(408, "The body came too slowly; not done, send it again over a better line."),
     "deadlock": Trouble(
         409, "Waiting would close a cycle of waiting owners; release what you hold of it, then try again."
     ),

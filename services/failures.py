@@ -2,9 +2,10 @@
 
 import errno
 
+from common.runtime import DESCRIPTOR_ERRNOS
 from raft.storage import CorruptStorage, DataDirectoryInUse, DiskFull, StorageError
 
-#: An address that cannot be listened on; every other `OSError` here is the disk's.
+#: An address that cannot be listened on; every other `OSError` here but a want of descriptors is the disk's.
 _ADDRESS_ERRNOS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
 
 
@@ -24,6 +25,12 @@ def advice_for(error: BaseException) -> str:
         return "free some space, then start the node again"
     if isinstance(error, OSError) and error.errno in _ADDRESS_ERRNOS:
         return "another program listens there: end it, or give the node another port"
+    if isinstance(error, OSError) and error.errno in DESCRIPTOR_ERRNOS:
+        return (
+            "nothing acknowledged is lost, and the disk is not to blame: this process, or the whole machine, had no "
+            "file descriptor left. Raise the limit of open files (ulimit -n, LimitNOFILE, nofile), then start the "
+            "node again"
+        )
     if isinstance(error, OSError):
         return (
             "nothing acknowledged is lost. See that the disk is sound (dmesg, SMART), then start the node again: "

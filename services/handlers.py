@@ -33,8 +33,8 @@ __all__ = [
     "answer",
     "encode_request",
     "group_node",
-    "has_gone",
     "host",
+    "idempotency_key",
     "linearizable",
     "replicate",
 ]
@@ -62,6 +62,18 @@ async def linearizable(request: web.Request, group: str) -> Any:
     return node.machine.inner
 
 
+def idempotency_key(request: web.Request) -> str | None:
+    """The key under which this request may be sent again; None where it has none.
+
+    Raises:
+        ApiError: it is not one.
+    """
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is not None and not _KEY.fullmatch(key):
+        raise ApiError(400, "bad_request", f"{IDEMPOTENCY_KEY} must be 1 to 128 printable ASCII characters")
+    return key
+
+
 def encode_request(request: web.Request, command: Command, asked: Command | None = None) -> bytes:
     """The log entry of `command` under the request's idempotency key. `asked` is what the client asked for, where
     this try is for something less.
@@ -69,17 +81,10 @@ def encode_request(request: web.Request, command: Command, asked: Command | None
     Raises:
         ApiError: 400, the key is not one.
     """
-    key = request.headers.get(IDEMPOTENCY_KEY)
+    key = idempotency_key(request)
     if key is None:
         return encode_command(command)
-    if not _KEY.fullmatch(key):
-        raise ApiError(400, "bad_request", f"{IDEMPOTENCY_KEY} must be 1 to 128 printable ASCII characters")
     return encode_command(command, idempotency_key=key, fingerprint=fingerprint(asked or command))
-
-
-def has_gone(request: web.Request) -> bool:
-    """Whether the client has closed its connection, so that nobody hears the answer."""
-    return request.transport is None or request.transport.is_closing()
 
 
 def fingerprint(command: Command) -> bytes:

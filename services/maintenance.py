@@ -25,6 +25,7 @@ from raft.core.types import SnapshotMeta
 from raft.node import RaftNode
 from raft.slices import in_slices
 from raft.storage.backup import BackupEncoder, BackupHead
+from services.auth import check_own_page
 from services.errors import api_error
 from services.handlers import group_node
 from services.host import Host, host
@@ -55,6 +56,7 @@ def routes() -> list[web.RouteDef]:
 
     async def backup(request: web.Request) -> web.StreamResponse:
         """The group's state as of now, linearizable: everything acknowledged before this request is in it."""
+        check_own_page(request)
         group, node = _asked(request, read_query(request, GroupQuery).group)
         if copies.locked():
             raise api_error("overloaded", "Other backups are being taken at this node; wait for them to end.")
@@ -63,6 +65,7 @@ def routes() -> list[web.RouteDef]:
 
     async def state_hash(request: web.Request) -> web.Response:
         """Nodes of one group that have applied the same entries answer with the same hash."""
+        check_own_page(request)
         group, node = _asked(request, read_query(request, GroupQuery).group)
         if copies.locked():
             raise api_error("overloaded", "Other states are being read at this node; wait for them to end.")
@@ -74,8 +77,9 @@ def routes() -> list[web.RouteDef]:
         )
 
     return [
-        web.get("/admin/backup", backup),
-        web.get("/admin/hash", state_hash),
+        # No HEAD: it would copy a whole state, to say nothing of it.
+        web.get("/admin/backup", backup, allow_head=False),
+        web.get("/admin/hash", state_hash, allow_head=False),
         web.post("/admin/repair", repair),
     ]
 

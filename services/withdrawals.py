@@ -7,7 +7,7 @@ leaves.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
@@ -15,7 +15,7 @@ from common.logs import get_logger
 from raft.errors import RaftError
 from services.envelope import Command, encode_command
 
-Item = TypeVar("Item", bound=tuple)
+Item = TypeVar("Item")
 
 #: What is withdrawn by one entry.
 WITHDRAWN_PER_ENTRY_MAX = 1_000
@@ -50,8 +50,8 @@ class Withdrawals(Generic[Item]):
         self._node = node
         self._command_of = command_of
         self._background = background
-        #: In order of their arrival; as an ordered set.
-        self._items: dict[Item, None] = {}
+        #: By name, in order of their arrival.
+        self._items: dict[Hashable, Item] = {}
         self._running: asyncio.Task[None] | None = None
         node.before_leaving.append(self.flush)
 
@@ -59,13 +59,21 @@ class Withdrawals(Generic[Item]):
         """What is not known to be withdrawn yet."""
         return len(self._items)
 
-    def add(self, item: Item) -> None:
-        """Withdraw this, now and again until it is known to be withdrawn."""
-        self._items[item] = None
+    def add(self, name: Hashable, item: Item) -> None:
+        """Withdraw this, now and again until that is known. It takes the place of another of its name."""
+        self._items[name] = item
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="withdraw")
             self._background.add(self._running)
             self._running.add_done_callback(self._on_done)
+
+    def forget(self, name: Hashable) -> None:
+        """It has ended, or somebody has it after all."""
+        self._items.pop(name, None)
+
+    def clear(self) -> None:
+        """What there is to withdraw is found out anew."""
+        self._items.clear()
 
     async def flush(self) -> None:
         """Return when nothing is left, or the node takes no more."""
@@ -74,17 +82,19 @@ class Withdrawals(Generic[Item]):
 
     async def _run(self) -> None:
         while self._items:
-            batch = tuple(islice(self._items, WITHDRAWN_PER_ENTRY_MAX))
+            batch = tuple(islice(self._items.items(), WITHDRAWN_PER_ENTRY_MAX))
+            command = self._command_of(tuple(item for _, item in batch))
             try:
-                await self._node.propose(encode_command(self._command_of(batch)), parting=True)
+                await self._node.propose(encode_command(command), parting=True)
             except RaftError as error:
-                if self._node.closed is not None and error is self._node.closed:
-                    logger.info("not withdrawn before this node left", count=len(self._items))
+                if error is self._node.closed:
+                    logger.info("not withdrawn before this node left", command=command.OP, count=len(self._items))
                     return
                 await asyncio.sleep(RETRY_S)
                 continue
-            for item in batch:
-                self._items.pop(item, None)
+            for name, item in batch:
+                if self._items.get(name) == item:
+                    del self._items[name]
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)

@@ -10,6 +10,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from common.listener import Limits, ListenerRunner
+
 #: How often a state is looked at again, in seconds.
 POLL_SECONDS = 0.005
 #: How long a state is waited for, in seconds. Only a test that fails waits so long; slow machines need the room.
@@ -47,8 +49,24 @@ class ManualClock:
         self.now_ms += milliseconds
 
 
+class _Server(TestServer):
+    """Serves as a node does."""
+
+    def __init__(self, app: web.Application, limits: Limits, refused: list[str]) -> None:
+        super().__init__(app)
+        self._limits = limits
+        self._refused = refused
+
+    async def _make_runner(self, **options: Any) -> ListenerRunner:
+        return ListenerRunner(self.app, self._limits, count_refused=self._refused.append, **options)
+
+
 @asynccontextmanager
-async def serving(app: web.Application) -> AsyncIterator[TestClient]:
-    """`app` on a loopback port, and a client for it."""
-    async with TestClient(TestServer(app)) as client:
+async def serving(
+    app: web.Application, *, refused: list[str] | None = None, **limits: Any
+) -> AsyncIterator[TestClient]:
+    """`app` on a loopback port behind a listener of ours, and a client for it. `limits` are those of the listener,
+    and `refused` takes the words for what it refuses."""
+    bounds = Limits(**{"connections_max": 1_000, "connections_per_address_max": 1_000, **limits})
+    async with TestClient(_Server(app, bounds, [] if refused is None else refused)) as client:
         yield client

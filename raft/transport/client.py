@@ -250,6 +250,19 @@ class PeerLink:
         except (aiohttp.ClientError, OSError, WireError) as error:
             raise ConnectionError(f"{self.peer}: {error!r}") from error
 
+    async def inquire(self, group: str, question: bytes) -> bytes:
+        """Put a service's question to the peer. Raises as `send_chunk`."""
+        if self._session is None:
+            raise ConnectionError("not started")
+        try:
+            async with self._session.post(f"{self.url}/raft/{group}/inquiry", data=question) as response:
+                body = await response.read()
+                if response.status != 200 or not self._trusts(group, response):
+                    raise ConnectionError(f"{self.peer} answered {response.status}")
+                return body
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionError(f"{self.peer}: {error!r}") from error
+
     def _trusts(self, group: str, response: aiohttp.ClientResponse) -> bool:
         return self._is_trusted(group, self.peer, response.headers)
 

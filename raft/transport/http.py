@@ -30,6 +30,12 @@ class HttpTransport:
             raise ConnectionError(f"no way to {to} is known")
         return await link.change_members(self._group, change)
 
+    async def inquire(self, to: NodeId, question: bytes) -> bytes:
+        link = self._links.get(to)
+        if link is None:
+            raise ConnectionError(f"no way to {to} is known")
+        return await link.inquire(self._group, question)
+
     async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
         link = self._links.get(chunk.message.to)
         if link is None:

@@ -86,6 +86,12 @@ class MemoryNetwork:
             encode_change_reply(await receiver.membership.change_here(decode_change(encode_change(change))))
         )
 
+    async def inquire(self, sender: NodeId, to: NodeId, question: bytes) -> bytes:
+        receiver = self._receivers.get(to)
+        if receiver is None or (sender, to) in self._cut:
+            raise ConnectionError("the peer cannot be reached")
+        return receiver.inquiries.answer_here(question)
+
     async def ask(self, sender: NodeId, to: NodeId, request: AdmissionRequest) -> AdmissionReply | None:
         """Put a request for admission to a node."""
         receiver = self._receivers.get(to)
@@ -120,6 +126,9 @@ class MemoryTransport:
 
     async def change_members(self, to: NodeId, change: MemberChange) -> MemberChangeReply:
         return await self._network.change_members(self._node, to, change)
+
+    async def inquire(self, to: NodeId, question: bytes) -> bytes:
+        return await self._network.inquire(self._node, to, question)
 
     def is_connected(self, peer: NodeId) -> bool:
         return self._network.is_attached(peer)

@@ -4,20 +4,23 @@
     POST /raft/{group}/append_entries    an AppendEntries in, its reply out
     POST /raft/{group}/install_snapshot  a piece of a snapshot in; out: where to go on, or the reply
     POST /raft/{group}/members           a MemberChange for the leader in, what became of it out
+    POST /raft/{group}/inquiry           a service's question to the leader in, its answer out (raft.inquiries)
     POST /raft/{group}/admission         an AdmissionRequest in, its reply out; also for those who are no members
     GET  /raft/stream                    WebSocket: frames of messages in, and what the sender's lives are as text;
                                          nothing out
 
 Every request carries the cluster secret; without it the answer is 401 and nothing else. Who sends what no group of
-this node wants to hear is answered 403 (`raft.transport.identity`).
+this node wants to hear is answered 403 (`raft.transport.identity`). Refusals are JSON as on the port for clients:
+somebody may have taken the one for the other.
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import WSMsgType, web
 
 from common.logs import get_logger
+from common.web import ApiError
 from common.wire import MESSAGE_BYTES_MAX, WireError
 from raft import admission
 from raft.core.messages import (
@@ -51,6 +54,16 @@ from raft.transport.peers import Peers
 #: How long a caller's POST is held for the reply, which may wait for the disk.
 REPLY_TIMEOUT_S = 1.0
 CONTENT_TYPE = "application/msgpack"
+#: What a refusal is called in its answer; peers go by the status alone.
+_REASONS = {
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "no_such_route",
+    405: "method_not_allowed",
+    413: "too_large",
+    503: "not_ready",
+    504: "outcome_unknown",
+}
 _OPERATIONS: dict[str, type] = {"request_vote": RequestVote, "append_entries": AppendEntries}
 #: What is counted in quorums; all else only asks or tells.
 _ANSWERS = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
@@ -71,10 +84,11 @@ class PeerListener:
         self.refused = 0
 
     def application(self) -> web.Application:
-        app = web.Application(client_max_size=MESSAGE_BYTES_MAX)
+        app = web.Application(client_max_size=MESSAGE_BYTES_MAX, middlewares=[_refuse_in_json])
         app.router.add_get("/raft/stream", self.stream)
         app.router.add_post("/raft/{group}/install_snapshot", self.install_snapshot)
         app.router.add_post("/raft/{group}/members", self.change_members)
+        app.router.add_post("/raft/{group}/inquiry", self.inquire)
         app.router.add_post("/raft/{group}/admission", self.admit)
         app.router.add_post("/raft/{group}/{operation}", self.call)
         return app
@@ -114,6 +128,10 @@ class PeerListener:
         except WireError as error:
             raise self._unreadable(error) from error
         return self._answer(encode_change_reply(await node.membership.change_here(change)))
+
+    async def inquire(self, request: web.Request) -> web.Response:
+        node = self._heard_by(request)
+        return self._answer(node.inquiries.answer_here(await request.read()))
 
     async def admit(self, request: web.Request) -> web.Response:
         self._check_secret(request)
@@ -182,7 +200,7 @@ class PeerListener:
         given = request.headers.get(AUTHORIZATION_HEADER, "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self._authorization):
             self.refused += 1
-            raise web.HTTPUnauthorized
+            raise web.HTTPUnauthorized(text="this port is for the nodes of the cluster; it needs the cluster secret")
         return request.headers.get(NODE_HEADER, "")
 
     def _refusal(self, peer: NodeId) -> web.HTTPException:
@@ -213,3 +231,14 @@ class PeerListener:
                 group=node.group, peer=peer, its=described_life(life), ours=described_life(node.life),
             )  # fmt: skip
         return False
+
+
+@web.middleware
+async def _refuse_in_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        reason = _REASONS.get(error.status, "bad_request")
+        return ApiError(error.status, reason, error.text or error.reason).response()

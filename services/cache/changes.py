@@ -4,7 +4,7 @@ The rule of this file: hearing of a transition costs the apply a few look-ups, h
 anybody. What somebody wants is handed out later, so much at a time (`_deliver`). Changes are kept twice, bounded both
 times: the latest of all keys, so that a watcher can go on where it was, and for each watcher what it has not taken
 yet. A watcher that is too slow loses what it has not taken and is told so (`Gap`), as one that asks for more than is
-kept, or whose node was brought up to date by a snapshot.
+kept, or for what never was, or whose node was brought up to date by a snapshot.
 
 A change has a *position*, `index-number`: the log index of its entry, and its place among that entry's changes. Every
 node counts alike, so that a watcher can go on at another node.
@@ -44,7 +44,7 @@ Position = tuple[int, int]
 LAST_NUMBER = 2**63 - 1
 
 #: Why changes were missed.
-SLOW, HISTORY, SNAPSHOT = "slow", "history", "snapshot"
+SLOW, HISTORY, SNAPSHOT, FUTURE = "slow", "history", "snapshot", "future"
 
 
 class Change:
@@ -213,6 +213,18 @@ class Changes:
             length = len(watcher.prefix)
             self._prefix_lengths[length] = self._prefix_lengths.get(length, 0) + 1
         of_prefix.append(watcher)
+
+    def is_ahead(self, watcher: Watcher) -> bool:
+        """Whether the client names a position that this node has not applied: it may have it from another node, or
+        from a history that is no more."""
+        return watcher.after > self.now()
+
+    def check_position(self, watcher: Watcher) -> None:
+        """To be called after a ReadIndex, behind which this node has applied everything that any node had told when
+        the watcher came: a position that is still ahead is none of this history, and would be waited for in vain."""
+        if self.is_ahead(watcher):
+            watcher.after = watcher.offered = now = self.now()
+            self._lose(watcher, now, FUTURE)
 
     def leave(self, watcher: Watcher) -> None:
         self._count -= 1

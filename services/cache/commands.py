@@ -50,14 +50,17 @@ class PutMany:
 @dataclass(frozen=True, slots=True)
 class Fill:
     """Read one value and make `node` a holder of its line. With `lease_ms`, an absent key is leased to `asker` (the
-    serving node's present life) for so long, unless another has the lease."""
+    serving node's present life) for so long, unless another has the lease. `claim` is the `Idempotency-Key` of the
+    request, empty where it has none: who asks again with it is told the same lease, by whatever node. (None: an entry
+    of the version before. Telling a lease again changed nothing then, so it must not when that entry is replayed.)"""
 
     OP: ClassVar[str] = "fill"
-    ADDED: ClassVar[dict[str, Any]] = {"lease_ms": 0, "asker": ""}
+    ADDED: ClassVar[dict[str, Any]] = {"lease_ms": 0, "asker": "", "claim": None}
     key: str
     node: str
     lease_ms: int = 0
     asker: str = ""
+    claim: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,15 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveBack:
+    """End leases that were told to nobody. Each is `(key, token, told)`, with the index of the entry that told it
+    last: one that was told again since belongs to whoever asked then, and stays."""
+
+    OP: ClassVar[str] = "giveback"
+    leases: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Incr:
     """Add `by` to a whole number; an absent key counts as 0. The line keeps its tags, and its expiry unless `ttl_ms`
     is given."""
@@ -101,4 +113,4 @@ class Invalidate:
     tag: str
 
 
-Command = Put | PutMany | Fill | FillMany | Delete | Incr | Invalidate
+Command = Put | PutMany | Fill | FillMany | Delete | GiveBack | Incr | Invalidate

@@ -31,8 +31,17 @@ class FillLease(msgspec.Struct, frozen=True, gc=False):
     expires_at: int
     #: Bucket in `Deadlines`.
     sweep_at: int
-    #: The life of the node for whose client it was taken.
+    #: The life of the node for whose client it was taken, or which asked for it last with its claim.
     asker: str
+    #: Log index of the entry that told it last.
+    told: int
+    #: `Idempotency-Key` of the request that took it; empty where that had none.
+    claim: str = ""
+
+    def is_of(self, asker: str, claim: str) -> bool:
+        """Whether this is the lease of who asks. A node's life without a claim may be told of it again: the answer
+        may have been lost on the way, and only that node knows whether."""
+        return claim == self.claim and (claim != "" or asker == self.asker)
 
 
 class FillLeases:
@@ -55,12 +64,23 @@ class FillLeases:
         lease = self._leases.get(key)
         return None if lease is None or lease.expires_at <= time_ms else lease
 
-    def take(self, key: str, token: int, time_ms: int, lease_ms: int, asker: str) -> FillLease:
+    def all(self) -> Iterable[FillLease]:
+        """Every lease, ended by its time or not, oldest first."""
+        return self._leases.values()
+
+    def take(self, key: str, token: int, time_ms: int, lease_ms: int, asker: str, claim: str) -> FillLease:
         assert key not in self._leases, "a key has one lease"
         expires_at = time_ms + lease_ms
-        lease = FillLease(key, token, expires_at, sweep_time_ms(time_ms, expires_at), asker)
+        sweep_at = sweep_time_ms(time_ms, expires_at)
+        lease = FillLease(key, token, expires_at, sweep_at, asker, told=token, claim=claim)
         self._leases[key] = lease
         self._deadlines.add(key, lease.sweep_at)
+        return lease
+
+    def tell_again(self, lease: FillLease, index: int, asker: str) -> FillLease:
+        """The entry at `index` tells of the lease once more: its time stays, and who gives back an earlier telling
+        gives back nothing."""
+        lease = self._leases[lease.key] = msgspec.structs.replace(lease, told=index, asker=asker)
         return lease
 
     def end(self, key: str) -> bool:
@@ -109,7 +129,7 @@ class FillLeases:
         """One of `rows`, in their order."""
         table, *fields = row
         if table == "lease":
-            lease = FillLease(*fields)
+            lease = _lease_in(fields)
             self._leases[lease.key] = lease
             self._deadlines.add(lease.key, lease.sweep_at)
         elif table == "invalidated":
@@ -130,8 +150,20 @@ class FillLeases:
 
 def _rows(leases: list[FillLease], invalidated: list[tuple[str, int]], forgotten_index: int) -> Iterator[list]:
     for each in leases:
-        yield ["lease", each.key, each.token, each.expires_at, each.sweep_at, each.asker]
+        yield ["lease", *_row(each)]
     for tag, index in invalidated:
         yield ["invalidated", tag, index]
     if forgotten_index:
         yield ["forgotten", forgotten_index]
+
+
+def _row(lease: FillLease) -> list:
+    """One that nobody claimed and that was told once is written as the version before wrote it."""
+    row = [lease.key, lease.token, lease.expires_at, lease.sweep_at, lease.asker]
+    return row if not lease.claim and lease.told == lease.token else [*row, lease.told, lease.claim]
+
+
+def _lease_in(row: list) -> FillLease:
+    key, token, expires_at, sweep_at, asker, *rest = row
+    told, claim = rest or (token, "")
+    return FillLease(key, token, expires_at, sweep_at, asker, told, claim)

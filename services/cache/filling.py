@@ -2,8 +2,12 @@
 
 The rule of this file: for each key at most one question is under way from this node to the log, however many callers
 want it, and everybody who had come before it was asked shares its answer. So a stampede costs one entry per round
-trip and node. Nothing of this is replicated but the leases: a caller that goes away leaves its line at once, a node
-that dies takes its callers with it, and a lease that was won for a caller who had gone is given back.
+trip and node. Nothing of this is replicated but the leases: a caller that goes away leaves its line at once, and a
+node that dies takes its callers with it.
+
+A lease that this node's life was told of is with a caller, or about to be (a question is under way), or owed back.
+The replicated machine says which leases those are, not the answer to the question: so it does not matter where on the
+way the answer, its caller or the connection is lost (`_maybe_owe`).
 
 A lease that ends, whatever ended it, makes the line ask anew: the answer is then the value, or the lease for the
 next in line, or that somebody else was faster. Values reach waiting callers through such a fill and never straight
@@ -14,21 +18,20 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-from common.logs import get_logger
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
-from services.cache.commands import Delete, Fill
-from services.cache.store import LEASE_ENDED_TOPIC
+from services.cache.commands import Fill, GiveBack
+from services.cache.fill_leases import FillLease
+from services.cache.store import LEASE_ENDED_TOPIC, LEASE_TOLD_TOPIC
 from services.envelope import encode_command
 from services.errors import api_error
+from services.withdrawals import Withdrawals
 
 #: Callers that may wait at one node, for all keys together.
 WAITING_MAX = 20_000
 #: Pause before a line asks again whose question could not be answered.
 RETRY_S = 0.2
-
-logger = get_logger("services.cache.filling")
 
 
 class Node(Protocol):
@@ -38,19 +41,22 @@ class Node(Protocol):
     machine: Any
     #: Why nothing is accepted any more; None while the node serves.
     closed: RaftError | None
+    before_leaving: list
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]: ...
 
-    def propose(self, command: bytes) -> Awaitable[Any]: ...
+    def propose(self, command: bytes, *, parting: bool = False) -> Awaitable[Any]: ...
 
 
 class Caller:
     """One read in line for its key."""
 
-    __slots__ = ("last", "lease_ms", "outcome", "timer", "until")
+    __slots__ = ("claim", "last", "lease_ms", "outcome", "timer", "until")
 
-    def __init__(self, lease_ms: int, until: float) -> None:
+    def __init__(self, lease_ms: int, claim: str, until: float) -> None:
         self.lease_ms = lease_ms
+        #: The request's `Idempotency-Key`: a lease that it has taken is its own, and nobody else's. Empty: none.
+        self.claim = claim
         #: Until when it waits for somebody else's fill, by the event loop's clock.
         self.until = until
         self.outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -97,6 +103,17 @@ class Line:
         self.news = False
 
 
+class Given:
+    """A lease that callers of this node have."""
+
+    __slots__ = ("callers", "token")
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+        #: Who was told of it and has not vanished on the way; several where one request was sent more than once.
+        self.callers = 0
+
+
 class FillLines:
     """All lines of one node.
 
@@ -110,18 +127,29 @@ class FillLines:
         self._asker = asker
         self._background = background
         self._lines: dict[str, Line] = {}
-        #: Leases that callers of this node have: key -> token.
-        self._given: dict[str, int] = {}
+        #: Leases that callers of this node have, by key.
+        self._given: dict[str, Given] = {}
+        #: Leases that were told to this node and that nobody has.
+        self._owed: Withdrawals[FillLease] = Withdrawals(node, _give_back, background)
+        #: Questions under way.
+        self._asking: set[asyncio.Task] = set()
+        node.before_leaving.append(self._settle_questions)
         #: Callers in all lines, and leases that were given to callers since the start.
         self.waiting = 0
         self.granted = 0
+        node.subscribe(LEASE_TOLD_TOPIC, self._on_lease_told)
         node.subscribe(LEASE_ENDED_TOPIC, self._on_lease_ended)
         node.subscribe(RESTORED_TOPIC, lambda _: self._on_restored())
         node.subscribe(CLOSED_TOPIC, self._on_closed)
 
-    async def read(self, key: str, *, lease_ms: int, wait_s: float) -> dict[str, Any]:
+    @property
+    def owed(self) -> int:
+        """Leases that are not known to be given back yet."""
+        return len(self._owed)
+
+    async def read(self, key: str, *, lease_ms: int, wait_s: float, claim: str = "") -> dict[str, Any]:
         """The machine's answer to a fill of `key` that takes a lease: a hit, `lease`, or `filling` once the time is
-        over.
+        over. Where it is `lease` and the client cannot be told, say so with `take_back`.
 
         Raises:
             ApiError: 429, too many wait at this node or too many leases run.
@@ -131,7 +159,7 @@ class FillLines:
             raise self._node.closed
         if self.waiting >= WAITING_MAX:
             raise api_error("quota", f"{WAITING_MAX} reads wait at this node already; ask another node, or later.")
-        caller = Caller(lease_ms, asyncio.get_running_loop().time() + wait_s)
+        caller = Caller(lease_ms, claim, asyncio.get_running_loop().time() + wait_s)
         line = self._lines.setdefault(key, Line())
         line.callers[caller] = None
         self.waiting += 1
@@ -139,7 +167,7 @@ class FillLines:
         try:
             return await caller.outcome
         except asyncio.CancelledError:
-            self._take_back(key, caller)
+            self._on_vanished(key, caller)
             raise
         finally:
             self._leave(key, line, caller)
@@ -155,13 +183,33 @@ class FillLines:
         if not line.callers and not line.asking and self._lines.get(key) is line:
             del self._lines[key]
 
-    def _take_back(self, key: str, caller: Caller) -> None:
-        """The caller went away in the very moment in which it was answered: nobody knows of its lease."""
+    def take_back(self, key: str, token: int) -> None:
+        """A caller that got the lease of that token has gone before it could be told."""
+        given = self._given.get(key)
+        if given is None or given.token != token:
+            return
+        given.callers -= 1
+        if not given.callers:
+            del self._given[key]
+            self._maybe_owe(key)
+
+    def _on_vanished(self, key: str, caller: Caller) -> None:
+        """The caller went away, perhaps in the very moment in which it was answered."""
         outcome = caller.outcome
         if outcome.done() and not outcome.cancelled() and outcome.exception() is None:
             token = outcome.result().get("lease")
             if token is not None:
-                self._spawn(self._give_back(key, token))
+                self.take_back(key, token)
+
+    def _maybe_owe(self, key: str) -> None:
+        """Give the lease of `key` back where it was told to this node and nobody here has it, or is about to."""
+        line = self._lines.get(key)
+        lease = self._node.machine.inner.fill_lease(key)
+        if lease is None or lease.asker != self._asker or (line is not None and line.asking):
+            return
+        given = self._given.get(key)
+        if given is None or given.token != lease.token:
+            self._owed.add(lease.key, lease)
 
     # Asking
 
@@ -177,7 +225,8 @@ class FillLines:
             while line.news and line.callers:
                 line.news = False
                 callers = tuple(line.callers)
-                fill = Fill(key, self._node.id, callers[0].lease_ms, self._asker)
+                asking = self._claimant(key, callers)
+                fill = Fill(key, self._node.id, asking.lease_ms, self._asker, asking.claim)
                 try:
                     answer = await self._node.propose(encode_command(fill))
                 except RaftError as error:
@@ -186,7 +235,7 @@ class FillLines:
                         line.news = True
                         await asyncio.sleep(RETRY_S)
                 else:
-                    self._on_answer(key, line, callers, answer)
+                    self._on_answer(key, line, callers, asking.claim, answer)
         except Exception as error:
             # Nobody else would ask for those who came meanwhile.
             _settle(tuple(line.callers), error)
@@ -194,8 +243,21 @@ class FillLines:
         finally:
             line.asking = False
             self._maybe_forget(key, line)
+            self._maybe_owe(key)
 
-    def _on_answer(self, key: str, line: Line, callers: tuple[Caller, ...], answer: dict[str, Any]) -> None:
+    def _claimant(self, key: str, callers: tuple[Caller, ...]) -> Caller:
+        """For whom to ask next: who has a claim to the lease that stands; else the first in line."""
+        lease = self._node.machine.inner.fill_lease(key)
+        if lease is not None and lease.claim:
+            for caller in callers:
+                if caller.claim == lease.claim:
+                    return caller
+        return callers[0]
+
+    def _on_answer(
+        self, key: str, line: Line, callers: tuple[Caller, ...], claim: str, answer: dict[str, Any]
+    ) -> None:
+        """The answer to a question that was asked for whoever has that claim."""
         if "reason" in answer:
             limit = answer["limit_value"]
             _settle(callers, api_error("quota", f"{limit} absent keys are being filled already; read again later."))
@@ -205,62 +267,94 @@ class FillLines:
             _settle(callers, answer)
             return
         filling = answer
+        lease = self._node.machine.inner.fill_lease(key)
         if token is not None:
             filling = {**answer, "filling": True}
             del filling["lease"]
-            if self._node.machine.inner.lease_token(key) != token:
+            filling.pop("replayed", None)
+            if lease is None or lease.token != token:
                 # It ended between its apply and this moment.
                 line.news = True
-            elif self._given.get(key) != token:
-                callers = self._give(key, line, token, answer, callers)
+            else:
+                self._give(key, token, claim, answer, callers)
+        elif self._claimant(key, callers).claim != claim:
+            # Somebody in line has taken this very lease with an earlier try.
+            line.news = True
         for caller in callers:
             caller.wait_on(filling)
 
     def _give(
-        self, key: str, line: Line, token: int, answer: dict[str, Any], callers: tuple[Caller, ...]
-    ) -> tuple[Caller, ...]:
-        """Give the lease to the first who is still there; returns the others."""
-        for place, caller in enumerate(callers):
-            if caller.settle(answer):
-                self._given[key] = token
-                self.granted += 1
-                return callers[place + 1 :]
-        if not line.callers:
-            # Else they are about to ask, and are told of it once more.
-            self._given[key] = token
-            self._spawn(self._give_back(key, token))
-        return ()
+        self, key: str, token: int, claim: str, answer: dict[str, Any], callers: tuple[Caller, ...]
+    ) -> None:
+        """Give the lease to the first who is still there, or to all who are the same request."""
+        given = self._given.get(key)
+        if given is None or given.token != token:
+            given = Given(token)
+        elif not claim:
+            return
+        is_new = not given.callers
+        for caller in callers:
+            if caller.claim == claim and caller.settle(answer):
+                given.callers += 1
+                if not claim:
+                    break
+        if is_new and given.callers:
+            self._given[key] = given
+            self._owed.forget(key)
+            self.granted += 1
 
-    async def _give_back(self, key: str, token: int) -> None:
-        try:
-            await self._node.propose(encode_command(Delete(key, lease=token)))
-        except RaftError as error:
-            logger.info("a lease could not be given back; its time ends it", error=str(error))
-
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Any) -> asyncio.Task:
         task = asyncio.get_running_loop().create_task(coroutine, name="fill")
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        for tasks in (self._background, self._asking):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        return task
 
     # What happens meanwhile
 
+    def _on_lease_told(self, lease: FillLease) -> None:
+        self._owed.forget(lease.key)
+        if lease.asker == self._asker:
+            # Also where nobody asks any more: the outcome of a question was not known, and now it is.
+            self._maybe_owe(lease.key)
+        else:
+            # Perhaps a lease of this node's: its client has asked another.
+            self._given.pop(lease.key, None)
+
     def _on_lease_ended(self, key: str) -> None:
         self._given.pop(key, None)
+        self._owed.forget(key)
         line = self._lines.get(key)
         if line is not None:
             self._ask(key, line)
 
     def _on_restored(self) -> None:
         """A snapshot replaced the machine: which leases ended on the way is not known."""
-        machine = self._node.machine.inner
-        self._given = {key: token for key, token in self._given.items() if machine.lease_token(key) == token}
+        told = {lease.key: lease for lease in self._node.machine.inner.fill_leases_of(self._asker)}
+        self._given = {
+            key: given for key, given in self._given.items() if key in told and told[key].token == given.token
+        }
+        self._owed.clear()
         for key, line in self._lines.items():
             self._ask(key, line)
+        for key in told:
+            self._maybe_owe(key)
 
     def _on_closed(self, why: RaftError) -> None:
         """A node that serves no more sends its callers away."""
         for line in self._lines.values():
             _settle(tuple(line.callers), why)
+
+
+    async def _settle_questions(self) -> None:
+        """What a question that is under way brings is given back before this node leaves."""
+        if self._asking:
+            await asyncio.wait(tuple(self._asking))
+        await self._owed.flush()
+
+
+def _give_back(leases: tuple[FillLease, ...]) -> GiveBack:
+    return GiveBack(tuple((lease.key, lease.token, lease.told) for lease in leases))
 
 
 def _settle(callers: tuple[Caller, ...], answer: dict[str, Any] | Exception) -> None:

@@ -75,6 +75,10 @@ class Invalidations:
         self._clear()
         self._leading = False
 
+    @property
+    def is_leading(self) -> bool:
+        return self._leading
+
     def pending(self, key: str) -> tuple[str, ...]:
         """The nodes that invalidations of `key` wait for, as far as this node leads."""
         return tuple(sorted(self._pending.get(key, ())))

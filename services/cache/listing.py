@@ -1,6 +1,7 @@
 """How HTTP shows the directory: one row, or pages of rows.
 
-The rule of this file: it waits for nobody but a ReadIndex, so a row may name a version whose write is still held.
+The rule of this file: it waits for nobody but a ReadIndex, so a row may name a version whose write is still held. Who
+is waited for is the leader's to say, and is asked of it in the end, once for all rows: null where no leader answers.
 """
 
 from typing import Any
@@ -11,8 +12,8 @@ from common.web import json_response, read_query
 from services.cache import GROUP
 from services.cache.bodies import LinesQuery, key_of
 from services.cache.hits import KeyBody
-from services.cache.invalidations import Invalidations
 from services.cache.line import Line
+from services.cache.pending import pending_of
 from services.handlers import linearizable
 from services.host import Host, host
 
@@ -26,7 +27,8 @@ async def line(request: web.Request) -> web.Response:
     found = machine.line(key)
     if found is None:
         return json_response({"ok": False, "reason": "not_found"})
-    return json_response({"ok": True, **_row(here, found)})
+    (row,) = await _with_pending(here, [_row(here, found)])
+    return json_response({"ok": True, **row})
 
 
 async def lines(request: web.Request) -> web.Response:
@@ -38,7 +40,14 @@ async def lines(request: web.Request) -> web.Response:
     here = host(request)
     rows = [_row(here, found) for key in page[: query.limit] if (found := machine.line(key)) is not None]
     more = page[query.limit - 1] if len(page) > query.limit else None
-    return json_response({"ok": True, "lines": rows, "next": more})
+    return json_response({"ok": True, "lines": await _with_pending(here, rows), "next": more})
+
+
+async def _with_pending(here: Host, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    pending = await pending_of(here.nodes[GROUP], [row["key"] for row in rows])
+    for row, nodes in zip(rows, pending, strict=True):
+        row["pending"] = nodes
+    return rows
 
 
 def _row(here: Host, found: Line) -> dict[str, Any]:
@@ -54,6 +63,6 @@ def _row(here: Host, found: Line) -> dict[str, Any]:
         "bytes": len(found.value),
         "states": {node: found.directory.state_of(node) for node in nodes},
         "tags": list(found.tags),
-        "pending": list(here.parts[Invalidations].pending(found.key)),
+        "pending": None,
         "expires_in_s": expires_in_s,
     }

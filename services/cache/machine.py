@@ -11,11 +11,18 @@ from sys import intern
 from typing import Any
 
 from raft.state_machine import ApplyContext
-from services.cache.commands import Delete, Fill, FillMany, Incr, Invalidate, Put, PutMany
+from services.cache.commands import Delete, Fill, FillMany, GiveBack, Incr, Invalidate, Put, PutMany
 from services.cache.directory import I, M
 from services.cache.fill_leases import LEASES_MAX
 from services.cache.line import Answered, Line
-from services.cache.store import LINES_MAX, STORE_BYTES_MAX, SWEPT_PER_ENTRY_MAX, TRANSITION_TOPIC, LineStore
+from services.cache.store import (
+    LEASE_TOLD_TOPIC,
+    LINES_MAX,
+    STORE_BYTES_MAX,
+    SWEPT_PER_ENTRY_MAX,
+    TRANSITION_TOPIC,
+    LineStore,
+)
 
 #: Range of a number that `Incr` counts in.
 INTEGER_MIN = -(2**63)
@@ -42,7 +49,7 @@ __all__ = ["ANSWER_TOPIC", "TRANSITION_TOPIC", "CacheMachine", "keys_of", "tag_k
 class CacheMachine(LineStore):
     """The cache as a pure function of its log."""
 
-    COMMANDS = (Put, PutMany, Fill, FillMany, Delete, Incr, Invalidate)
+    COMMANDS = (Put, PutMany, Fill, FillMany, Delete, GiveBack, Incr, Invalidate)
 
     def __init__(self, *, lines_max: int = LINES_MAX, store_bytes_max: int = STORE_BYTES_MAX) -> None:
         """See `LineStore`."""
@@ -53,6 +60,7 @@ class CacheMachine(LineStore):
             Fill: self._fill,
             FillMany: self._fill_many,
             Delete: self._delete,
+            GiveBack: self._give_back,
             Incr: self._incr,
             Invalidate: self._invalidate_tag,
         }
@@ -168,20 +176,32 @@ class CacheMachine(LineStore):
         return {"hit": True, "val": line.value, "state": state, "version": line.version, "source": "fill"}
 
     def _lease(self, context: ApplyContext, command: Fill, absent: dict[str, Any]) -> dict[str, Any]:
-        """The answer about an absent key to somebody who would fill it. The life of a node that took the lease is
-        told its token again: the answer may have been lost on the way, and only that node knows whether."""
+        """The answer about an absent key to somebody who would fill it: whose lease it is already is told of it
+        again (`FillLease.is_of`)."""
         leases = self._fill_leases
+        asker, claim = intern(command.asker), command.claim or ""
         lease = leases.of(command.key, context.time_ms)
         if lease is None:
             self._end_lease(context, command.key)
             if len(leases) >= LEASES_MAX:
                 return {"ok": False, "reason": "quota", "limit": "fill_leases_max", "limit_value": LEASES_MAX}
-            lease = leases.take(
-                command.key, context.index, context.time_ms, command.lease_ms, intern(command.asker)
-            )
-        elif lease.asker != command.asker:
+            lease = leases.take(command.key, context.index, context.time_ms, command.lease_ms, asker, claim)
+        elif not lease.is_of(asker, claim):
             return {**absent, "filling": True, "lease_expires_ms": lease.expires_at}
-        return {**absent, "lease": lease.token, "lease_expires_ms": lease.expires_at}
+        elif command.claim is not None:
+            lease = leases.tell_again(lease, context.index, asker)
+        context.events.append((LEASE_TOLD_TOPIC, lease))
+        answer = {**absent, "lease": lease.token, "lease_expires_ms": lease.expires_at}
+        if claim and lease.told != lease.token:
+            answer["replayed"] = True
+        return answer
+
+    def _give_back(self, context: ApplyContext, command: GiveBack) -> dict[str, Any]:
+        for key, token, told in command.leases:
+            lease = self._fill_leases.of(key, context.time_ms)
+            if lease is not None and (lease.token, lease.told) == (token, told):
+                self._end_lease(context, key)
+        return {"ok": True}
 
     def _may_fill(self, context: ApplyContext, key: str, token: int, tags: tuple[str, ...]) -> bool:
         """Whether the lease still stands. A value that is too old for its tags ends it: another is to compute."""
@@ -200,6 +220,9 @@ def keys_of(command: Any) -> tuple[str, ...]:
         return tuple(command.keys)
     if isinstance(command, Invalidate):
         return (tag_key(command.tag),)
+    if isinstance(command, GiveBack):
+        # Its answer shows nothing of any line.
+        return ()
     return (command.key,)
 
 

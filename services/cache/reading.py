@@ -13,8 +13,16 @@ from typing import Any
 from aiohttp import web
 from msgspec import Raw
 
-from common.web import ApiError, bad_request, encoded_response, json_response, read_body, read_query
-from services.auth import role_of
+from common.web import (
+    ApiError,
+    bad_request,
+    encoded_response,
+    has_hung_up,
+    json_response,
+    read_body,
+    read_query,
+)
+from services.auth import check_own_page, role_of
 from services.cache import GROUP
 from services.cache.bodies import KeysBody, ReadBody, key_of, lease_ms_of
 from services.cache.coherence import Coherence
@@ -23,7 +31,7 @@ from services.cache.filling import FillLines
 from services.cache.hits import get_answer, hit_of, read_answer, read_answer_of
 from services.envelope import encode_command
 from services.errors import api_error
-from services.handlers import group_node, linearizable
+from services.handlers import group_node, idempotency_key, linearizable
 from services.host import Host, host
 
 #: Bytes of values that one `/cache/mget` answers.
@@ -33,7 +41,7 @@ MGET_BYTES_MAX = 16 * 1024 * 1024
 RETRY_S_MAX = 1.0
 
 #: What an answer to an absent key may tell besides, in either vocabulary.
-_FACTS_OF_ABSENCE = ("stale", "lease", "lease_expires_in_s", "filling", "retry_in_s")
+_FACTS_OF_ABSENCE = ("stale", "lease", "lease_expires_in_s", "replayed", "filling", "retry_in_s")
 _ABSENT = {"hit": False, "val": None, "state": "I"}
 
 
@@ -44,7 +52,8 @@ async def get(request: web.Request) -> web.Response:
     _check_guard(here, request, body)
     granted = here.parts[Coherence].hit(body.key)
     if granted is None:
-        return json_response(await _read(request, body))
+        found = await _read(request, body)
+        return await _answered(request, body.key, found, json_response(found))
     here.metrics.served.cache_reads += 1
     here.metrics.cache_hit_total.add()
     return encoded_response(get_answer(here.parts[Coherence], granted))
@@ -53,6 +62,8 @@ async def get(request: web.Request) -> web.Response:
 async def read(request: web.Request) -> web.Response:
     """`/cache/read`: the same as `/cache/get` in the long vocabulary."""
     query = read_query(request, ReadBody)
+    if query.is_guarded:
+        check_own_page(request)
     here = host(request)
     _check_guard(here, request, query)
     granted = here.parts[Coherence].hit(query.key)
@@ -63,7 +74,8 @@ async def read(request: web.Request) -> web.Response:
     found = await _read(request, query)
     if not found["hit"]:
         facts = {name: found[name] for name in _FACTS_OF_ABSENCE if name in found}
-        return json_response({"ok": False, "reason": "not_found", **facts})
+        response = json_response({"ok": False, "reason": "not_found", **facts})
+        return await _answered(request, query.key, found, response)
     return json_response(read_answer_of(found))
 
 
@@ -87,6 +99,30 @@ async def mget(request: web.Request) -> web.Response:
         raise ApiError(413, "too_large", detail)
     _count_reads(here, list(found.values()))
     return json_response({"ok": True, "items": [{"key": key, **found[key]} for key in keys]})
+
+
+async def _answered(
+    request: web.Request, key: str, found: dict[str, Any], response: web.Response
+) -> web.StreamResponse:
+    """The response. One that tells of a lease is written here and now: a client that has gone meanwhile does not
+    get it, and then the lease is nobody's."""
+    token = found.get("lease")
+    if token is None:
+        return response
+    # Looked at before: who has the answer may hang up at once.
+    is_told = False
+    is_there = not has_hung_up(request)
+    try:
+        await response.prepare(request)
+        await response.write_eof()
+        is_told = is_there and request.transport is not None and not request.transport.is_closing()
+    except ConnectionError:
+        # Whoever writes the response for us meets the same, and knows that it is no error.
+        pass
+    finally:
+        if not is_told:
+            host(request).parts[FillLines].take_back(key, token)
+    return response
 
 
 async def _read(request: web.Request, asked: ReadBody) -> dict[str, Any]:
@@ -127,12 +163,14 @@ async def _guarded(request: web.Request, asked: ReadBody, key: str) -> dict[str,
     """The answer to a read that takes the lease to fill an absent key, or waits for whoever has it."""
     here = host(request)
     lines = here.parts[FillLines]
-    result = await lines.read(key, lease_ms=lease_ms_of(asked), wait_s=asked.wait or 0)
+    claim = idempotency_key(request) or ""
+    result = await lines.read(key, lease_ms=lease_ms_of(asked), wait_s=asked.wait or 0, claim=claim)
     if result["hit"]:
         return _filled(here.parts[Coherence], key, result)
     left_s = max(0, result["lease_expires_ms"] - here.nodes[GROUP].cluster_time_ms()) / 1000
     if "lease" in result:
-        return {**_ABSENT, "lease": result["lease"], "lease_expires_in_s": left_s}
+        replayed = {"replayed": True} if "replayed" in result else {}
+        return {**_ABSENT, "lease": result["lease"], "lease_expires_in_s": left_s, **replayed}
     return {**_ABSENT, "filling": True, "retry_in_s": min(left_s, RETRY_S_MAX)}
 
 
@@ -174,9 +212,11 @@ def _filled(coherence: Coherence, key: str, result: dict[str, Any]) -> dict[str,
 
 
 def _count_reads(here: Host, results: list[dict[str, Any]]) -> None:
-    hits = sum(1 for result in results if result.get("source") == "local")
+    """A hit is a read that found its key, wherever; what a fill found is counted beside that."""
+    hits = sum(1 for result in results if result["hit"])
     here.metrics.served.cache_reads += len(results)
     here.metrics.cache_hit_total.add(hits)
     here.metrics.cache_miss_total.add(len(results) - hits)
+    here.metrics.cache_filled_total.add(sum(1 for result in results if result.get("source") == "fill"))
 
 

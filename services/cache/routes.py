@@ -32,6 +32,7 @@ from services.cache.invalidations import Invalidations
 from services.cache.line import Invalidated
 from services.cache.listing import line, lines
 from services.cache.machine import keys_of
+from services.cache.pending import answer_pending
 from services.cache.reading import get, mget, read
 from services.cache.store import INVALIDATED_TOPIC
 from services.cache.watching import watch
@@ -55,7 +56,7 @@ def routes() -> list[web.RouteDef]:
         web.post("/cache/put", put),
         web.post("/cache/write", put),
         web.post("/cache/get", get),
-        web.get("/cache/read", read),
+        web.get("/cache/read", read, allow_head=False),
         web.post("/cache/delete", delete),
         web.post("/cache/incr", incr),
         web.post("/cache/invalidate", invalidate),
@@ -76,9 +77,9 @@ def attach(here: Host, node: RaftNode) -> None:
     coherence = Coherence(node, here.metrics, recent_ms=recent_ms, held=make_held_lines(settings))
     here.parts[Coherence] = coherence
     node.subscribe(RESTORED_TOPIC, lambda _: coherence.on_restored())
-    node.withheld = here.parts[Invalidations] = Invalidations(
-        node, here.metrics.cache_invalidation_wait_seconds.labels()
-    )
+    account = Invalidations(node, here.metrics.cache_invalidation_wait_seconds.labels())
+    node.withheld = account
+    answer_pending(node, account)
     _attach_parts(here, node)
 
 
@@ -87,6 +88,7 @@ def _attach_parts(here: Host, node: RaftNode) -> None:
     metrics = here.metrics
     fills = here.parts[FillLines] = FillLines(node, f"{here.node_id}:{here.boot}", here.background)
     changes = here.parts[Changes] = Changes(node, metrics.cache_watch_gaps_total.labels())
+    metrics.mufakat_withdrawals_waiting.watch(lambda: [((GROUP,), fills.owed)])
     metrics.cache_fill_leases.watch(lambda: [((), node.machine.inner.statistics().fill_leases)])
     metrics.cache_fill_waiting.watch(lambda: [((), fills.waiting)])
     metrics.cache_leases_granted_total.watch(lambda: [((), fills.granted)])

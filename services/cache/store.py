@@ -25,7 +25,7 @@ from common.sorted_set import SortedSet
 from raft.state_machine import ApplyContext
 from services.cache.deadlines import Deadlines, sweep_time_ms
 from services.cache.directory import Directories
-from services.cache.fill_leases import FillLeases
+from services.cache.fill_leases import FillLease, FillLeases
 from services.cache.line import Invalidated, Line, Statistics, Transition, decode_lines, encode_lines
 from services.cache.tags import Tags
 
@@ -52,6 +52,9 @@ INVALIDATED_TOPIC = "cache.tag"
 
 #: Topic in `context.events` of each key whose lease to fill has ended, whatever ended it.
 LEASE_ENDED_TOPIC = "cache.lease"
+
+#: Topic in `context.events` of each `FillLease` that an entry tells somebody of, for the first time or again.
+LEASE_TOLD_TOPIC = "cache.lease_told"
 
 _HEAD_TABLES = frozenset({"lease", "invalidated", "forgotten"})
 
@@ -263,13 +266,21 @@ class LineStore:
 
     def lease_token(self, key: str) -> int | None:
         """The token of the lease to fill `key`; None where nobody has it."""
-        lease = self._fill_leases.of(key, self._time_ms)
+        lease = self.fill_lease(key)
         return None if lease is None else lease.token
 
     def page(self, prefix: str, after: str, count: int) -> list[str]:
         """The first `count` keys in order that begin with `prefix` and come after `after`. One that is gone may be
         among them as long as no entry has swept it."""
         return list(islice(self._keys.begins_with(prefix, after), count))
+
+    def fill_lease(self, key: str) -> FillLease | None:
+        """The lease to fill `key`; None where nobody has it."""
+        return self._fill_leases.of(key, self._time_ms)
+
+    def fill_leases_of(self, asker: str) -> list[FillLease]:
+        """The leases that this life of a node was told last; looks at all of them."""
+        return [lease for lease in self._fill_leases.all() if lease.asker == asker]
 
     def census(self, node: str) -> dict[str, int]:
         """Lines by their state at `node`."""

@@ -13,7 +13,7 @@ loop waits for its client; a client that takes nothing for long is let go.
     data: {"key": "k", "version": 124, "previous_version": 9, "states": {...}, "previous_states": {...}}
 
     event: gap                                      changes are missing: read anew what matters
-    data: {"reason": "slow", "position": "130-2"}   or history, snapshot
+    data: {"reason": "slow", "position": "130-2"}   or history, snapshot, future
 
     : heartbeat
     event: end                                      the node stops
@@ -27,7 +27,9 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from common.web import bad_request, encode, read_query
+from raft.errors import RaftError
 from raft.slices import Pace
+from services.cache import GROUP
 from services.cache.bodies import WatchQuery, key_of
 from services.cache.changes import EVENTS_PER_SLICE_MAX, LAST_NUMBER, Change, Changes, Gap, Position, Watcher
 from services.cache.directory import Directory
@@ -61,15 +63,43 @@ async def watch(request: web.Request) -> web.StreamResponse:
     if since is not None:
         # Looking through the history takes a millisecond, and many may connect anew at once.
         changes.pace.spend(EVENTS_PER_SLICE_MAX)
+    checking = None
+    if changes.is_ahead(watcher):
+        checking = asyncio.create_task(_check_position(here, watcher), name="check a watcher's position")
     try:
         return await _stream(request, here, watcher, changes.pace)
     finally:
         changes.leave(watcher)
+        if checking is not None:
+            checking.cancel()
+
+
+async def _check_position(here: Host, watcher: Watcher) -> None:
+    """Find out whether the position that the client names is yet to come here. The stream stands meanwhile: as long
+    as no leader can tell, nothing comes that could be missed."""
+    while not watcher.ended:
+        try:
+            await here.nodes[GROUP].read_index()
+        except RaftError:
+            await asyncio.sleep(RETRY_MS / 1000)
+        else:
+            here.parts[Changes].check_position(watcher)
+            return
 
 
 async def _stream(request: web.Request, here: Host, watcher: Watcher, pace: Pace) -> web.StreamResponse:
     response = web.StreamResponse(headers=_HEADERS)
-    await response.prepare(request)
+    try:
+        await response.prepare(request)
+        await _tell(response, here, watcher, pace)
+    except ConnectionError:
+        # The client went, or takes nothing. That is no error of this node, so nothing is raised and logged.
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+async def _tell(response: web.StreamResponse, here: Host, watcher: Watcher, pace: Pace) -> None:
     at = position_text(watcher.after)
     ready = event("ready", {"position": at, "node": here.node_id}, watcher.after)
     await _send(response, b"retry: %d\n" % RETRY_MS + ready)
@@ -85,7 +115,6 @@ async def _stream(request: web.Request, here: Host, watcher: Watcher, pace: Pace
             await _send(response, b": heartbeat\n\n")
     await _send(response, event("end", {"reason": "stopping"}))
     await response.write_eof()
-    return response
 
 
 async def _send(response: web.StreamResponse, data: bytes) -> None:

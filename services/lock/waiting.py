@@ -15,10 +15,11 @@ from typing import Any
 
 from aiohttp import web
 
+from common.web import has_hung_up
 from raft.errors import NotDone, OutcomeUnknown, RaftError
 from raft.node import CLOSED_TOPIC, RaftNode
 from raft.replica import RESTORED_TOPIC
-from services.handlers import encode_request, has_gone
+from services.handlers import encode_request
 from services.idempotency import CANCELLED
 from services.lock.commands import Acquire, CancelWaits
 from services.lock.lines import TOLD_TOPIC, Told
@@ -88,7 +89,7 @@ class LockWaits:
         except (asyncio.CancelledError, OutcomeUnknown):
             self._withdraw(command)
             raise
-        if has_gone(request):
+        if has_hung_up(request):
             self._withdraw(command)
         return answer
 
@@ -136,7 +137,7 @@ class LockWaits:
             raise OutcomeUnknown("the wait was not decided in time; ask again with the same key") from None
 
     def _withdraw(self, command: Acquire) -> None:
-        self._withdrawals.add((command.key, command.owner, command.waiter))
+        self._withdrawals.add(command.waiter, (command.key, command.owner, command.waiter))
 
     def _on_told(self, told: Told) -> None:
         wait = self._waits.get(told.waiter)
@@ -144,7 +145,7 @@ class LockWaits:
             wait.tell(told.answer)
         elif told.answer["ok"] and told.waiter.startswith(self._life):
             # Its client had gone before it came into line.
-            self._withdrawals.add((told.key, told.owner, told.waiter))
+            self._withdrawals.add(told.waiter, (told.key, told.owner, told.waiter))
 
     def _on_restored(self, _: Any) -> None:
         """A snapshot stands for the entries that decided some waits: nobody tells of these any more."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
+from common.web import has_hung_up
 from raft.node import RaftNode
-from services.handlers import IDEMPOTENCY_KEY, group_node, has_gone, host, replicate
+from services.handlers import IDEMPOTENCY_KEY, group_node, host, replicate
 from services.queue import GROUP, queries
 from services.queue.commands import Dequeue, GiveBack, Pop
 from services.queue.waiting import Ticket, waiting_room
@@ -47,8 +48,8 @@ async def _wait_ready(
     """True once it is worth asking again, False once the wait is over or the client gone."""
     while (left_s := give_up - asyncio.get_running_loop().time()) > 0:
         if await ticket.wait_woken(min(left_s, RECHECK_S)):
-            return not has_gone(request)
-        if has_gone(request):
+            return not has_hung_up(request)
+        if has_hung_up(request):
             return False
         if queries.has_ready(node.machine.inner.store, queue):
             return True
@@ -69,7 +70,7 @@ async def _ask(request: web.Request, command: Dequeue | Pop) -> dict[str, Any]:
         asking.add_done_callback(here.background.discard)
         asking.add_done_callback(given_back.on_answer_for_nobody)
         raise
-    if has_gone(request):
+    if has_hung_up(request):
         given_back.add(result)
     return result
 
@@ -87,7 +88,8 @@ class GiveBacks:
     def add(self, result: dict[str, Any]) -> None:
         """Give back what this answer delivers."""
         for message in result.get("messages", ()):
-            self._withdrawals.add((int(message["msg_id"]), message["receipt"]))
+            delivery = (int(message["msg_id"]), message["receipt"])
+            self._withdrawals.add(delivery, delivery)
 
     def on_answer_for_nobody(self, asking: asyncio.Future[dict[str, Any]]) -> None:
         """Where nobody knows what was delivered, if anything, the visibility timeout brings it back."""

@@ -67,3 +67,15 @@ def test_an_invalidated_tag_is_seen_nowhere_and_told_to_who_watches(combined: Cl
     assert (names.count("write"), names.count("invalidate")) == (20, 20)
     last = [json.loads(line.removeprefix("data: ")) for line in told.splitlines() if line.startswith("data: ")][-1]
     assert last == {"reason": "stopping"}
+
+
+def test_every_node_tells_of_a_row_what_only_the_leader_knows(combined: Cluster) -> None:
+    """`pending` is a list everywhere: null is for a node that finds no leader to ask."""
+    ports = combined.ports()
+    ask(ports[0], "/cache/put", {"key": "k", "val": 1})
+
+    rows = [ask(port, "/cache/line?key=k")[1] for port in ports]
+    pages = [ask(port, "/cache/lines")[1]["lines"] for port in ports]
+
+    assert [row["pending"] for row in rows] == [[]] * 3
+    assert [[row["pending"] for row in page] for page in pages] == [[[]]] * 3

@@ -3,10 +3,12 @@
 import io
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 
-from common.logs import configure_logs, get_logger
+from common.logs import SPARSE_KINDS_MAX, SparseLog, configure_logs, get_logger
+from tests.helpers import ManualClock
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +77,33 @@ def test_text_is_for_people():
     assert "elected" in stream.getvalue()
     assert "term=7" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
+
+
+def test_what_others_can_cause_is_logged_now_and_then():
+    """Goal: a client that is refused a thousand times a second does not fill a disk; what was left out is counted."""
+    lines: list[tuple[str, dict]] = []
+    logger = SimpleNamespace(warning=lambda event, **fields: lines.append((event, fields)))
+    clock = ManualClock(0)
+    sparse = SparseLog(logger, lambda: clock.now_ms / 1000)
+
+    for _ in range(100):
+        sparse.warning("refused", "malformed", address="a")
+    sparse.warning("refused", "slow", address="b")
+    clock.advance(10_000)
+    sparse.warning("refused", "malformed", address="c")
+
+    assert lines == [
+        ("refused", {"address": "a"}),
+        ("refused", {"address": "b"}),
+        ("refused", {"address": "c", "left_out": 99}),
+    ]
+
+
+def test_kinds_of_lines_are_bounded():
+    logger = SimpleNamespace(warning=lambda event, **fields: None)
+    sparse = SparseLog(logger)
+
+    for number in range(10 * SPARSE_KINDS_MAX):
+        sparse.warning("refused", str(number))
+
+    assert len(sparse._kinds) <= SPARSE_KINDS_MAX

@@ -17,7 +17,7 @@ NAMES = {
     "cache_transitions_total": "counter", "cache_invalidation_wait_seconds": "histogram",
     "cache_fill_leases": "gauge", "cache_fill_waiting": "gauge", "cache_leases_granted_total": "counter",
     "cache_leases_lost_total": "counter", "cache_tags": "gauge", "cache_invalidated_total": "counter",
-    "cache_watching": "gauge", "cache_watch_gaps_total": "counter",
+    "cache_watching": "gauge", "cache_watch_gaps_total": "counter", "cache_filled_total": "counter",
 }  # fmt: skip
 
 

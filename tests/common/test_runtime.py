@@ -1,11 +1,17 @@
 """common/runtime.py: the loop, the signals, and tasks whose death is heard."""
 
 import asyncio
+import errno
 import os
 import signal
 import time
+from types import SimpleNamespace
 
-from common.runtime import Tasks, measure_loop_lag, on_stop_signals, run
+import pytest
+
+from common import runtime
+from common.logs import SparseLog
+from common.runtime import Tasks, measure_loop_lag, on_loop_error, on_stop_signals, run
 from tests.helpers import eventually
 
 
@@ -84,3 +90,24 @@ async def test_a_blocked_loop_shows_as_lag():
     await eventually(lambda: lags)
     assert max(lags) >= 0.04
     await tasks.stop()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE])
+async def test_that_nothing_can_be_accepted_is_one_line(number: int, monkeypatch: pytest.MonkeyPatch):
+    """Goal: asyncio tells it for every connection that waits, 128 at a time, each with a traceback."""
+    lines: list[dict] = []
+    logger = SimpleNamespace(error=lambda event, **fields: lines.append(fields))
+    monkeypatch.setattr(runtime, "sparse_log", SparseLog(logger))
+    context = {"message": "socket.accept() failed", "exception": OSError(number, os.strerror(number))}
+
+    for _ in range(128):
+        on_loop_error(asyncio.get_running_loop(), context)
+
+    assert ["ulimit -n" in line["advice"] for line in lines] == [True]
+    assert "exc_info" not in lines[0]
+
+
+async def test_what_else_the_loop_meets_is_told_as_ever(caplog: pytest.LogCaptureFixture):
+    on_loop_error(asyncio.get_running_loop(), {"message": "a callback failed", "exception": KeyError("x")})
+
+    assert [record.getMessage() for record in caplog.records] == ["a callback failed"]

@@ -1,5 +1,6 @@
 """The cache's coherence over three nodes in one loop: who waits for whom, and what a local hit costs."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from services.cache.coherence import Coherence
 from services.cache.commands import Delete, Fill, Put
 from services.cache.invalidations import Invalidations
 from services.cache.machine import CacheMachine
+from services.cache.pending import answer_pending, pending_of
 from services.envelope import ReplicatedMachine, encode_command
 from tests.helpers import eventually
 from tests.node.group import Group
@@ -46,6 +48,7 @@ class CacheGroup(Group):
         coherence = Coherence(node, metrics, recent_ms=2_000)
         node.subscribe(RESTORED_TOPIC, lambda _: coherence.on_restored())
         node.withheld = Invalidations(node, metrics.cache_invalidation_wait_seconds.labels())
+        answer_pending(node, node.withheld)
         self.parts[node.id] = Part(coherence, node.withheld)
 
     async def put(self, id: str, key: str, value: bytes) -> dict[str, Any]:
@@ -230,3 +233,22 @@ async def test_an_absence_is_known_without_a_log_entry_some_time_after_the_remov
         assert not early
         assert coherence.is_surely_absent("k")
         assert coherence.is_surely_absent("never there")
+
+
+async def test_every_node_tells_whom_a_write_waits_for() -> None:
+    """Goal: the account is the leader's; a node that cannot ask it says that it does not know."""
+    async with CacheGroup() as group:
+        holder, other = await group.followers()
+        leader = await group.ready()
+        await group.put(holder, "k", b"old")
+        await group.ready()
+        group.network.isolate(holder)
+        write = asyncio.create_task(group.put(leader, "k", b"new"))
+        await eventually(lambda: group.parts[leader].invalidations.pending("k"))
+
+        told = {id: await pending_of(group.nodes[id], ["k", "else"]) for id in (leader, other, holder)}
+        await write
+        after = [await pending_of(group.nodes[id], ["k"]) for id in (leader, other)]
+
+        assert told == {leader: [[holder], []], other: [[holder], []], holder: [None, None]}
+        assert after == [[[]], [[]]]

@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestClient
 from raft.admission import EMPTY, OTHER_LIFE, AdmissionRequest
 from raft.core.messages import AppendEntriesReply, RequestVote, RequestVoteReply
 from raft.core.types import NOBODY, Configuration, Role
+from raft.inquiries import Inquiries
 from raft.life import ANY_LIFE, UNKNOWN_LIFE, given_life, restored_life
 from raft.transport.codec import encode, encode_frame
 from raft.transport.identity import LIVES_HEADER, Identity, does_answer_count, is_request_heard
@@ -77,9 +78,38 @@ async def test_without_a_leader_a_stranger_is_heard() -> None:
 
 async def test_without_the_secret_nothing_is_answered() -> None:
     async with listening(StubNode()) as client:
-        for path in ("request_vote", "members", "admission", "install_snapshot"):
+        for path in ("request_vote", "members", "inquiry", "admission", "install_snapshot"):
             response = await client.post(f"/raft/lock/{path}", data=b"", headers={"Authorization": "Bearer no"})
             assert response.status == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "incarnation", "status", "reason"),
+    [
+        ("/raft/lock/request_vote", "b1", 400, "bad_request"),
+        ("/raft/lock/request_vote", "b2", 403, "forbidden"),
+        ("/raft/queue/request_vote", "b1", 404, "no_such_route"),
+        ("/health", "b1", 404, "no_such_route"),
+        ("/raft/lock/members", "", 401, "unauthenticated"),
+    ],
+)
+async def test_refusals_are_json_with_a_sentence(path: str, incarnation: str, status: int, reason: str) -> None:
+    """Whoever mistakes this port for that of clients is told so as there."""
+    headers = headers_of("b", incarnation) if incarnation else {}
+    async with listening(StubNode()) as client:
+        response = await client.post(path, data=b"", headers=headers)
+        answer = await response.json()
+
+    assert (response.status, answer["ok"], answer["reason"]) == (status, False, reason)
+    assert answer["detail"]
+
+
+async def test_the_peer_listener_unpacks_nothing() -> None:
+    """Also without the secret, and on a path that there is not."""
+    async with listening(StubNode()) as client:
+        for path in ("/raft/lock/request_vote", "/nowhere"):
+            response = await client.post(path, data=b"x", headers={"Content-Encoding": "gzip"})
+            assert (response.status, (await response.json())["reason"]) == (415, "unsupported_media_type")
 
 
 async def test_an_answer_says_whose_it_is() -> None:
@@ -100,6 +130,20 @@ async def test_a_stranger_may_ask_for_admission() -> None:
         response = await client.post("/raft/lock/admission", data=data, headers=headers_of("d", "d1"))
 
         assert decode_admission_reply(await response.read()).verdict == EMPTY
+
+
+@pytest.mark.parametrize(("role", "answer"), [(Role.LEADER, b"what?"), (Role.FOLLOWER, b"")])
+async def test_a_question_to_the_service_is_answered_by_the_leader_alone(role: Role, answer: bytes) -> None:
+    node = StubNode()
+    node.core.state.role = role
+    node.inquiries = Inquiries(node, None)
+    node.inquiries.answer = lambda question: question + b"?"
+    async with listening(node) as client:
+        response = await client.post("/raft/lock/inquiry", data=b"what", headers=headers_of("b", "b1"))
+        stranger = await client.post("/raft/lock/inquiry", data=b"what", headers=headers_of("d", "d1"))
+
+        assert (response.status, await response.read()) == (200, answer)
+        assert stranger.status == 403
 
 
 async def test_a_node_that_is_not_admitted_answers_no_vote() -> None:
@@ -220,6 +264,15 @@ async def test_a_node_of_another_life_that_asks_for_admission_is_told_so() -> No
 
     assert reply.verdict == OTHER_LIFE
     assert "stop b, move its folder of the group lock away and start it again" in reply.reason
+
+
+async def test_a_stream_is_not_compressed() -> None:
+    """A frame would be unpacked on the event loop, whatever it becomes; who offers that is not taken up on it."""
+    async with (
+        listening(StubNode()) as client,
+        client.ws_connect("/raft/stream", headers=headers_of("b", "b1"), compress=15) as stream,
+    ):
+        assert stream.compress == 0
 
 
 def test_what_counts_and_what_is_heard() -> None:

@@ -7,6 +7,8 @@ from common.config import load_settings
 from common.metrics import Metrics
 from common.middleware import request_middleware
 from common.web import json_response
+from services import auth
+from services.app import create_app
 from services.auth import Guard
 from services.errors import from_raft
 from tests.helpers import serving
@@ -106,6 +108,7 @@ async def test_authentication_is_off_by_default(open_client):
 @pytest.mark.parametrize(
     "host",
     ["localhost", "LOCALHOST:8000", "app.localhost:1", "127.0.0.1:8000", "[::1]:8000", "192.168.7.9:8000",
+     "host.docker.internal:8001", "host.containers.internal",
      "node2:8001", "10.0.0.1", "db.internal", "db.internal.:8001", "lb.example.com:443"],
 )  # fmt: skip
 async def test_our_own_names_and_addresses_are_served(host):
@@ -137,6 +140,7 @@ async def test_a_foreign_host_is_refused(open_client, host):
         ("http://[::1]:8001", "localhost:8002"),
         ("https://node2", "node1:8000"),
         ("http://10.0.0.1:8000", "db.internal:8001"),
+        ("http://host.docker.internal:8001", "host.docker.internal:8001"),
         ("http://192.168.7.9:8000", "192.168.7.9:8001"),
     ],
 )
@@ -156,3 +160,36 @@ async def test_a_foreign_page_is_refused(open_client, origin):
     response = await open_client.post("/lock/acquire", headers={"Origin": origin, "Host": "localhost"})
 
     assert (response.status, (await response.json())["reason"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("path", ["/cache/read", "/status", "/health", "/nowhere"])
+async def test_what_a_page_of_another_site_asks_is_refused(open_client, path):
+    """Goal: `<img src="http://localhost:8001/cache/read?...">` has no Origin, but the browser says whose it is."""
+    response = await open_client.get(path, headers={"Sec-Fetch-Site": "cross-site"})
+
+    answer = await response.json()
+    assert (response.status, answer["reason"]) == (403, "forbidden")
+    assert "Sec-Fetch-Site" in answer["detail"]
+
+
+@pytest.mark.parametrize("site", ["same-origin", "same-site", "none"])
+async def test_what_our_own_page_or_a_hand_asks_is_served(open_client, site):
+    """Goal: the dashboard of one node may ask another on this machine, and people may type addresses."""
+    response = await open_client.get("/cache/read", headers={"Sec-Fetch-Site": site})
+
+    assert response.status == 200
+
+
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("/health", 401), ("/lock/acquire", 401)])
+async def test_a_load_balancer_needs_no_token_to_ask_the_whole_server(closed_client, path, status):
+    assert (await closed_client.options(path)).status == status
+
+
+def test_every_route_that_is_named_exists():
+    """Goal: a name with a typo, or of a route that never came, protects nothing."""
+    app = create_app(load_settings({}, {}))
+    there = {route.resource.canonical for route in app.router.routes() if route.resource is not None}
+
+    named = auth.PUBLIC_ROUTES | auth.READING_ROUTES | auth.ADMIN_ROUTES
+    assert named - there <= {"/queue/purge", "/queue/delete"}
+    assert any(path.startswith(auth.ADMIN_PREFIX) for path in there)

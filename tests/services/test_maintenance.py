@@ -148,3 +148,30 @@ async def test_damaged_data_is_refused_and_put_aside_on_the_operators_word(tmp_p
     storage, recovered = open_storage(folder)
     storage.close()
     assert recovered.fresh
+
+
+@pytest.mark.parametrize("path", ["/admin/backup?group=lock", "/admin/hash?group=lock"])
+async def test_a_head_copies_no_state(path: str, tmp_path: Path) -> None:
+    """Goal: a HEAD of a backup sent the whole backup; now it is told that there is none."""
+    async with serving(node_app(tmp_path)) as client:
+        await ready(client)
+
+        response = await client.head(path)
+        after = await client.get("/livez")
+
+    assert (response.status, response.headers["Allow"], await response.read()) == (405, "GET", b"")
+    assert after.status == 200
+
+
+@pytest.mark.parametrize("path", ["/admin/backup?group=lock", "/admin/hash?group=lock"])
+@pytest.mark.parametrize(
+    ("site", "status"), [("cross-site", 403), ("same-site", 403), ("same-origin", 200), ("none", 200)]
+)
+async def test_no_other_page_begins_a_backup(path: str, site: str, status: int, tmp_path: Path) -> None:
+    """Goal: four images that GET backups would keep everybody else from taking one."""
+    async with serving(node_app(tmp_path)) as client:
+        await ready(client)
+
+        response = await client.get(path, headers={"Sec-Fetch-Site": site})
+
+    assert response.status == status

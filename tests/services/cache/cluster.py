@@ -1,7 +1,7 @@
 """Three cache nodes over HTTP, behind one log that lives in memory."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -51,6 +51,17 @@ class SharedLog:
             node.announce(context)
 
 
+class Inquiries:
+    """The first node leads."""
+
+    def __init__(self, node: "Replica") -> None:
+        self.node = node
+        self.answer: Callable[[bytes], bytes]
+
+    async def ask(self, question: bytes) -> bytes:
+        return self.node.log.nodes[0].inquiries.answer(question)
+
+
 class Replica:
     """As much of `raft.node.RaftNode` as the routes use."""
 
@@ -62,7 +73,13 @@ class Replica:
         self.read_rounds = 0
         self.lease_valid = True
         self.withheld: Any = None
+        self.inquiries = Inquiries(self)
         self.closed: RaftError | None = None
+        self.before_leaving: list[Callable[[], Awaitable[None]]] = []
+        #: Until it is set, this node has not applied what a read is to see.
+        self.behind: asyncio.Event | None = None
+        #: What every read of the log meets.
+        self.unreadable: RaftError | None = None
         #: Called once, in the middle of the next proposal, before its entry is appended.
         self.before_append: Callable[[], None] | None = None
         log.nodes.append(self)
@@ -78,7 +95,7 @@ class Replica:
                 if wanted == topic:
                     callback(body)
 
-    async def propose(self, command: bytes) -> dict[str, Any]:
+    async def propose(self, command: bytes, *, parting: bool = False) -> dict[str, Any]:
         intruder, self.before_append = self.before_append, None
         if intruder is not None:
             intruder()
@@ -100,6 +117,10 @@ class Replica:
 
     async def read_index(self) -> None:
         self.read_rounds += 1
+        if self.unreadable is not None:
+            raise self.unreadable
+        if self.behind is not None:
+            await self.behind.wait()
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
         self.subscribers.append((topic, callback))
@@ -159,6 +180,7 @@ class Cluster:
             server = TestServer(app)
             await server.start_server()
             self.clients[node_id] = TestClient(server)
+            self.replica(NODES[0]).withheld.begin()
             front = server.runner.server
             front.request_handler = in_front(self.hosts[node_id], Guard(settings), front.request_handler)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from common.wire import pack
 from raft.state_machine import ApplyContext
 from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
 from services.cache.machine import CacheMachine
@@ -60,3 +61,15 @@ def test_what_came_later_tells_requests_apart() -> None:
     said = {fingerprint(Put("k", b"1", "node1", tags=("t",))), fingerprint(Put("k", b"1", "node1", lease=1))}
 
     assert len({fingerprint(plain), *said}) == 3
+
+
+def test_an_entry_from_before_claims_means_what_it_meant() -> None:
+    """Goal: the fields that a command was given later are read as not said."""
+    asked = ["k", "node1", 1000, "node1:boot"]
+    old = [pack(["fill", asked, None, None])] * 2
+
+    answers, snapshot = life(old)
+
+    assert [answer["lease"] for answer in answers] == [1, 1]
+    assert (answers, snapshot) == life([encode_command(Fill(*asked))] * 2)
+    assert fingerprint(Fill(*asked)).hex() == "a3471a5e9ddbd36569b50ffc0e2e2382"

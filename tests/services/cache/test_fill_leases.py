@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from services.cache import fill_leases, machine
-from services.cache.commands import Delete, Fill, Incr, Invalidate, Put, PutMany
+from services.cache.commands import Delete, Fill, GiveBack, Incr, Invalidate, Put, PutMany
 from services.cache.machine import CacheMachine
 from services.cache.store import LEASE_ENDED_TOPIC
 from tests.services.cache.tools import Log, copy, observable
@@ -13,8 +13,8 @@ from tests.services.cache.tools import Log, copy, observable
 LOST = {"ok": False, "reason": "lease_lost", "key": "k"}
 
 
-def ask(key: str = "k", *, asker: str = "node1:boot", lease_ms: int = 1000) -> Fill:
-    return Fill(key, "node1", lease_ms, asker)
+def ask(key: str = "k", *, asker: str = "node1:boot", lease_ms: int = 1000, claim: str | None = "") -> Fill:
+    return Fill(key, "node1", lease_ms, asker, claim)
 
 
 def ended(log: Log) -> list[str]:
@@ -189,6 +189,59 @@ def test_the_life_of_a_node_that_took_the_lease_is_told_its_token_again() -> Non
     assert "filling" in log.apply(ask(asker="node1:later"))
 
 
+def test_who_asks_with_the_claim_is_told_the_lease_again_by_whatever_node() -> None:
+    """Goal: a lost answer does not cost the lease."""
+    log = Log()
+    absent = {"hit": False, "val": None, "state": "I"}
+    log.apply(ask(claim="c"))
+
+    assert log.apply(ask(asker="node2:boot", claim="c"), after_ms=400) == {
+        **absent, "lease": 1, "lease_expires_ms": 2000, "replayed": True
+    }  # fmt: skip
+    for asker, claim in (("node2:boot", "d"), ("node2:boot", ""), ("node1:boot", "")):
+        assert log.apply(ask(asker=asker, claim=claim)) == {**absent, "filling": True, "lease_expires_ms": 2000}
+    assert log.apply(ask(asker="node3:boot", claim="c"), after_ms=600) == {
+        **absent, "lease": 6, "lease_expires_ms": 3000
+    }  # fmt: skip
+
+
+def test_who_asks_without_a_claim_does_not_get_the_lease_of_one_with_it() -> None:
+    log = Log()
+    log.apply(ask())
+
+    assert "filling" in log.apply(ask(claim="c"))
+
+
+def test_leases_are_given_back_many_at_once_and_only_where_they_were_not_told_again() -> None:
+    """Goal: the first node gives back what its client never heard of, while another node has just told it."""
+    log = Log()
+    for key in ("a", "b", "c", "d"):
+        log.apply(ask(key, claim="c"))
+    log.apply(ask("b", asker="node2:boot", claim="c"))
+    log.apply(Put("c", b"1", "node1"))
+
+    assert log.apply(GiveBack((("a", 1, 1), ("b", 2, 2), ("c", 3, 3), ("d", 4, 5), ("gone", 9, 9)))) == {"ok": True}
+
+    assert ended(log) == ["a"]
+    assert [log.machine.lease_token(key) for key in "abcd"] == [None, 2, None, 4]
+    log.apply(GiveBack((("b", 2, 5), ("d", 4, 4))))
+    assert ended(log) == ["b", "d"]
+
+
+def test_a_lease_told_again_by_an_old_entry_is_as_it_was() -> None:
+    """Goal: a replica that replays old entries and one that begins from an old snapshot have the same leases."""
+    replayed, began = Log(), Log()
+    replayed.apply(ask(claim=None))
+    replayed.apply(ask(claim=None), after_ms=7)
+    began.machine.restore([["machine", 1007, 0, 0], ["lease", "k", 1, 2000, 2000, "node1:boot"]])
+    began.index, began.time_ms = replayed.index, replayed.time_ms
+
+    assert observable(began.machine) == observable(replayed.machine)
+    for log in (began, replayed):
+        log.apply(GiveBack((("k", 1, 1),)))
+        assert ended(log) == ["k"]
+
+
 def test_leases_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "LEASES_MAX", 2)
     log = Log()
@@ -215,7 +268,9 @@ def test_a_restored_machine_has_the_same_leases_and_remembers_the_same_tags(monk
     monkeypatch.setattr(fill_leases, "INVALIDATED_MAX", 5)
     log = Log()
     for step in range(60):
-        log.apply(ask(f"k{step % 17}", asker=f"node{step % 3}:b", lease_ms=1 + step * 37 % 400), after_ms=7)
+        claim = ("", "c", "d")[step % 5 % 3]
+        asked = ask(f"k{step % 17}", asker=f"node{step % 3}:b", lease_ms=1 + step * 37 % 400, claim=claim)
+        log.apply(asked, after_ms=7)
         log.apply(Invalidate(f"t{step % 9}"))
     restored = Log(copy(log.machine))
     restored.index, restored.time_ms = log.index, log.time_ms

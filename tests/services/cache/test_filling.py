@@ -8,6 +8,7 @@ import pytest
 from common.config import load_settings
 from raft.errors import NoLeader, OutcomeUnknown, Stopping
 from raft.replica import RESTORED_TOPIC
+from services import withdrawals
 from services.cache import filling
 from services.cache.commands import Fill
 from services.cache.filling import FillLines
@@ -197,8 +198,12 @@ async def test_who_comes_behind_a_caller_who_has_gone_gets_the_lease(cluster: Cl
     assert (await second)["lease"] == 1
 
 
-async def test_a_lease_whose_answer_was_lost_goes_to_the_next_caller_of_that_node(cluster: Cluster) -> None:
+async def test_a_lease_whose_answer_was_lost_goes_to_the_next_caller_of_that_node(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Goal: a leader change in the middle of the question does not block the key for the lease's time."""
+    # The next caller comes before the lease is given back.
+    monkeypatch.setattr(withdrawals, "RETRY_S", 60)
     cluster.log.way = asyncio.Event()
     first = asyncio.create_task(cluster.post("/cache/get", {"key": "k", "wait": 0}, status=504))
     await eventually(lambda: cluster.log.index == 1)
@@ -271,6 +276,72 @@ async def test_a_node_that_stops_sends_its_callers_away(cluster: Cluster) -> Non
     assert (await waiting)["reason"] == "stopping"
     late = await cluster.post("/cache/get", {"key": "k", "wait": 300}, "node2", status=503)
     assert late["reason"] == "stopping"
+
+
+async def test_a_retry_with_its_key_gets_the_lease_again_at_any_node(cluster: Cluster) -> None:
+    """Goal: the answer to the first try was lost on the way to the client; the lease is not."""
+    key = {"headers": {"Idempotency-Key": "once"}}
+    first = await cluster.post("/cache/get", {"key": "k", "lease_ttl": 60}, **key)
+    cluster.log.advance(20_000)
+
+    again = await cluster.post("/cache/get", {"key": "k", "lease_ttl": 60}, "node2", **key)
+    same = await cluster.post("/cache/get", {"key": "k", "lease_ttl": 60}, **key)
+    other = await cluster.post("/cache/get", {"key": "k", "wait": 0}, "node2")
+
+    assert first == {**ABSENT, "lease": 1, "lease_expires_in_s": 60.0}
+    assert again == same == {**ABSENT, "lease": 1, "lease_expires_in_s": 40.0, "replayed": True}
+    assert "filling" in other
+    assert (await cluster.post("/cache/put", {"key": "k", "val": 1, "lease": 1}, "node3"))["ok"]
+    assert (await cluster.post("/cache/get", {"key": "k", "wait": 0}, **key))["val"] == 1
+
+
+async def test_a_read_by_get_with_a_key_is_repeated_in_its_own_words(cluster: Cluster) -> None:
+    key = {"Idempotency-Key": "once"}
+    for node, replayed in (("node1", {}), ("node2", {"replayed": True})):
+        async with cluster.clients[node].get("/cache/read?key=k&wait=0", headers=key) as response:
+            answer = await response.json()
+
+        assert answer == {"ok": False, "reason": "not_found", "lease": 1, "lease_expires_in_s": 10.0, **replayed}
+
+
+async def test_a_retry_that_stands_behind_others_in_line_gets_its_lease(cluster: Cluster) -> None:
+    """Goal: one question for all who wait at a node, and still everybody's own lease."""
+    await cluster.post("/cache/get", {"key": "k", "lease_ttl": 60}, headers={"Idempotency-Key": "mine"})
+    others = [ask(cluster, "node2", wait=30), ask(cluster, "node2", wait=30, lease_ttl=5)]
+    await in_line(cluster, 2, "node2")
+
+    again = await cluster.post("/cache/get", {"key": "k", "wait": 30}, "node2", headers={"Idempotency-Key": "mine"})
+
+    assert again["lease"] == 1
+    await cluster.post("/cache/put", {"key": "k", "val": 1, "lease": 1})
+    assert [(await each)["val"] for each in others] == [1, 1]
+
+
+async def test_what_a_first_try_gives_back_is_not_what_the_retry_was_told(cluster: Cluster) -> None:
+    """Goal: the node of the first try hears that its client has gone while another node tells the client again: the
+    retry's entry stands before the one that gives back."""
+    key = {"Idempotency-Key": "once"}
+    cluster.log.way = asyncio.Event()
+    first = asyncio.create_task(cluster.post("/cache/get", {"key": "k", "wait": 30}, headers=key))
+    await eventually(lambda: cluster.log.index == 1)
+    first.cancel()
+    await eventually(lambda: lines(cluster).waiting == 0)
+    retry = encode_command(Fill("k", "node2", 10_000, "node2:elsewhere", "once"))
+    cluster.replica("node1").before_append = lambda: cluster.log.append(retry)
+
+    cluster.log.way.set()
+
+    await eventually(lambda: cluster.log.index == 3)
+    assert cluster.replica("node1").machine.inner.lease_token("k") == 1
+
+
+async def test_a_key_that_is_none_is_refused(cluster: Cluster) -> None:
+    key = {"Idempotency-Key": "x" * 129}
+
+    refused = await cluster.post("/cache/get", {"key": "k", "wait": 0}, status=400, headers=key)
+
+    assert "Idempotency-Key" in refused["detail"]
+    assert cluster.log.index == 0
 
 
 async def test_callers_are_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

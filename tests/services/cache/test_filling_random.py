@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from raft.errors import NoLeader, OutcomeUnknown
+from services import withdrawals
 from services.cache import filling
 from services.cache.commands import Delete, Invalidate, Put
 from services.cache.filling import FillLines
@@ -18,6 +19,8 @@ from tests.services.cache.tools import NODES
 
 KEYS = ("a", "b")
 CALLERS = 150
+#: A lease that does not end by its time in a run.
+LONG_MS = 10_000_000
 
 
 async def turns(count: int) -> None:
@@ -33,7 +36,7 @@ class SlowReplica(Replica):
         self.chance = chance
         self.faults = 0
 
-    async def propose(self, command: bytes) -> dict[str, Any]:
+    async def propose(self, command: bytes, *, parting: bool = False) -> dict[str, Any]:
         await turns(self.chance.choice((0, 0, 3)))
         if self.chance.random() < 0.03:
             self.faults += 1
@@ -55,17 +58,17 @@ class Crowd:
         self.background: set[asyncio.Task] = set()
         self.nodes = {id: SlowReplica(id, self.log, self.chance) for id in NODES}
         self.lines = {id: FillLines(node, f"{id}:boot", self.background) for id, node in self.nodes.items()}
-        #: Tokens in the order in which callers got them.
-        self.tokens: list[int] = []
+        #: Tokens in the order in which callers got them, and the claim of each caller.
+        self.tokens: list[tuple[int, str]] = []
         self.outcomes: dict[str, int] = {}
 
     async def caller(self) -> None:
         chance = self.chance
         await turns(chance.randrange(600))
         node, key = chance.choice(NODES), chance.choice(KEYS)
-        read = asyncio.create_task(
-            self.lines[node].read(key, lease_ms=chance.choice((50, 400)), wait_s=chance.choice((0, 60)))
-        )
+        claim = chance.choice(("", "", "", "c", "d"))
+        lease_ms, wait_s = chance.choice((50, 400, LONG_MS)), chance.choice((0, 60))
+        read = asyncio.create_task(self.lines[node].read(key, lease_ms=lease_ms, wait_s=wait_s, claim=claim))
         if chance.random() < 0.3:
             await turns(chance.randrange(30))
             read.cancel()
@@ -78,22 +81,27 @@ class Crowd:
         else:
             self._count("hit" if answer["hit"] else "filling" if "filling" in answer else "lease")
             if "lease" in answer:
-                self.tokens.append(answer["lease"])
+                if chance.random() < 0.2:
+                    self._count("lost")
+                    self.lines[node].take_back(key, answer["lease"])
+                    return
+                self.tokens.append((answer["lease"], claim))
                 await self._use(node, key, answer["lease"])
 
     async def _use(self, node: str, key: str, token: int) -> None:
         chance = self.chance
         await turns(chance.randrange(20))
-        command = chance.choice(
-            [
-                Put(key, b"1", node, 100, tags=("t",), lease=token),
-                Put(key, b"1", node, 100, tags=("t",), lease=token),
-                Delete(key, lease=token),
-                Delete(key),
-                Invalidate("t"),
-                None,
-            ]
-        )
+        uses = [
+            Put(key, b"1", node, 100, tags=("t",), lease=token),
+            Put(key, b"1", node, 100, tags=("t",), lease=token),
+            Delete(key, lease=token),
+            Delete(key),
+        ]
+        lease = self.nodes[node].machine.inner.fill_lease(key)
+        if lease is None or lease.expires_at - self.log.time_ms < LONG_MS // 2:
+            # Who has a long lease does something with it: one that stands in the end was lost.
+            uses += [Invalidate("t"), None]
+        command = chance.choice(uses)
         if command is not None:
             self.log.append(encode_command(command))
 
@@ -108,21 +116,26 @@ class Crowd:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_nobody_waits_for_ever_and_no_lease_is_given_twice(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nobody_waits_for_ever_and_no_lease_is_given_twice_or_lost(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(filling, "RETRY_S", 0)
+    monkeypatch.setattr(withdrawals, "RETRY_S", 0)
     crowd = Crowd(seed)
     time = asyncio.create_task(crowd.time())
 
     await asyncio.wait_for(asyncio.gather(*(crowd.caller() for _ in range(CALLERS))), 20)
+    time.cancel()
     await eventually(lambda: not crowd.background)
     crowd.log.advance(10_000)
-    time.cancel()
 
-    assert len(set(crowd.tokens)) == len(crowd.tokens)
-    assert set(crowd.outcomes) >= {"gone", "hit", "filling", "lease"}
+    unclaimed = [token for token, claim in crowd.tokens if not claim]
+    assert len(set(unclaimed)) == len(unclaimed)
+    assert len({token for token, _ in crowd.tokens}) == len(set(crowd.tokens))
+    assert set(crowd.outcomes) >= {"gone", "hit", "filling", "lease", "lost"}
     assert sum(node.faults for node in crowd.nodes.values()) > 0
     for lines in crowd.lines.values():
-        assert (lines._lines, lines._given, lines.waiting) == ({}, {}, 0)
+        assert (lines._lines, lines._given, len(lines._owed), lines.waiting) == ({}, {}, 0, 0)
     machines = [node.machine for node in crowd.nodes.values()]
     assert len({tuple(machine.snapshot()) for machine in machines}) == 1
     assert machines[0].inner.statistics().fill_leases == 0

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.cache.commands import Delete, Fill, FillMany, Incr, Invalidate, Put, PutMany
+from services.cache.commands import Delete, Fill, FillMany, GiveBack, Incr, Invalidate, Put, PutMany
 from services.cache.machine import CacheMachine
 from tests.services.cache.tools import NODES, Log, copy, observable
 
@@ -33,8 +33,8 @@ class Twin:
 
     def __init__(self) -> None:
         self.lines: dict[str, TwinLine] = {}
-        #: key -> (token, expires_at, asker)
-        self.leases: dict[str, tuple[int, int, str]] = {}
+        #: key -> (token, expires_at, asker, claim, told)
+        self.leases: dict[str, tuple[int, int, str, str, int]] = {}
         #: tag -> index, never forgotten.
         self.invalidated: dict[str, int] = {}
 
@@ -58,6 +58,11 @@ class Twin:
                     return self._mismatch(key)
                 self.leases.pop(key, None)
                 return {"ok": True, "deleted": self.lines.pop(key, None) is not None}
+            case GiveBack(leases):
+                for key, token, told in leases:
+                    if key in self.leases and (self.leases[key][0], self.leases[key][4]) == (token, told):
+                        del self.leases[key]
+                return {"ok": True}
             case Invalidate(tag):
                 self.invalidated[tag] = index
                 kept = {key: row for key, row in self.lines.items() if tag not in row.tags}
@@ -100,9 +105,16 @@ class Twin:
         self.leases.pop(key, None)
 
     def _lease(self, index: int, now: int, asked: Fill) -> dict[str, Any]:
-        taken = self.leases.setdefault(asked.key, (index, now + asked.lease_ms, asked.asker))
-        what = {"lease": taken[0]} if taken[2] == asked.asker else {"filling": True}
-        return {**what, "lease_expires_ms": taken[1]}
+        claim = asked.claim or ""
+        new = (index, now + asked.lease_ms, asked.asker, claim, index)
+        token, expires_at, *whose, told = self.leases.setdefault(asked.key, new)
+        if whose[1] != claim or (claim == "" and whose[0] != asked.asker):
+            return {"filling": True, "lease_expires_ms": expires_at}
+        if asked.claim is not None:
+            whose, told = [asked.asker, claim], index
+        self.leases[asked.key] = (token, expires_at, *whose, told)
+        answer = {"lease": token, "lease_expires_ms": expires_at}
+        return {**answer, "replayed": True} if claim and told != token else answer
 
     def _may_fill(self, key: str, token: int, tags: tuple[str, ...]) -> bool:
         if self.leases.get(key, (0,))[0] != token:
@@ -143,7 +155,8 @@ commands = st.one_of(
     st.builds(Put, keys, values, nodes, ttls, versions, tags),
     st.builds(Put, keys, values, nodes, tags=tags, lease=tokens),
     st.builds(Fill, keys, nodes),
-    st.builds(Fill, keys, nodes, lease_times, askers),
+    st.builds(Fill, keys, nodes, lease_times, askers, st.sampled_from([None, "", "c", "d"])),
+    st.builds(GiveBack, st.lists(st.tuples(keys, tokens, tokens), max_size=6).map(tuple)),
     st.builds(Invalidate, st.sampled_from(["t", "u"])),
     st.builds(Fill, keys, nodes),
     st.builds(Delete, keys, versions),
@@ -216,7 +229,7 @@ def test_the_machine_agrees_with_its_twin(history: list) -> None:
 
 SCRIPT = """
 import hashlib, random
-from services.cache.commands import Delete, Fill, FillMany, Incr, Invalidate, Put, PutMany
+from services.cache.commands import Delete, Fill, FillMany, GiveBack, Incr, Invalidate, Put, PutMany
 from services.cache.machine import CacheMachine
 from tests.services.cache.tools import Log, observable
 chance = random.Random(7)
@@ -230,7 +243,8 @@ for step in range(3000):
         Incr(key, 1, node), FillMany(several, node),
         PutMany(tuple((k, b"1", 300, None) for k in dict.fromkeys(several)), node),
         Put(key, b"%d" % step, node, tags=("t%d" % (step % 7), "all")), Invalidate("t%d" % (step % 9)),
-        Fill(key, node, 200, node), Put(key, b"0", node, tags=("all",), lease=step - 20),
+        Fill(key, node, 200, node, chance.choice(["", "c"])),
+        GiveBack(((key, step - 3, step - 3),)), Put(key, b"0", node, tags=("all",), lease=step - 20),
     ])
     answers.append(log.apply(command, chance.randrange(30)))
 print(hashlib.sha256(repr((answers, observable(log.machine))).encode()).hexdigest())

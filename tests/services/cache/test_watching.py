@@ -11,10 +11,10 @@ import pytest
 from aiohttp import ClientResponse
 
 from common.metrics import Counter
-from raft.errors import Stopping
+from raft.errors import NoLeader, Stopping
 from raft.slices import Pace
 from services.cache import changes, watching
-from services.cache.changes import HISTORY, LAST_NUMBER, SLOW, Change, Changes, Gap
+from services.cache.changes import FUTURE, HISTORY, LAST_NUMBER, SLOW, Change, Changes, Gap
 from services.cache.watching import position_of, position_text
 from tests.helpers import WITHIN_SECONDS, eventually
 from tests.services.cache.cluster import Cluster
@@ -139,12 +139,71 @@ async def test_a_browser_goes_on_at_another_node_in_the_middle_of_an_entry(clust
 
 
 async def test_what_the_client_saw_at_a_node_that_was_ahead_is_not_told_again(cluster: Cluster) -> None:
+    cluster.replica("node1").behind = asyncio.Event()
     async with watch(cluster, "key=k&since=2") as stream:
         await stream.block()
-        for number in range(3):
+        for number in range(2):
             await cluster.post("/cache/put", {"key": "k", "val": number})
+        cluster.replica("node1").behind.set()
+        await cluster.post("/cache/put", {"key": "k", "val": 2})
 
         assert await stream.told(1) == [("write", "k", 3)]
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [("key=k", {"Last-Event-ID": "99999999-0"}), ("key=k&since=5000", {}), ("prefix=&since=2", {})],
+)
+async def test_a_position_that_no_node_has_reached_is_told_as_a_gap(
+    cluster: Cluster, query: str, headers: dict[str, str]
+) -> None:
+    """Goal: after a wipe a browser comes with the last event of another history, and is not left in silence."""
+    await cluster.post("/cache/put", {"key": "k", "val": 0})
+
+    async with watch(cluster, query, **headers) as stream:
+        await stream.block()
+        gap = await stream.block()
+        await cluster.post("/cache/put", {"key": "k", "val": 1})
+        assert await stream.told(1) == [("write", "k", 2)]
+
+    assert (gap["event"], gap["data"]["reason"]) == ("gap", FUTURE)
+    assert gap["id"] == gap["data"]["position"] == f"1-{LAST_NUMBER}"
+    assert cluster.metric("cache_watch_gaps_total") == 1
+
+
+async def test_a_position_is_judged_once_a_leader_can_tell(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: a watcher that connects during an election stays connected, and is told afterwards."""
+    monkeypatch.setattr(watching, "RETRY_MS", 10)
+    replica = cluster.replica("node1")
+    replica.unreadable = NoLeader("none")
+    async with watch(cluster, "key=k&since=5000") as stream:
+        await stream.block()
+        await eventually(lambda: replica.read_rounds > 2)
+        assert cluster.metric("cache_watch_gaps_total") == 0
+
+        replica.unreadable = None
+
+        assert (await stream.block())["data"]["reason"] == FUTURE
+
+
+async def test_a_position_that_this_node_has_applied_asks_nobody(cluster: Cluster) -> None:
+    await cluster.post("/cache/put", {"key": "k", "val": 0})
+
+    async with watch(cluster, "key=k&since=1") as stream:
+        await stream.block()
+
+    assert cluster.replica("node1").read_rounds == 0
+
+
+def test_a_position_from_before_a_restore_is_older_than_what_is_kept() -> None:
+    """Goal: a restored group goes on at higher positions; whoever comes with one of before has missed something."""
+    hub = Changes(FakeNode(applied_index=1_000_000), Counter())
+
+    watcher = hub.watch(key="k", prefix="", since=(500, 0))
+
+    (gap,) = watcher.take(10)
+    assert (gap.reason, gap.position) == (HISTORY, (1_000_000, LAST_NUMBER))
+    assert not hub.is_ahead(watcher)
 
 
 async def test_who_asks_for_more_than_is_kept_is_told_of_the_gap(
@@ -197,8 +256,10 @@ async def test_a_slow_watcher_loses_what_it_has_not_taken_and_apply_goes_on(
     hub(cluster).leave(watcher)
 
 
-async def test_a_client_that_takes_nothing_is_let_go(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Goal: a socket that is full holds up its own stream and nothing else."""
+async def test_a_client_that_takes_nothing_is_let_go(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Goal: a socket that is full holds up its own stream and nothing else, and puts no traceback into the log."""
     monkeypatch.setattr(watching, "STALL_SECONDS_MAX", 0.2)
     key = "k" * 250
     with unread(cluster, f"/cache/watch?key={key}"):
@@ -210,6 +271,9 @@ async def test_a_client_that_takes_nothing_is_let_go(cluster: Cluster, monkeypat
             return len(hub(cluster)) == 0
 
         await eventually(written)
+        await eventually(lambda: not cluster.clients["node1"].server.runner.server.connections)
+
+    assert [record.getMessage() for record in caplog.records if record.name == "aiohttp.server"] == []
 
 
 async def test_a_silent_stream_has_heartbeats(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,11 +416,14 @@ async def test_many_streams_word_so_many_events_before_others_run() -> None:
 class FakeNode:
     closed = None
 
+    def __init__(self, applied_index: int = 0) -> None:
+        self.applied_index = applied_index
+
     def subscribe(self, topic: str, callback: Any) -> Any:
         return lambda: None
 
     def status(self) -> Any:
-        return type("Status", (), {"applied_index": 0})
+        return type("Status", (), {"applied_index": self.applied_index})
 
 
 class Quiet:

@@ -101,6 +101,25 @@ def test_restore_replaces_whatever_was_there():
     assert driver.advance(100_000) == []
 
 
+def test_a_snapshot_of_the_version_before_is_read():
+    """There a waiter was its own only request, and a hold went with the request that it was granted to."""
+    records = [
+        ["lock", 1, 7],
+        ["hold", 6, "k", "a", True, "node1", None, ""],
+        ["hold", 7, "j", "b", True, "node1", 9_000, "w-b"],
+        ["waiter", "w-c", "k", "c", False, 500, 8_000, "node2", "boot2", 30],
+    ]
+    driver = Driver()
+
+    driver.machine.restore(records)
+
+    assert copied(driver.machine).status("k") == driver.machine.status("k")
+    assert list(driver.machine.lives) == [("node2", "boot2")]
+    assert driver.cancel("b", "w-b", key="j")["cancelled"] == "granted"
+    driver.release("a")
+    assert driver.told()["w-c"] == {"ok": True, "token": 8, "mode": "shared", "expires_ms": driver.time_ms + 500}
+
+
 @pytest.mark.parametrize("record", [["lock", 99, 0], ["semaphore", 1]])
 def test_records_of_another_version_are_refused(record):
     with pytest.raises(ValueError, match="lock snapshot version"):

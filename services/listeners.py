@@ -1,0 +1,84 @@
+"""A node's two ports: what the settings and the limit of open files leave for whom, and where it is counted."""
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from common import descriptors
+from common.config import Settings
+from common.listener import Limits, Listener, ListenerRunner
+from common.logs import get_logger
+from services.auth import PUBLIC_ROUTES
+from services.host import HOST
+
+#: What may be asked on a connection beyond those that there may be.
+SPARE_PATHS = PUBLIC_ROUTES | {"/metrics"}
+
+logger = get_logger("services.listeners")
+
+
+def share_descriptors(settings: Settings) -> descriptors.Shares:
+    """Who gets how many of the descriptors of this process; says so where that is less than what is set."""
+    limit = descriptors.raise_limit()
+    shares = descriptors.share(limit, settings.connections_max)
+    if shares.clients < settings.connections_max:
+        logger.warning(
+            "the limit of open files is low: fewer clients are served than are set",
+            open_files=limit,
+            connections=shares.clients,
+            connections_max=settings.connections_max,
+            advice="raise it (ulimit -Hn, LimitNOFILE, nofile), or set MUFAKAT_CONNECTIONS_MAX lower",
+        )
+    return shares
+
+
+def client_runner(app: web.Application, shares: descriptors.Shares, **options: Any) -> ListenerRunner:
+    """Serves clients, as the settings of `app` say. A handler whose client goes is cancelled: it may wait long."""
+    settings = app[HOST].settings
+    limits = Limits(
+        connections_max=shares.clients,
+        connections_per_address_max=settings.connections_per_address_max,
+        spare_connections=shares.spare,
+        spare_paths=SPARE_PATHS,
+        header_timeout_s=settings.header_timeout_ms / 1000,
+        idle_timeout_s=settings.idle_timeout_ms / 1000,
+        body_timeout_s=settings.body_timeout_ms / 1000,
+        bytes_per_second_min=settings.body_bytes_per_second_min,
+    )
+    return _runner(app, app, "clients", limits, handler_cancellation=True, **options)
+
+
+def peer_runner(
+    app: web.Application, peers_app: web.Application, shares: descriptors.Shares, **options: Any
+) -> ListenerRunner:
+    """Serves `peers_app` to the other nodes, of which all may be on one machine."""
+    limits = Limits(connections_max=shares.peers, connections_per_address_max=shares.peers)
+    return _runner(app, peers_app, "peers", limits, **options)
+
+
+async def listen(runner: ListenerRunner, host: str, port: int, *, backlog: int) -> None:
+    """Accept connections on `port` from now on.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    await web.TCPSite(runner, host, port, reuse_address=True, backlog=backlog).start()
+
+
+def _runner(
+    app: web.Application, served: web.Application, name: str, limits: Limits, **options: Any
+) -> ListenerRunner:
+    metrics = app[HOST].metrics
+    runner = ListenerRunner(served, limits, count_refused=_counter(metrics.http_refused_total, name), **options)
+
+    def count() -> list[tuple[tuple[str], int]]:
+        listener = runner.server
+        return [((name,), listener.connection_count)] if isinstance(listener, Listener) else []
+
+    metrics.http_connections.watch(count)
+    return runner
+
+
+def _counter(refused: Any, listener: str) -> Callable[[str], None]:
+    return lambda reason: refused.labels(listener, reason).add()
