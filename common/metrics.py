@@ -241,6 +241,9 @@ class Metrics:
         self.event_loop_lag_seconds = HistogramFamily(
             "event_loop_lag_seconds", "How late the event loop woke up"
         )
+        limit = ("group", "limit")
+        self.mufakat_limit = GaugeFamily("mufakat_limit", "Limit that the replicas of a group share", limit)
+        self.mufakat_limit_used = GaugeFamily("mufakat_limit_used", "How much of such a limit is taken", limit)
 
         self.mufakat_withdrawals_waiting = GaugeFamily(
             "mufakat_withdrawals_waiting",

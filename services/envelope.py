@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 from common.wire import pack, unpack
 from raft.state_machine import ApplyContext
 from services.idempotency import IdempotencyTable, answer_of
+from services.limits import Limits, SetLimits
 
 #: Refusals that say "not now": they are no answer to keep.
 NOT_DONE = frozenset({"quota", "overloaded"})
@@ -32,6 +33,8 @@ class ServiceMachine(Protocol):
     """What a service replicates; see `raft.state_machine.StateMachine` for the rules of `apply`."""
 
     COMMANDS: tuple[type, ...]
+    #: What the machine is bounded by. Read `in_force` at each use; `ReplicatedMachine` changes and keeps them.
+    limits: Limits
 
     def apply(self, context: ApplyContext, command: Any) -> dict[str, Any]: ...
 
@@ -48,6 +51,9 @@ class ServiceMachine(Protocol):
     def advance(self, context: ApplyContext) -> None: ...
 
     def next_due_ms(self) -> int | None: ...
+
+    def used(self) -> dict[str, int]:
+        """How much of its limits is taken, by their names, where that is one number."""
 
     def snapshot(self) -> Iterator[list]: ...
 
@@ -90,8 +96,17 @@ class ReplicatedMachine:
         #: The service's machine. Another object after a snapshot was restored: look it up at each use.
         self.inner = inner = make_inner()
         self.idempotency = IdempotencyTable()
-        self._commands = {cls.OP: cls for cls in inner.COMMANDS}
-        assert len(self._commands) == len(inner.COMMANDS), "two commands share an OP"
+        self._commands = {cls.OP: cls for cls in (*inner.COMMANDS, SetLimits)}
+        assert len(self._commands) == len(inner.COMMANDS) + 1, "two commands share an OP"
+
+    @property
+    def limits(self) -> Limits:
+        """The group's limits, the service's own among them."""
+        return self.inner.limits
+
+    def used(self) -> dict[str, int]:
+        """How much of the limits is taken; see `ServiceMachine.used`."""
+        return self.inner.used()
 
     def apply(self, context: ApplyContext, command: bytes) -> dict[str, Any]:
         op, values, key, fingerprint = unpack(command)
@@ -127,7 +142,8 @@ class ReplicatedMachine:
         self.idempotency.hits += 1
         if row.fingerprint != fingerprint:
             return {"ok": False, "reason": "idempotency_key_reused"}
-        answer = self.inner.repeat(context, command, answer_of(row))
+        kept = answer_of(row)
+        answer = kept if type(command) is SetLimits else self.inner.repeat(context, command, kept)
         self._settle(context)
         if answer is None:
             self.idempotency.forget(key)
@@ -143,22 +159,34 @@ class ReplicatedMachine:
 
     def snapshot(self) -> Iterator[bytes]:
         tables = (self.idempotency.snapshot(), self.inner.snapshot())
-        return self._encode(tables)
+        return self._encode(self.limits.row(), tables)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Build the restored machine beside the present one, which serves until it is whole. May run on another
         thread, as long as nothing is applied meanwhile."""
         records = (unpack(record) for chunk in chunks for record in unpack(chunk))
-        count = next(records)
         idempotency, inner = IdempotencyTable(), self._make_inner()
+        count = next(records)
+        if not isinstance(count, int):
+            inner.limits.restore(count)
+            count = next(records)
         idempotency.restore(next(records) for _ in range(count))
         inner.restore(records)
         self.idempotency, self.inner = idempotency, inner
 
     def _apply(self, context: ApplyContext, command: Any) -> dict[str, Any]:
+        if type(command) is SetLimits:
+            self.advance(context)
+            return self._set_limits(context, command)
         answer = self.inner.apply(context, command)
         self._settle(context)
         return answer
+
+    def _set_limits(self, context: ApplyContext, command: SetLimits) -> dict[str, Any]:
+        try:
+            return {"ok": True, "limits": self.limits.set(command.limits)}
+        except KeyError as error:
+            raise UnknownCommand(f"entry {context.index} sets a limit that is not known: {error}") from error
 
     def _settle(self, context: ApplyContext) -> None:
         """What became of waiters is the answer to repeat from now on, or takes it back."""
@@ -167,11 +195,14 @@ class ReplicatedMachine:
         context.decided.clear()
 
     @staticmethod
-    def _encode(tables: tuple[tuple[int, Iterator[list]], Iterator[list]]) -> Iterator[bytes]:
+    def _encode(limits: list, tables: tuple[tuple[int, Iterator[list]], Iterator[list]]) -> Iterator[bytes]:
         """Chunks of about `CHUNK_BYTES`, each a list of packed records: one at a time, so that the bytes are
-        counted and not guessed, and no step of the iterator takes long."""
+        counted and not guessed, and no step of the iterator takes long.
+
+        The records: the limits that were set, as one list, where any was; the number of kept answers; these; the
+        machine's own."""
         (count, saved), inner = tables
-        chunk = [pack(count)]
+        chunk = [pack(limits), pack(count)] if limits else [pack(count)]
         size = 0
         for table in (saved, inner):
             for record in table:

@@ -15,6 +15,8 @@ from sys import intern
 import msgspec
 
 from services.cache.directory import Directories, Directory
+from services.cache.limits import LINE_OVERHEAD_BYTES, LINE_TAG_OVERHEAD_BYTES
+from services.limits import text_bytes
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -39,8 +41,10 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     @property
     def counted_bytes(self) -> int:
         """What the line counts for against the bytes that the store may hold."""
-        size = len(self.key) + len(self.value)
-        return size + sum(map(len, self.tags)) if self.tags else size
+        size = LINE_OVERHEAD_BYTES + text_bytes(self.key) + len(self.value)
+        for tag in self.tags:
+            size += LINE_TAG_OVERHEAD_BYTES + text_bytes(tag)
+        return size
 
 
 class Transition(msgspec.Struct, frozen=True, gc=False):

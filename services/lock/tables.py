@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from sys import intern
 
 from services.lock.deadlines import Deadlines
+from services.lock.limits import hold_bytes, waiter_bytes
 from services.lock.records import Hold, Listener, Lock, Waiter
 
 #: Layout of the snapshot records; with version 1, a place in line had one request.
@@ -26,6 +27,7 @@ class LockTables:
         "_expiries",
         "_hold_counts",
         "_last_token",
+        "bytes",
         "holds",
         "lives",
         "locks",
@@ -41,6 +43,8 @@ class LockTables:
         self.waiters: dict[str, Waiter] = {}
         #: The highest token ever given. Replicated.
         self._last_token = 0
+        #: What holds and waiters count for against the limit `bytes_max`.
+        self.bytes = 0
         #: The held keys, and only those, between two steps of the machine.
         self.locks: dict[str, Lock] = {}
         #: Places in line by owner, then by key; only owners that wait.
@@ -81,6 +85,7 @@ class LockTables:
 
     def _index_hold(self, hold: Hold) -> None:
         self.holds[hold.token] = hold
+        self.bytes += hold_bytes(hold)
         lock = self.locks.get(hold.key)
         if lock is None:
             lock = self.locks[hold.key] = Lock()
@@ -97,6 +102,7 @@ class LockTables:
         waiter = hold.waiter if unheard else ""
         changed = hold._replace(expires_ms=expires_ms, waiter=waiter, unheard=unheard)
         self.holds[hold.token] = changed
+        self.bytes += hold_bytes(changed) - hold_bytes(hold)
         self.locks[hold.key].replace(changed)
         if expires_ms is not None and expires_ms != hold.expires_ms:
             self._schedule_expiry(expires_ms, hold.token)
@@ -107,6 +113,7 @@ class LockTables:
         lock = self.locks[hold.key]
         lock.remove(hold)
         del self.holds[hold.token]
+        self.bytes -= hold_bytes(hold)
         count = self._hold_counts[hold.owner]
         if count == 1:
             del self._hold_counts[hold.owner]
@@ -120,6 +127,7 @@ class LockTables:
         if lock.queue is None:
             lock.queue = {}
         self._set_waiter(lock, waiter)
+        self.bytes += waiter_bytes(waiter)
         self._count_lives(waiter, 1)
 
     def change_waiter(self, waiter: Waiter, listeners: tuple[Listener, ...]) -> Waiter:
@@ -127,6 +135,7 @@ class LockTables:
         self._count_lives(waiter, -1)
         changed = waiter.with_listeners(listeners)
         self._set_waiter(self.locks[waiter.key], changed)
+        self.bytes += waiter_bytes(changed) - waiter_bytes(waiter)
         self._count_lives(changed, 1)
         return changed
 
@@ -137,6 +146,7 @@ class LockTables:
         if not lock.queue:
             lock.queue = None
         del self.waiters[waiter.id]
+        self.bytes -= waiter_bytes(waiter)
         places = self.waits[waiter.owner]
         del places[waiter.key]
         if not places:
@@ -212,7 +222,7 @@ class LockTables:
             table.clear()
         self._expiries.clear()
         self._deadlines.clear()
-        self._last_token = 0
+        self._last_token = self.bytes = 0
         self.quiet_until_ms = NEVER_MS
         for table, *fields in records:
             if table == "hold":

@@ -14,13 +14,13 @@ from typing import Any
 import msgspec
 
 from raft.state_machine import ApplyContext
+from services.limits import Limits
 from services.queue import commands, snapshots
 from services.queue.limits import (
-    BYTES_MAX,
     DELIVERY_BYTES_MAX,
     DUE_PER_ENTRY_MAX,
-    IN_FLIGHT_PER_QUEUE_MAX,
-    QUEUES_MAX,
+    LIMITS,
+    MESSAGE_OVERHEAD_BYTES,
     SWEEP_PER_ENTRY_MAX,
 )
 from services.queue.messages import IN_FLIGHT, READY, Message
@@ -40,6 +40,8 @@ class QueueMachine:
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.limits = Limits(LIMITS)
+        self._limit = self.limits.in_force
         self.store = QueueStore()
         self._handlers = {
             commands.Enqueue: self._enqueue,
@@ -95,6 +97,10 @@ class QueueMachine:
         a second early."""
         return self.store.calendar.next_due_ms()
 
+    def used(self) -> dict[str, int]:
+        """How much of the limits is taken."""
+        return {"queues_max": len(self.store.queues), "bytes_max": self.store.bytes}
+
     def snapshot(self) -> Iterator[list[Any]]:
         """A point-in-time copy, made before this returns; `snapshots` describes the records."""
         return snapshots.records_of(self.store)
@@ -128,10 +134,10 @@ class QueueMachine:
             count, size = wanted.get(name, (0, 0))
             wanted[name] = (count + 1, size + len(payload))
         new_queues = sum(name not in self.store.queues for name in wanted)
-        if len(self.store.queues) + new_queues > QUEUES_MAX:
-            return _quota(f"the group holds at most {QUEUES_MAX} queues")
-        if self.store.bytes + sum(size for _, size in wanted.values()) > BYTES_MAX:
-            return _quota(f"the queues together hold at most {BYTES_MAX} bytes; consume some first")
+        if len(self.store.queues) + new_queues > self._limit["queues_max"]:
+            return self._too_many_queues()
+        if self._is_full(len(command.messages), sum(size for _, size in wanted.values())):
+            return self._too_many_bytes()
         for name, (count, size) in wanted.items():
             refusal = self._no_room(name, count, size)
             if refusal is not None:
@@ -148,11 +154,9 @@ class QueueMachine:
         queue = self.store.queues.get(command.queue)
         if queue is None or not queue.ready or queue.settings.paused:
             return {"waiting": True} if command.waits else {"messages": []}
-        room = IN_FLIGHT_PER_QUEUE_MAX - len(queue.in_flight)
+        room = self._limit["in_flight_per_queue_max"] - len(queue.in_flight)
         if room <= 0:
-            return _quota(
-                f"{IN_FLIGHT_PER_QUEUE_MAX} messages of this queue are with consumers; acknowledge some first"
-            )
+            return _quota(f"{len(queue.in_flight)} messages of this queue are with consumers; acknowledge some first")
         due_ms = context.time_ms + (command.visibility_ms or queue.settings.visibility_ms)
         messages: list[Answer] = []
         size = 0
@@ -271,8 +275,8 @@ class QueueMachine:
     # Running a queue
 
     def _configure(self, context: ApplyContext, command: commands.Configure) -> Answer:
-        if command.queue not in self.store.queues and len(self.store.queues) >= QUEUES_MAX:
-            return _quota(f"the group holds at most {QUEUES_MAX} queues")
+        if command.queue not in self.store.queues and len(self.store.queues) >= self._limit["queues_max"]:
+            return self._too_many_queues()
         queue = self._queue(command.queue)
         was_paused = queue.settings.paused
         changes = {
@@ -316,20 +320,28 @@ class QueueMachine:
         return queue
 
     def _no_room(self, name: str, count: int, size: int) -> Answer | None:
-        """The refusal where `count` messages of `size` bytes in all do not fit into a queue; else None."""
-        if self.store.bytes + size > BYTES_MAX:
-            return _quota(f"the queues together hold at most {BYTES_MAX} bytes; consume some first")
+        """The refusal where `count` messages, `size` bytes of payload in all, do not fit into a queue; else None."""
+        if self._is_full(count, size):
+            return self._too_many_bytes()
         queue = self.store.queues.get(name)
         if queue is None:
-            if len(self.store.queues) >= QUEUES_MAX:
-                return _quota(f"the group holds at most {QUEUES_MAX} queues")
-            return None
+            return self._too_many_queues() if len(self.store.queues) >= self._limit["queues_max"] else None
         settings = queue.settings
         if len(queue) + count > settings.max_messages:
             return _quota(f"this queue holds at most {settings.max_messages} messages; consume some first")
-        if queue.bytes + size > settings.max_bytes:
+        if queue.bytes + size + count * MESSAGE_OVERHEAD_BYTES > settings.max_bytes:
             return _quota(f"this queue holds at most {settings.max_bytes} bytes; consume some first")
         return None
+
+    def _is_full(self, count: int, size: int) -> bool:
+        """Whether `count` messages, `size` bytes of payload in all, do not fit into the group."""
+        return self.store.bytes + size + count * MESSAGE_OVERHEAD_BYTES > self._limit["bytes_max"]
+
+    def _too_many_bytes(self) -> Answer:
+        return _quota(f"the queues together hold at most {self._limit['bytes_max']} bytes; consume some first")
+
+    def _too_many_queues(self) -> Answer:
+        return _quota(f"the group holds at most {self._limit['queues_max']} queues; delete one that is not in use")
 
 
 def _quota(detail: str) -> Answer:

@@ -14,6 +14,8 @@ from enum import IntEnum
 
 import msgspec
 
+from services.queue.limits import MESSAGE_OVERHEAD_BYTES
+
 #: Ids of one segment share all bits above these: 1,024 messages, about 10 us to copy.
 SEGMENT_BITS = 10
 
@@ -62,6 +64,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         if self.state == DELAYED:
             return min(self.due_ms, self.expires_ms) if self.expires_ms else self.due_ms
         return 0
+
+    @property
+    def counted_bytes(self) -> int:
+        """What it counts for against the bytes that a queue and the group may hold."""
+        return MESSAGE_OVERHEAD_BYTES + len(self.payload)
 
     def moved(self, state: int, due_ms: int, receipt: int, deliveries: int) -> "Message":
         """The same message in another state."""

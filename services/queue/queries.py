@@ -1,7 +1,7 @@
 """What can be asked of the queues without changing them. Plain functions of the state; `now_ms` is cluster time.
 
 The rule: nothing here looks at more than it answers by a constant factor, except that a page of the list sorts the
-names of all queues, of which there are `QUEUES_MAX` at most.
+names of all queues, of which there are the limit `queues_max` at most.
 """
 
 from collections.abc import Callable, Iterable, Iterator

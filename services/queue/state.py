@@ -35,7 +35,7 @@ class QueueSettings(msgspec.Struct, frozen=True):
     max_deliveries: int = DELIVERIES_MAX_DEFAULT
     #: Messages in all states together.
     max_messages: int = MESSAGES_PER_QUEUE_MAX
-    #: Payload bytes in all states together.
+    #: Bytes in all states together, as `Message.counted_bytes` counts them.
     max_bytes: int = BYTES_PER_QUEUE_MAX
     #: Time to live of a message that brings none; 0: for ever.
     message_ttl_ms: int = 0
@@ -118,7 +118,7 @@ class Queue:
         self.delayed: set[int] = set()
         #: Heap of the dead letters' ids. They leave by rising id only, so none in it is ever stale.
         self.dead: list[int] = []
-        #: Payload bytes in all states.
+        #: Bytes in all states.
         self.bytes = 0
 
     def __len__(self) -> int:

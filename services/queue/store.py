@@ -18,7 +18,7 @@ class QueueStore:
         self.queues: dict[str, Queue] = {}
         #: Every message of every queue.
         self.messages = MessageTable()
-        #: Payload bytes of all queues.
+        #: Bytes of all messages as `Message.counted_bytes` counts them.
         self.bytes = 0
         #: The next message's id; rises over the life of the group.
         self.next_id = 1
@@ -68,8 +68,8 @@ class QueueStore:
             self.calendar.clear(message_id, deadline_ms)
         queue.leave(message_id, message)
         self.messages.remove(message_id)
-        queue.bytes -= len(message.payload)
-        self.bytes -= len(message.payload)
+        queue.bytes -= message.counted_bytes
+        self.bytes -= message.counted_bytes
 
     def take(self, queue: Queue, now_ms: int) -> tuple[int, Message] | None:
         """Pop the message that is next in order off its lane; the caller moves or drops it."""
@@ -145,8 +145,8 @@ class QueueStore:
     def _enter(self, queue: Queue, message_id: int, message: Message) -> None:
         self.messages.put(message_id, message)
         queue.enter(message_id, message)
-        queue.bytes += len(message.payload)
-        self.bytes += len(message.payload)
+        queue.bytes += message.counted_bytes
+        self.bytes += message.counted_bytes
         deadline_ms = message.deadline_ms
         if deadline_ms:
             self.calendar.set(message_id, deadline_ms)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from raft.state_machine import ApplyContext
+from services.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Counter:
     COMMANDS = (Add,)
 
     def __init__(self) -> None:
+        self.limits = Limits(())
         self.total = 0
 
     def apply(self, context: ApplyContext, command: Add) -> dict[str, Any]:
@@ -37,6 +39,9 @@ class Counter:
 
     def next_due_ms(self) -> int | None:
         return None
+
+    def used(self) -> dict[str, int]:
+        return {}
 
     def snapshot(self) -> Iterator[list]:
         return iter([["total", self.total]])

@@ -4,6 +4,7 @@ import pytest
 
 from common.wire import pack, unpack
 from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
+from services.cache.limits import LINE_OVERHEAD_BYTES
 from services.cache.machine import CacheMachine
 from services.cache.store import SWEPT_PER_ENTRY_MAX
 from tests.services.cache.tools import Log, copy, observable
@@ -285,18 +286,18 @@ def test_the_least_recently_written_or_filled_line_is_evicted() -> None:
 
 
 def test_lines_are_evicted_until_the_bytes_fit() -> None:
-    log = Log(CacheMachine(store_bytes_max=30))
+    log = Log(CacheMachine(bytes_max=30 + 3 * LINE_OVERHEAD_BYTES))
     for key in "abc":
         log.apply(Put(key, b"x" * 9, "node1", ttl_ms=1000))
 
     log.apply(Put("d", b"x" * 14, "node1"))
 
     assert sorted(log.machine.keys()) == ["c", "d"]
-    assert log.machine.statistics().bytes == 25
+    assert log.machine.statistics().bytes == 25 + 2 * 350
 
 
 def test_the_newest_line_is_never_evicted() -> None:
-    log = Log(CacheMachine(store_bytes_max=10))
+    log = Log(CacheMachine(bytes_max=10))
     log.apply(Put("a", b"1", "node1"))
 
     log.apply(Put("big", b"x" * 20, "node1"))
