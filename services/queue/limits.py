@@ -16,11 +16,15 @@ MESSAGE_OVERHEAD_BYTES = 300
 LIMITS = (
     Limit(
         "queues_max", 10_000, 1, 100_000,
-        "Queues that exist at one time.",
+        "Queues; one that is empty, unconfigured and unused for a day is forgotten.",
     ),
     Limit(
         "bytes_max", 1 << 30, 1 << 20, 1 << 40,
         "Bytes of all messages: payloads, and 300 for each message.",
+    ),
+    Limit(
+        "dead_bytes_max", 128 << 20, 0, 1 << 40,
+        "Of these, bytes of all dead letters, and half of `bytes_max` at most; beyond it the oldest go.",
     ),
     Limit(
         "in_flight_per_queue_max", 100_000, 1, 10_000_000,
@@ -63,11 +67,25 @@ DELIVERIES_MAX_DEFAULT = 20
 #: Highest `max_deliveries` that can be configured.
 DELIVERIES_MAX_MAX = 1_000_000
 
+#: Dead letters that a queue keeps unless configured otherwise, and their bytes: the oldest make room.
+DEAD_MAX_DEFAULT = 100_000
+DEAD_BYTES_MAX_DEFAULT = 64 << 20
+
+#: How long after it was put in a message may still be a dead letter; 14 days, which is as long as SQS keeps any.
+DEAD_TTL_MS_DEFAULT = 14 * 86_400_000
+
+#: A queue that is empty, unconfigured and unused for so long is forgotten, with the first entry of an hour.
+IDLE_MS = 86_400_000
+FORGET_EVERY_MS = 3_600_000
+
 #: Deadlines handled while one entry is applied (about 2 us each); the rest follow with the next entry.
 DUE_PER_ENTRY_MAX = 2_000
 
-#: Dead letters that one entry of a redrive moves; the route proposes again until all are done.
+#: Messages that one entry of a redrive, purge or delete moves or drops; the route proposes again until all are done.
 SWEEP_PER_ENTRY_MAX = 2_000
+
+#: Messages of whatever queue that one entry of a purge or delete looks at.
+LOOKED_AT_PER_ENTRY_MAX = 20_000
 
 #: Messages in the answer of a peek.
 PEEK_MAX = 100

@@ -71,7 +71,7 @@ def test_a_lowered_limit_takes_nothing_away() -> None:
     replica(set_to(bytes_max=1, queues_max=1))
 
     assert replica(Enqueue("q", b"3"))["reason"] == "quota"
-    assert replica.used() == {"queues_max": 2, "bytes_max": 602}
+    assert replica.used() == {"queues_max": 2, "bytes_max": 602, "dead_bytes_max": 0}
 
 
 @pytest.mark.parametrize("group", ROLES)
@@ -151,7 +151,12 @@ def test_the_defaults_are_frozen() -> None:
             "listeners_max": 16,
             "bytes_max": 512 << 20,
         },
-        "queue": {"queues_max": 10_000, "bytes_max": 1 << 30, "in_flight_per_queue_max": 100_000},
+        "queue": {
+            "queues_max": 10_000,
+            "bytes_max": 1 << 30,
+            "dead_bytes_max": 128 << 20,
+            "in_flight_per_queue_max": 100_000,
+        },
         "cache": {"lines_max": 1_000_000, "bytes_max": 256 << 20, "fill_leases_max": 100_000},
     }
 

@@ -292,7 +292,7 @@ def test_a_rejected_message_is_dead_at_once_and_a_redrive_makes_it_new(queue: Dr
 
 def test_a_redrive_goes_on_where_the_entry_before_it_stopped(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """One entry moves a bounded number; later dead letters are not taken in."""
-    monkeypatch.setattr("services.queue.machine.SWEEP_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
     for message_id in put(queue, b"1", b"2", b"3"):
         take(queue)
         queue(Reject(message_id))
