@@ -41,9 +41,10 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     @property
     def counted_bytes(self) -> int:
         """What the line counts for against the bytes that the store may hold."""
-        size = LINE_OVERHEAD_BYTES + text_bytes(self.key) + len(self.value)
-        for tag in self.tags:
-            size += LINE_TAG_OVERHEAD_BYTES + text_bytes(tag)
+        key = self.key
+        size = LINE_OVERHEAD_BYTES + (len(key) if key.isascii() else text_bytes(key)) + len(self.value)
+        if self.tags:
+            size += sum(LINE_TAG_OVERHEAD_BYTES + text_bytes(tag) for tag in self.tags)
         return size
 
 

@@ -44,9 +44,13 @@ LIMITS = (
 def hold_bytes(hold: Hold) -> int:
     """What a hold counts for against `bytes_max`."""
     key, owner = hold.key, hold.owner
-    size = HOLD_OVERHEAD_BYTES + (len(key) if key.isascii() else text_bytes(key))
-    size += len(owner) if owner.isascii() else text_bytes(owner)
-    return size + sum(LISTENER_OVERHEAD_BYTES + len(id) for id in hold.unheard) if hold.unheard else size
+    if key.isascii() and owner.isascii():
+        size = HOLD_OVERHEAD_BYTES + len(key) + len(owner)
+    else:
+        size = HOLD_OVERHEAD_BYTES + text_bytes(key) + text_bytes(owner)
+    if hold.unheard:
+        size += sum(LISTENER_OVERHEAD_BYTES + len(id) for id in hold.unheard)
+    return size
 
 
 def waiter_bytes(waiter: Waiter) -> int:

@@ -28,7 +28,7 @@ def advance(store: QueueStore, count_max: int) -> int:
     dropped = 0
     while dropped < count_max and (name := store.queue_calendar.pop_due(store.time_ms)) is not None:
         queue = store.queues[name]
-        queue.due_ms = 0
+        store.set_due(queue, 0)
         store.moved[queue] = None
         dropped += _drop_dead(store, queue, count_max - dropped) + _drop_old(store, queue, count_max - dropped)
     return dropped
@@ -49,11 +49,7 @@ def reckon(store: QueueStore) -> None:
     for queue in store.moved:
         due_ms = min(_times_due(store, queue), default=0)
         if due_ms != queue.due_ms:
-            if queue.due_ms:
-                store.queue_calendar.clear(queue.name, queue.due_ms)
-            if due_ms:
-                store.queue_calendar.set(queue.name, due_ms)
-            queue.due_ms = due_ms
+            store.set_due(queue, due_ms)
     store.moved.clear()
 
 

@@ -18,7 +18,6 @@ from services.queue import aging, commands, snapshots, sweeps
 from services.queue.limits import (
     DELIVERY_BYTES_MAX,
     DUE_PER_ENTRY_MAX,
-    FORGET_EVERY_MS,
     LIMITS,
 )
 from services.queue.messages import IN_FLIGHT, Message
@@ -90,19 +89,18 @@ class QueueMachine:
         """Let cluster time reach `context.time_ms`. At most `DUE_PER_ENTRY_MAX` deadlines are handled in one
         entry, so that a million in one second do not hold up the node; `next_due_ms` is then in the past."""
         store = self.store
-        now_ms = context.time_ms
-        is_hour_over = now_ms // FORGET_EVERY_MS != store.time_ms // FORGET_EVERY_MS
-        store.time_ms = now_ms
+        now_ms = store.time_ms = context.time_ms
         left = store.old_left = DUE_PER_ENTRY_MAX
         while left and (message_id := store.calendar.pop_due(now_ms)) is not None:
             store.on_due(context, message_id)
             left -= 1
-        left -= aging.advance(store, left)
+        if store.queues_due:
+            left -= aging.advance(store, left)
         if store.dead_bytes:
             aging.drop_dead_of_all(store, self._room.dead_bytes_max, left)
         if store.moved:
             aging.reckon(store)
-        if is_hour_over:
+        if now_ms >= store.forget_at_ms:
             store.forget_idle()
 
     def next_due_ms(self) -> int | None:
@@ -111,7 +109,8 @@ class QueueMachine:
         store = self.store
         if store.dead_bytes > self._room.dead_bytes_max:
             return store.time_ms
-        messages_ms, queues_ms = store.calendar.next_due_ms(), store.queue_calendar.next_due_ms()
+        messages_ms = store.calendar.next_due_ms()
+        queues_ms = store.queue_calendar.next_due_ms() if store.queues_due else None
         if messages_ms is None or queues_ms is None:
             return queues_ms if messages_ms is None else messages_ms
         return min(messages_ms, queues_ms)

@@ -69,7 +69,7 @@ def too_many_in_flight(queue: Queue) -> dict[str, Any]:
 
 def _full(queue: Queue, count: int, size: int) -> dict[str, Any] | None:
     settings = queue.settings
-    if queue.live + count > settings.max_messages:
+    if queue.ready + len(queue.in_flight) + len(queue.delayed) + count > settings.max_messages:
         return _quota(
             f"this queue holds at most {settings.max_messages} messages beside its dead letters; consume or purge "
             "some, or raise `max_messages` with /queue/config"

@@ -22,6 +22,7 @@ import msgspec
 
 from services.queue import aging
 from services.queue.fifo import Fifo, FrozenFifo
+from services.queue.limits import FORGET_EVERY_MS
 from services.queue.messages import Message, MessageTable
 from services.queue.state import Queue, QueueCounters, QueueSettings
 from services.queue.store import QueueStore
@@ -85,6 +86,7 @@ def read_into(store: QueueStore, records: Iterable[list[Any]]) -> None:
                 store.next_id, store.next_receipt, store.time_ms = next_id, next_receipt, time_ms
                 store.calendar.begin(time_ms)
                 store.queue_calendar.begin(time_ms)
+                store.forget_at_ms = (time_ms // FORGET_EVERY_MS + 1) * FORGET_EVERY_MS
             case ["queue", name, settings, counters, *added]:
                 queue = store.queues[name] = Queue(name, QueueSettings(*settings), QueueCounters(*counters))
                 store.moved[queue] = None

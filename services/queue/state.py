@@ -153,11 +153,6 @@ class Queue:
     def __len__(self) -> int:
         return self.ready + len(self.in_flight) + len(self.delayed) + len(self.dead)
 
-    @property
-    def live(self) -> int:
-        """Messages that are ready, delayed or in flight."""
-        return self.ready + len(self.in_flight) + len(self.delayed)
-
     def expires_ms(self, message: Message) -> int:
         """When a message of this queue is gone by its age; 0: never."""
         if message.state == DEAD:

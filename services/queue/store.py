@@ -6,7 +6,7 @@ the calendar in step; everything else in here is made of those three. Pure: time
 
 from raft.state_machine import ApplyContext
 from services.queue.deadlines import DeadlineCalendar
-from services.queue.limits import IDLE_MS
+from services.queue.limits import FORGET_EVERY_MS, IDLE_MS, MESSAGE_OVERHEAD_BYTES
 from services.queue.messages import DEAD, DELAYED, IN_FLIGHT, READY, Message, MessageTable
 from services.queue.state import Queue, QueueSettings
 
@@ -32,8 +32,12 @@ class QueueStore:
         self.calendar = DeadlineCalendar()
         #: The same of queues, by name: their `due_ms`; see `aging`.
         self.queue_calendar = DeadlineCalendar()
+        #: How many have one.
+        self.queues_due = 0
         #: Queues whose `due_ms` is to be reckoned anew before the entry ends (a dict as an ordered set).
         self.moved: dict[Queue, None] = {}
+        #: The next full hour of cluster time: `forget_idle` is due.
+        self.forget_at_ms = 0
         #: How many messages that are too old `take` may still drop in this entry.
         self.old_left = 0
 
@@ -84,7 +88,7 @@ class QueueStore:
             self.calendar.clear(message_id, deadline_ms)
         queue.leave(message_id, message)
         self.messages.remove(message_id)
-        size = message.counted_bytes
+        size = MESSAGE_OVERHEAD_BYTES + len(message.payload)
         queue.bytes -= size
         self.bytes -= size
         if not queue.bytes:
@@ -117,7 +121,8 @@ class QueueStore:
                 if message is None:
                     continue
                 assert message.state == READY, (message_id, message.state)
-                if not self.is_expired(queue, message):
+                may_expire = message.expires_ms or queue.settings.message_ttl_ms
+                if not may_expire or not self.is_expired(queue, message):
                     return message_id, message
                 # Expired, but there was more to do in this entry than it may, or it was not at the head.
                 self.drop(queue, message_id, message)
@@ -190,11 +195,22 @@ class QueueStore:
         assert not queue.bytes, queue.name
         del self.queues[queue.name]
         self.moved.pop(queue, None)
+        self.set_due(queue, 0)
+
+    def set_due(self, queue: Queue, due_ms: int) -> None:
+        """When `aging` is to look at a queue next; 0 for never."""
         if queue.due_ms:
             self.queue_calendar.clear(queue.name, queue.due_ms)
+            self.queues_due -= 1
+        queue.due_ms = due_ms
+        if due_ms:
+            self.queue_calendar.set(queue.name, due_ms)
+            self.queues_due += 1
 
     def forget_idle(self) -> None:
-        """Forget the queues that nobody configured and nobody has used for `IDLE_MS`."""
+        """Forget the queues that nobody configured and nobody has used for `IDLE_MS`; call it from `forget_at_ms`
+        on."""
+        self.forget_at_ms = (self.time_ms // FORGET_EVERY_MS + 1) * FORGET_EVERY_MS
         plain = QueueSettings()
         before_ms = self.time_ms - IDLE_MS
         idle = [
@@ -208,7 +224,7 @@ class QueueStore:
     def _enter(self, queue: Queue, message_id: int, message: Message) -> None:
         self.messages.put(message_id, message)
         queue.enter(message_id, message)
-        size = message.counted_bytes
+        size = MESSAGE_OVERHEAD_BYTES + len(message.payload)
         queue.bytes += size
         self.bytes += size
         if message.state == DEAD:

@@ -67,7 +67,7 @@ def delete(store: QueueStore, context: ApplyContext, command: Delete) -> Answer:
     answer = _drop(store, queue, frozenset(ALL_STATES), before_id, command.after_id)
     if not answer["more"]:
         _end(store, context, queue)
-    return {"deleted": True, **answer}
+    return {**answer, "deleted": True}
 
 
 def _end(store: QueueStore, context: ApplyContext, queue: Queue) -> None:
@@ -75,7 +75,7 @@ def _end(store: QueueStore, context: ApplyContext, queue: Queue) -> None:
         store.forget(queue)
         return
     was_paused = queue.settings.paused
-    queue.settings, queue.counters = QueueSettings(), QueueCounters(enqueued=queue.live)
+    queue.settings, queue.counters = QueueSettings(), QueueCounters(enqueued=len(queue))
     store.moved[queue] = None
     if was_paused and queue.ready:
         store.tell_ready(context, queue, queue.ready)

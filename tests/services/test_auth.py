@@ -7,8 +7,10 @@ from common.config import load_settings
 from common.metrics import Metrics
 from common.middleware import request_middleware
 from common.web import json_response
-from services.auth import Guard
+from services import admin, limit_routes, maintenance, members
+from services.auth import ADMIN_ROUTES, PUBLIC_ROUTES, READING_ROUTES, Guard
 from services.errors import from_raft
+from services.roles import ROLES
 from tests.helpers import serving
 
 TOKENS = "reader:token-of-reader,client:token-of-client,admin:token-of-admin"
@@ -156,3 +158,12 @@ async def test_a_foreign_page_is_refused(open_client, origin):
     response = await open_client.post("/lock/acquire", headers={"Origin": origin, "Host": "localhost"})
 
     assert (response.status, (await response.json())["reason"]) == (403, "forbidden")
+
+
+def test_the_tables_of_roles_name_routes_that_there_are():
+    """Goal: a promise in the table, such as a purge by admins, is kept by a route."""
+    routes = [*admin.routes(), *maintenance.routes(), *members.routes(), *limit_routes.routes()]
+    for role in ROLES.values():
+        routes += role.routes()
+
+    assert ADMIN_ROUTES | READING_ROUTES | PUBLIC_ROUTES <= {route.path for route in routes}
