@@ -32,11 +32,13 @@ LIMITS = (
     ),
 )  # fmt: skip
 
-#: Highest `max_messages` of a queue, and its default.
-MESSAGES_PER_QUEUE_MAX = 10_000_000
+#: `max_messages` and `max_bytes` of a queue unless configured otherwise; frozen, as the defaults of `LIMITS` are.
+MESSAGES_DEFAULT = 10_000_000
+BYTES_DEFAULT = 1 << 30
 
-#: Highest `max_bytes` of a queue, and its default.
-BYTES_PER_QUEUE_MAX = 1 << 30
+#: Highest numbers of messages and bytes that can be configured; `bytes_max` of the group holds besides.
+MESSAGES_PER_QUEUE_MAX = 1_000_000_000
+BYTES_PER_QUEUE_MAX = 1 << 40
 
 #: Messages in one batch request, and deliveries in one answer.
 BATCH_MAX = 1_000

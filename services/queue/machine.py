@@ -312,7 +312,7 @@ class QueueMachine:
         return sweeps.redrive(self.store, context, command)
 
     def _purge(self, context: ApplyContext, command: commands.Purge) -> Answer:
-        return sweeps.purge(self.store, command)
+        return sweeps.purge(self.store, context, command)
 
     def _delete(self, context: ApplyContext, command: commands.Delete) -> Answer:
         return sweeps.delete(self.store, context, command)

@@ -15,12 +15,12 @@ import msgspec
 
 from services.queue.fifo import Fifo
 from services.queue.limits import (
-    BYTES_PER_QUEUE_MAX,
+    BYTES_DEFAULT,
     DEAD_BYTES_MAX_DEFAULT,
     DEAD_MAX_DEFAULT,
     DEAD_TTL_MS_DEFAULT,
     DELIVERIES_MAX_DEFAULT,
-    MESSAGES_PER_QUEUE_MAX,
+    MESSAGES_DEFAULT,
     VISIBILITY_MS_DEFAULT,
 )
 from services.queue.messages import DEAD, DELAYED, IN_FLIGHT, READY, Message
@@ -37,9 +37,9 @@ class QueueSettings(msgspec.Struct, frozen=True):
     #: Deliveries after which a returning message becomes a dead letter; 0: never.
     max_deliveries: int = DELIVERIES_MAX_DEFAULT
     #: Messages ready, delayed and in flight.
-    max_messages: int = MESSAGES_PER_QUEUE_MAX
+    max_messages: int = MESSAGES_DEFAULT
     #: Their bytes, as `Message.counted_bytes` counts them.
-    max_bytes: int = BYTES_PER_QUEUE_MAX
+    max_bytes: int = BYTES_DEFAULT
     #: Time to live of a message that brings none, whenever it was put in; 0: for ever.
     message_ttl_ms: int = 0
     #: Nothing is delivered while it is true.

@@ -44,7 +44,7 @@ def redrive(store: QueueStore, context: ApplyContext, command: Redrive) -> Answe
     return {"ok": True, "moved": moved, "more": more, "before_id": before_id}
 
 
-def purge(store: QueueStore, command: Purge) -> Answer:
+def purge(store: QueueStore, context: ApplyContext, command: Purge) -> Answer:
     """Drop messages in the states that are named."""
     queue = store.queues.get(command.queue)
     before_id = command.before_id or store.next_id

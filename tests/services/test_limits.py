@@ -1,7 +1,9 @@
 """Limits that the replicas of a group share: set by an entry, carried in snapshots, told and refused by HTTP."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from services.maintenance import hash_of
 from services.queue.commands import Enqueue
 from services.roles import ROLES
 from tests.services.queue.hosting import Queues, queues
+from tests.services.queue.test_machine_random import note_deliveries, random_command
 
 
 class Replica(ReplicatedMachine):
@@ -26,18 +29,19 @@ class Replica(ReplicatedMachine):
         super().__init__(ROLES[group].machine)
         self.group = group
         self.index = 0
+        self.time_ms = 1_000
 
-    def __call__(self, command, key: str | None = None) -> dict:
+    def __call__(self, command: Any, key: str | None = None, *, passed_ms: int = 0) -> dict:
         self.index += 1
+        self.time_ms += passed_ms
         mark = None if key is None else fingerprint(command)
-        return self.apply(
-            ApplyContext(self.index, 1_000), encode_command(command, idempotency_key=key, fingerprint=mark)
-        )
+        data = encode_command(command, idempotency_key=key, fingerprint=mark)
+        return self.apply(ApplyContext(self.index, self.time_ms), data)
 
     def restored(self) -> "Replica":
         twin = Replica(self.group)
         twin.restore(list(self.snapshot()))
-        twin.index = self.index
+        twin.index, twin.time_ms = self.index, self.time_ms
         return twin
 
     def digest(self) -> str:
@@ -86,6 +90,37 @@ def test_what_was_set_survives_a_snapshot(group: str) -> None:
     assert copy.limits.in_force == {**plain.limits.in_force, name: 7}
     assert copy.digest() == replica.digest() != plain.digest()
     assert unpack(unpack(next(plain.snapshot()))[0]) == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_limits_that_change_at_any_moment_are_kept_alike_by_a_restored_replica(seed: int) -> None:
+    """Goal: every legal number at any place of the log, with what is there far above it or far below: nothing raises,
+    what is refused is refused by both, and nothing but dead letters goes because of it."""
+    rng = random.Random(seed)
+    replica, twin = Replica("queue"), Replica("queue")
+    delivered: list[tuple[int, str]] = []
+    refused = 0
+    for _ in range(600):
+        command: Any = random_command(rng, delivered, replica.inner.store.next_id)
+        if rng.random() < 0.1:
+            limit = rng.choice(list(replica.limits.declared.values()))
+            small = {"bytes_max": rng.randint(0, 20_000), "dead_bytes_max": rng.randint(0, 2_000)}
+            number = small.get(limit.name, rng.choice((limit.least, 2, limit.default)))
+            command = set_to(**{limit.name: rng.choice((number, number, None))})
+        passed_ms = rng.choice((0, 0, 1, 700))
+        live = replica.used()["bytes_max"] - replica.used()["dead_bytes_max"]
+        answer = replica(command, passed_ms=passed_ms)
+
+        assert twin(command, passed_ms=passed_ms) == answer
+        note_deliveries(answer, delivered)
+        refused += answer.get("reason") == "quota"
+        if isinstance(command, SetLimits) and not passed_ms:
+            assert replica.used()["bytes_max"] - replica.used()["dead_bytes_max"] == live
+        if rng.random() < 0.1:
+            twin = replica.restored()
+        assert replica.used() == twin.used()
+    assert refused > 5
+    assert replica.digest() == twin.digest()
 
 
 def test_a_limit_that_was_taken_back_leaves_no_trace() -> None:

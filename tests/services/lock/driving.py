@@ -99,5 +99,6 @@ def everything(machine: LockMachine) -> tuple:
         list(machine.snapshot()),
         machine.next_due_ms(),
         machine.statistics(),
+        machine.used(),
         [machine.status(key) for key in sorted(machine.keys())],
     )

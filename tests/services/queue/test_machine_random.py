@@ -91,8 +91,8 @@ def test_the_machine_does_what_the_twin_does(seed: int) -> None:
         answer.pop("after_id", None)
         assert answer == twin.apply(real.time_ms, command), (seed, step, command)
         if step % 10 == 0:
-            before, real = real.state(), real.restored()
-            assert real.state() == before
+            before, used, real = real.state(), real.machine.used(), real.restored()
+            assert (real.state(), real.machine.used()) == (before, used)
             assert set(real.machine.store.queues) == set(twin.settings)
             for queue in QUEUES:
                 for state in State:
