@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol
 
 from common.wire import pack, unpack
 from raft.state_machine import ApplyContext
-from services.idempotency import IdempotencyTable, answer_of
+from services.idempotency import LIMITS, IdempotencyTable, answer_of
 from services.limits import Limits, SetLimits
 
 #: Refusals that say "not now": they are no answer to keep.
@@ -93,11 +93,14 @@ class ReplicatedMachine:
 
     def __init__(self, make_inner: Callable[[], ServiceMachine]) -> None:
         self._make_inner = make_inner
-        #: The service's machine. Another object after a snapshot was restored: look it up at each use.
-        self.inner = inner = make_inner()
-        self.idempotency = IdempotencyTable()
-        self._commands = {cls.OP: cls for cls in (*inner.COMMANDS, SetLimits)}
-        assert len(self._commands) == len(inner.COMMANDS) + 1, "two commands share an OP"
+        #: The service's machine. Another object after a snapshot was restored, and so is the table: look both up at
+        #: each use.
+        self.inner: ServiceMachine
+        self.idempotency: IdempotencyTable
+        self.idempotency, self.inner = self._made()
+        commands = (*self.inner.COMMANDS, SetLimits)
+        self._commands = {cls.OP: cls for cls in commands}
+        assert len(self._commands) == len(commands), "two commands share an OP"
 
     @property
     def limits(self) -> Limits:
@@ -106,7 +109,7 @@ class ReplicatedMachine:
 
     def used(self) -> dict[str, int]:
         """How much of the limits is taken; see `ServiceMachine.used`."""
-        return self.inner.used()
+        return {**self.inner.used(), **self.idempotency.used()}
 
     def apply(self, context: ApplyContext, command: bytes) -> dict[str, Any]:
         op, values, key, fingerprint = unpack(command)
@@ -165,7 +168,7 @@ class ReplicatedMachine:
         """Build the restored machine beside the present one, which serves until it is whole. May run on another
         thread, as long as nothing is applied meanwhile."""
         records = (unpack(record) for chunk in chunks for record in unpack(chunk))
-        idempotency, inner = IdempotencyTable(), self._make_inner()
+        idempotency, inner = self._made()
         count = next(records)
         if not isinstance(count, int):
             inner.limits.restore(count)
@@ -173,6 +176,11 @@ class ReplicatedMachine:
         idempotency.restore(next(records) for _ in range(count))
         inner.restore(records)
         self.idempotency, self.inner = idempotency, inner
+
+    def _made(self) -> tuple[IdempotencyTable, ServiceMachine]:
+        inner = self._make_inner()
+        inner.limits.declare(LIMITS)
+        return IdempotencyTable(inner.limits), inner
 
     def _apply(self, context: ApplyContext, command: Any) -> dict[str, Any]:
         if type(command) is SetLimits:

@@ -75,7 +75,8 @@ def test_a_lowered_limit_takes_nothing_away() -> None:
     replica(set_to(bytes_max=1, queues_max=1))
 
     assert replica(Enqueue("q", b"3"))["reason"] == "quota"
-    assert replica.used() == {"queues_max": 2, "bytes_max": 602, "dead_bytes_max": 0}
+    used = replica.used()
+    assert (used["queues_max"], used["bytes_max"], used["dead_bytes_max"]) == (2, 602, 0)
 
 
 @pytest.mark.parametrize("group", ROLES)
@@ -178,6 +179,10 @@ def test_the_defaults_are_frozen() -> None:
     declared = {group: Replica(group).limits.declared.values() for group in ROLES}
     defaults = {group: {limit.name: limit.default for limit in limits} for group, limits in declared.items()}
 
+    kept = {
+        group: {name: limits.pop(name) for name in list(limits) if name.startswith("idempotency_")}
+        for group, limits in defaults.items()
+    }
     assert defaults == {
         "lock": {
             "holds_max": 1_000_000,
@@ -195,6 +200,7 @@ def test_the_defaults_are_frozen() -> None:
         },
         "cache": {"lines_max": 1_000_000, "bytes_max": 256 << 20, "fill_leases_max": 100_000},
     }
+    assert kept == {group: {"idempotency_keys_max": 100_000, "idempotency_bytes_max": 64 << 20} for group in ROLES}
 
 
 def test_a_limit_is_declared_once_and_within_its_range() -> None:
