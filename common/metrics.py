@@ -112,13 +112,15 @@ class _ScalarFamily:
         self._watches.append(read)
 
     def rows(self) -> dict[tuple[str, ...], float]:
+        found = [row for read in self._watches for row in read()]
+        if self._cap is not None:
+            self._cap.follow(values[0] for values, _ in found)
         rows: dict[tuple[str, ...], float] = {}
-        for read in self._watches:
-            for values, number in read():
-                assert len(values) == len(self.label_names), (self.name, values)
-                if self._cap is not None:
-                    values = (self._cap.capped(values[0]), *values[1:])
-                rows[values] = rows.get(values, 0) + number
+        for values, number in found:
+            assert len(values) == len(self.label_names), (self.name, values)
+            if self._cap is not None:
+                values = (self._cap.capped(values[0]), *values[1:])
+            rows[values] = rows.get(values, 0) + number
         return rows
 
 
@@ -165,20 +167,30 @@ class CounterFamily(_ScalarFamily):
 
 
 class LabelCap:
-    """The first `names_max` names that were ever seen keep their own label, so that series stay bounded."""
+    """At most `names_max` names have their own label at one time, so that the series of a scrape stay bounded. A name
+    keeps its label for as long as it is there; then another takes the place."""
 
     def __init__(self, names_max: int, other: str) -> None:
         self._names_max = names_max
         self._other = other
         self._names: set[str] = set()
 
+    def follow(self, names: Iterable[str]) -> None:
+        """These names are there, and no others."""
+        there = dict.fromkeys(names)
+        self._names &= there.keys()
+        for name in there:
+            if len(self._names) >= self._names_max:
+                return
+            self._names.add(name)
+
     def capped(self, name: str) -> str:
-        if name in self._names:
-            return name
-        if len(self._names) >= self._names_max:
-            return self._other
-        self._names.add(name)
-        return name
+        return name if name in self._names else self._other
+
+
+def _by_queue(name: str, doc: str) -> GaugeFamily:
+    """All of these are told of the same queues at each scrape, so their labels agree."""
+    return GaugeFamily(name, doc, ("queue",), LabelCap(QUEUE_LABELS_MAX, OTHER_QUEUES))
 
 
 @dataclass(slots=True)
@@ -245,6 +257,9 @@ class Metrics:
         self.event_loop_lag_seconds = HistogramFamily(
             "event_loop_lag_seconds", "How late the event loop woke up"
         )
+        limit = ("group", "limit")
+        self.mufakat_limit = GaugeFamily("mufakat_limit", "Limit that the replicas of a group share", limit)
+        self.mufakat_limit_used = GaugeFamily("mufakat_limit_used", "How much of such a limit is taken", limit)
 
         self.mufakat_withdrawals_waiting = GaugeFamily(
             "mufakat_withdrawals_waiting",
@@ -269,13 +284,9 @@ class Metrics:
         self.lock_deadlocks_total = CounterFamily(
             "lock_deadlocks_total", "Requests refused because they would close a cycle"
         )
-        queues = LabelCap(QUEUE_LABELS_MAX, OTHER_QUEUES)
-        queue = ("queue",)
-        self.queue_depth = GaugeFamily("queue_depth", "Messages ready for delivery", queue, queues)
-        self.queue_in_flight = GaugeFamily(
-            "queue_in_flight", "Messages delivered and not yet acknowledged", queue, queues
-        )
-        self.queue_dead = GaugeFamily("queue_dead", "Dead letters", queue, queues)
+        self.queue_depth = _by_queue("queue_depth", "Messages ready for delivery")
+        self.queue_in_flight = _by_queue("queue_in_flight", "Messages delivered and not yet acknowledged")
+        self.queue_dead = _by_queue("queue_dead", "Dead letters")
         self.queue_redelivered_total = CounterFamily(
             "queue_redelivered_total", "Deliveries of messages that had been delivered before"
         )

@@ -35,7 +35,7 @@ from raft.transport.http import HttpTransport
 from raft.transport.identity import Identity
 from raft.transport.peers import Peers
 from raft.transport.routes import PeerListener
-from services import admin, maintenance, members
+from services import admin, limit_routes, maintenance, members
 from services.auth import Guard
 from services.envelope import ReplicatedMachine
 from services.errors import from_raft
@@ -71,6 +71,7 @@ def create_app(settings: Settings | None = None) -> web.Application:
     app.router.add_routes(admin.routes())
     app.router.add_routes(maintenance.routes())
     app.router.add_routes(members.routes())
+    app.router.add_routes(limit_routes.routes())
     for group in settings.groups:
         app.router.add_routes(ROLES[group].routes())
     app[HOST] = Host(settings=settings, metrics=metrics, boot=secrets.token_hex(8), nodes={})
@@ -171,6 +172,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
     here.nodes = nodes
     admin.watch_nodes(here.metrics, nodes)
     admin.watch_idempotency(here.metrics, nodes)
+    limit_routes.watch_limits(here.metrics, nodes)
     listener = await _listen_to_peers(app, nodes, peers)
     for group, node in nodes.items():
         ROLES[group].attach(here, node)

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Protocol
 
 from common.wire import pack, unpack
 from raft.state_machine import ApplyContext
-from services.idempotency import IdempotencyTable, answer_of
+from services.idempotency import LIMITS, IdempotencyTable, answer_of
+from services.limits import Limits, SetLimits
 
 #: Refusals that say "not now": they are no answer to keep.
 NOT_DONE = frozenset({"quota", "overloaded"})
@@ -32,6 +33,8 @@ class ServiceMachine(Protocol):
     """What a service replicates; see `raft.state_machine.StateMachine` for the rules of `apply`."""
 
     COMMANDS: tuple[type, ...]
+    #: What the machine is bounded by. Read `in_force` at each use; `ReplicatedMachine` changes and keeps them.
+    limits: Limits
 
     def apply(self, context: ApplyContext, command: Any) -> dict[str, Any]: ...
 
@@ -49,6 +52,9 @@ class ServiceMachine(Protocol):
         """Let cluster time reach the entry's. Where a command follows, its client waits: do little besides."""
 
     def next_due_ms(self) -> int | None: ...
+
+    def used(self) -> dict[str, int]:
+        """How much of its limits is taken, by their names, where that is one number."""
 
     def snapshot(self) -> Iterator[list]: ...
 
@@ -88,11 +94,23 @@ class ReplicatedMachine:
 
     def __init__(self, make_inner: Callable[[], ServiceMachine]) -> None:
         self._make_inner = make_inner
-        #: The service's machine. Another object after a snapshot was restored: look it up at each use.
-        self.inner = inner = make_inner()
-        self.idempotency = IdempotencyTable()
-        self._commands = {cls.OP: cls for cls in inner.COMMANDS}
-        assert len(self._commands) == len(inner.COMMANDS), "two commands share an OP"
+        #: The service's machine. Another object after a snapshot was restored, and so is the table: look both up at
+        #: each use.
+        self.inner: ServiceMachine
+        self.idempotency: IdempotencyTable
+        self.idempotency, self.inner = self._made()
+        commands = (*self.inner.COMMANDS, SetLimits)
+        self._commands = {cls.OP: cls for cls in commands}
+        assert len(self._commands) == len(commands), "two commands share an OP"
+
+    @property
+    def limits(self) -> Limits:
+        """The group's limits, the service's own among them."""
+        return self.inner.limits
+
+    def used(self) -> dict[str, int]:
+        """How much of the limits is taken; see `ServiceMachine.used`."""
+        return {**self.inner.used(), **self.idempotency.used()}
 
     def apply(self, context: ApplyContext, command: bytes) -> dict[str, Any]:
         op, values, key, fingerprint = unpack(command)
@@ -104,7 +122,7 @@ class ReplicatedMachine:
         if key is None:
             return self._apply(context, decoded)
         # Time first: it may decide the very wait that this request repeats.
-        self.inner.advance(context, decoded)
+        self.inner.advance(context, None if type(decoded) is SetLimits else decoded)
         self._settle(context)
         answer = self._repeat(context, decoded, key, fingerprint)
         if answer is not None:
@@ -129,7 +147,8 @@ class ReplicatedMachine:
         self.idempotency.hits += 1
         if row.fingerprint != fingerprint:
             return {"ok": False, "reason": "idempotency_key_reused"}
-        answer = self.inner.repeat(context, command, answer_of(row))
+        kept = answer_of(row)
+        answer = kept if type(command) is SetLimits else self.inner.repeat(context, command, kept)
         self._settle(context)
         if answer is None:
             self.idempotency.forget(key)
@@ -145,22 +164,39 @@ class ReplicatedMachine:
 
     def snapshot(self) -> Iterator[bytes]:
         tables = (self.idempotency.snapshot(), self.inner.snapshot())
-        return self._encode(tables)
+        return self._encode(self.limits.row(), tables)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Build the restored machine beside the present one, which serves until it is whole. May run on another
         thread, as long as nothing is applied meanwhile."""
         records = (unpack(record) for chunk in chunks for record in unpack(chunk))
+        idempotency, inner = self._made()
         count = next(records)
-        idempotency, inner = IdempotencyTable(), self._make_inner()
+        if not isinstance(count, int):
+            inner.limits.restore(count)
+            count = next(records)
         idempotency.restore(next(records) for _ in range(count))
         inner.restore(records)
         self.idempotency, self.inner = idempotency, inner
 
+    def _made(self) -> tuple[IdempotencyTable, ServiceMachine]:
+        inner = self._make_inner()
+        inner.limits.declare(LIMITS)
+        return IdempotencyTable(inner.limits), inner
+
     def _apply(self, context: ApplyContext, command: Any) -> dict[str, Any]:
+        if type(command) is SetLimits:
+            self.advance(context)
+            return self._set_limits(context, command)
         answer = self.inner.apply(context, command)
         self._settle(context)
         return answer
+
+    def _set_limits(self, context: ApplyContext, command: SetLimits) -> dict[str, Any]:
+        try:
+            return {"ok": True, "limits": self.limits.set(command.limits)}
+        except KeyError as error:
+            raise UnknownCommand(f"entry {context.index} sets a limit that is not known: {error}") from error
 
     def _settle(self, context: ApplyContext) -> None:
         """What became of waiters is the answer to repeat from now on, or takes it back."""
@@ -169,11 +205,14 @@ class ReplicatedMachine:
         context.decided.clear()
 
     @staticmethod
-    def _encode(tables: tuple[tuple[int, Iterator[list]], Iterator[list]]) -> Iterator[bytes]:
+    def _encode(limits: list, tables: tuple[tuple[int, Iterator[list]], Iterator[list]]) -> Iterator[bytes]:
         """Chunks of about `CHUNK_BYTES`, each a list of packed records: one at a time, so that the bytes are
-        counted and not guessed, and no step of the iterator takes long."""
+        counted and not guessed, and no step of the iterator takes long.
+
+        The records: the limits that were set, as one list, where any was; the number of kept answers; these; the
+        machine's own."""
         (count, saved), inner = tables
-        chunk = [pack(count)]
+        chunk = [pack(limits), pack(count)] if limits else [pack(count)]
         size = 0
         for table in (saved, inner):
             for record in table:

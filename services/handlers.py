@@ -45,14 +45,15 @@ def group_node(request: web.Request, group: str) -> RaftNode:
     return host(request).nodes[group]
 
 
-async def replicate(request: web.Request, group: str, command: Command) -> dict[str, Any]:
-    """The machine's answer to `command`, once a quorum holds it and this node has applied it.
+async def replicate(request: web.Request, group: str, command: Command, *, step: int = 0) -> dict[str, Any]:
+    """The machine's answer to `command`, once a quorum holds it and this node has applied it. Where one request takes
+    several commands, `step` numbers them: each is kept under an idempotency key of its own.
 
     Raises:
         RaftError: see `RaftNode.propose`.
         ApiError: the request's idempotency key is not one.
     """
-    return await group_node(request, group).propose(encode_request(request, command))
+    return await group_node(request, group).propose(encode_request(request, command, step=step))
 
 
 async def linearizable(request: web.Request, group: str) -> Any:
@@ -74,7 +75,9 @@ def idempotency_key(request: web.Request) -> str | None:
     return key
 
 
-def encode_request(request: web.Request, command: Command, asked: Command | None = None) -> bytes:
+def encode_request(
+    request: web.Request, command: Command, asked: Command | None = None, *, step: int = 0
+) -> bytes:
     """The log entry of `command` under the request's idempotency key. `asked` is what the client asked for, where
     this try is for something less.
 
@@ -84,6 +87,9 @@ def encode_request(request: web.Request, command: Command, asked: Command | None
     key = idempotency_key(request)
     if key is None:
         return encode_command(command)
+    if step:
+        # No key of a client is like it: those hold nothing that does not print.
+        key = f"{key}\0{step}"
     return encode_command(command, idempotency_key=key, fingerprint=fingerprint(asked or command))
 
 

@@ -16,17 +16,29 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from common.wire import WireError, pack, unpack
+from services.limits import Limit, Limits
 
-KEYS_MAX = 100_000
 KEEP_MS = 600_000
-#: What all rows together may take, their overhead included.
-BYTES_MAX = 64 << 20
 #: What a row costs beside its key and its answer.
 ROW_OVERHEAD_BYTES = 400
+#: Limits of every group.
+LIMITS = (
+    Limit(
+        "idempotency_keys_max", 100_000, 1, 10_000_000,
+        "Kept answers; beyond it the oldest go before their time.",
+    ),
+    Limit(
+        "idempotency_bytes_max", 64 << 20, 6 << 20, 1 << 40,
+        "Bytes of kept answers with their keys, and 400 for each; beyond it the oldest go before their time.",
+    ),
+)  # fmt: skip
 #: A longer answer is not kept: whoever asks again is told so. The longest that there is, a popped item, fits.
 ANSWER_BYTES_MAX = 5 << 20
 #: Rows whose time is over that one entry forgets.
 FORGOTTEN_PER_ENTRY_MAX = 64
+#: Rows that go before their time for one new: more than the longest answer may need. Only a limit that was lowered
+#: takes longer.
+ROOM_PER_ENTRY_MAX = 20_000
 #: What a machine decides about a waiter whose request was withdrawn.
 CANCELLED = "cancelled"
 #: Stands for an answer that was too long. What the command did is done.
@@ -49,7 +61,9 @@ class Row(NamedTuple):
 class IdempotencyTable:
     """Answers by key, oldest first."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
+        """`limits` are the group's, `LIMITS` among them; None: the defaults."""
+        self._limit = (Limits(LIMITS) if limits is None else limits).in_force
         self._rows: OrderedDict[str, Row] = OrderedDict()
         #: Keys by the waiter that their answers are tied to.
         self._waiters: dict[str, dict[str, None]] = {}
@@ -78,9 +92,16 @@ class IdempotencyTable:
     ) -> None:
         """Give this answer to whoever sends the key again. An answer that is too long is replaced by a word."""
         self._put(key, Row(fingerprint, _packed(answer), time_ms, waiter))
-        while len(self._rows) > KEYS_MAX or self.bytes > BYTES_MAX:
+        keys_max, bytes_max = self._limit["idempotency_keys_max"], self._limit["idempotency_bytes_max"]
+        for _ in range(ROOM_PER_ENTRY_MAX):
+            if len(self._rows) <= keys_max and self.bytes <= bytes_max:
+                return
             self._remove(next(iter(self._rows)))
             self.forgotten_early += 1
+
+    def used(self) -> dict[str, int]:
+        """How much of the limits is taken."""
+        return {"idempotency_keys_max": len(self._rows), "idempotency_bytes_max": self.bytes}
 
     def settle(self, waiter: str, answer: dict[str, Any]) -> None:
         """The waiter has this answer from now on; where it was cancelled, its keys are unknown again."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.metrics import Metrics
-from services import admin, maintenance, members
+from services import admin, limit_routes, maintenance, members
+from services.envelope import ReplicatedMachine
 from services.errors import TROUBLES
 from services.roles import ROLES
 
@@ -16,7 +17,7 @@ REFERENCE = (ROOT / "docs" / "http-api.md").read_text()
 
 
 def routes_of_the_code() -> set[str]:
-    found = [*admin.routes(), *maintenance.routes(), *members.routes()]
+    found = [*admin.routes(), *maintenance.routes(), *members.routes(), *limit_routes.routes()]
     for role in ROLES.values():
         found += role.routes()
     return {f"{route.method} {route.path}" for route in found}
@@ -50,6 +51,23 @@ def test_the_reference_names_every_metric_with_its_labels() -> None:
     }
 
     assert documented == {family.name: family.label_names for family in Metrics()._families}
+
+
+def test_the_reference_names_every_limit_of_a_group_with_its_default() -> None:
+    """The table of limits is the code's, in its order and its words."""
+    table = REFERENCE.partition("## Limits of a group")[2].partition("## Locks")[0]
+    documented = [
+        (group, name, int(default), what)
+        for group, name, default, what in re.findall(
+            r"^\| (\w+) \| `(\w+)` \| (\d+) \| (.*) \|$", table, re.MULTILINE
+        )
+    ]
+
+    assert documented == [
+        (group, limit.name, limit.default, limit.what)
+        for group, role in ROLES.items()
+        for limit in ReplicatedMachine(role.machine).limits.declared.values()
+    ]
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))

@@ -15,8 +15,6 @@ import msgspec
 
 from services.cache.deadlines import Deadlines, sweep_time_ms
 
-#: Leases at one time.
-LEASES_MAX = 100_000
 #: Invalidated tags that are remembered one by one; with more, older leases may not fill anything with tags.
 INVALIDATED_MAX = 10_000
 

@@ -15,6 +15,8 @@ from sys import intern
 import msgspec
 
 from services.cache.directory import Directories, Directory
+from services.cache.limits import LINE_OVERHEAD_BYTES, LINE_TAG_OVERHEAD_BYTES
+from services.limits import text_bytes
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -39,8 +41,11 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     @property
     def counted_bytes(self) -> int:
         """What the line counts for against the bytes that the store may hold."""
-        size = len(self.key) + len(self.value)
-        return size + sum(map(len, self.tags)) if self.tags else size
+        key = self.key
+        size = LINE_OVERHEAD_BYTES + (len(key) if key.isascii() else text_bytes(key)) + len(self.value)
+        if self.tags:
+            size += sum(LINE_TAG_OVERHEAD_BYTES + text_bytes(tag) for tag in self.tags)
+        return size
 
 
 class Transition(msgspec.Struct, frozen=True, gc=False):

@@ -13,16 +13,8 @@ from typing import Any
 from raft.state_machine import ApplyContext
 from services.cache.commands import Delete, Fill, FillMany, GiveBack, Incr, Invalidate, Put, PutMany
 from services.cache.directory import I, M
-from services.cache.fill_leases import LEASES_MAX
 from services.cache.line import Answered, Line
-from services.cache.store import (
-    LEASE_TOLD_TOPIC,
-    LINES_MAX,
-    STORE_BYTES_MAX,
-    SWEPT_PER_ENTRY_MAX,
-    TRANSITION_TOPIC,
-    LineStore,
-)
+from services.cache.store import LEASE_TOLD_TOPIC, SWEPT_PER_ENTRY_MAX, TRANSITION_TOPIC, LineStore
 
 #: Range of a number that `Incr` counts in.
 INTEGER_MIN = -(2**63)
@@ -51,9 +43,9 @@ class CacheMachine(LineStore):
 
     COMMANDS = (Put, PutMany, Fill, FillMany, Delete, GiveBack, Incr, Invalidate)
 
-    def __init__(self, *, lines_max: int = LINES_MAX, store_bytes_max: int = STORE_BYTES_MAX) -> None:
+    def __init__(self, **limits: int) -> None:
         """See `LineStore`."""
-        super().__init__(lines_max=lines_max, store_bytes_max=store_bytes_max)
+        super().__init__(**limits)
         self._handlers = {
             Put: self._put,
             PutMany: self._put_many,
@@ -183,8 +175,9 @@ class CacheMachine(LineStore):
         lease = leases.of(command.key, context.time_ms)
         if lease is None:
             self._end_lease(context, command.key)
-            if len(leases) >= LEASES_MAX:
-                return {"ok": False, "reason": "quota", "limit": "fill_leases_max", "limit_value": LEASES_MAX}
+            leases_max = self._limit["fill_leases_max"]
+            if len(leases) >= leases_max:
+                return {"ok": False, "reason": "quota", "limit": "fill_leases_max", "limit_value": leases_max}
             lease = leases.take(command.key, context.index, context.time_ms, command.lease_ms, asker, claim)
         elif not lease.is_of(asker, claim):
             return {**absent, "filling": True, "lease_expires_ms": lease.expires_at}

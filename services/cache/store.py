@@ -9,10 +9,10 @@ reach the log and so do not count as use. A line that has expired, or whose tag 
 command from that very moment of the log on; `_sweep` takes its room back a little later, at most
 `SWEPT_PER_ENTRY_MAX` at a time, so that a mass expiry or a tag of a million lines does not stop the node.
 
-Lines are bounded by number and by the bytes of keys, values and tags. Replicas must agree on what is evicted, so
-the bounds are constants of the code, not settings of a node. One large value may drive out more small lines than one
-entry may evict: later entries go on, and until then the store is over its bound, by `OVER_SHARE` of it and one entry
-at most; writes that would make it more are refused (`_is_crowded`).
+Lines are bounded by number and by bytes. Replicas must agree on what is evicted, so the bounds are limits of the
+group (`services.limits`), not settings of a node. One large value may drive out more small lines than one entry may
+evict: later entries go on, and until then the store is over its bound, by `OVER_SHARE` of it and one entry at most;
+writes that would make it more are refused (`_is_crowded`).
 """
 
 from collections import OrderedDict
@@ -26,13 +26,11 @@ from raft.state_machine import ApplyContext
 from services.cache.deadlines import Deadlines, sweep_time_ms
 from services.cache.directory import Directories
 from services.cache.fill_leases import FillLease, FillLeases
+from services.cache.limits import LIMITS, TAG_OVERHEAD_BYTES
 from services.cache.line import Invalidated, Line, Statistics, Transition, decode_lines, encode_lines
 from services.cache.tags import Tags
+from services.limits import Limits
 
-#: Lines that the store holds; one more evicts the least recently written or filled.
-LINES_MAX = 1_000_000
-#: Bytes (`Line.counted_bytes`) that the store holds.
-STORE_BYTES_MAX = 256 * 1024 * 1024
 #: Lines that have expired, lines whose tag was invalidated, and leases that have ended: so many of each kind one
 #: entry sweeps away.
 SWEPT_PER_ENTRY_MAX = 1000
@@ -62,10 +60,11 @@ _HEAD_TABLES = frozenset({"lease", "invalidated", "forgotten"})
 class LineStore:
     """Lines, and the leases to fill those that are absent."""
 
-    def __init__(self, *, lines_max: int = LINES_MAX, store_bytes_max: int = STORE_BYTES_MAX) -> None:
-        """The bounds are arguments for tests only: every node of a group must have the same."""
-        self._lines_max = lines_max
-        self._store_bytes_max = store_bytes_max
+    def __init__(self, **limits: int) -> None:
+        """Limits are set here by tests only: every node of a group must have the same."""
+        self.limits = Limits(LIMITS)
+        self.limits.set(limits.items())
+        self._limit = self.limits.in_force
         self._clear()
 
     def _clear(self) -> None:
@@ -90,7 +89,7 @@ class LineStore:
 
     def next_due_ms(self) -> int | None:
         """Cluster time of the next sweep; None where there is nothing to sweep, now or later."""
-        if self._tags.has_dead or self._is_over(self._store_bytes_max):
+        if self._tags.has_dead or self._is_over(self._limit["bytes_max"]):
             return self._time_ms
         lines, leases = self._deadlines.next_due_ms(), self._fill_leases.next_due_ms()
         if lines is None or leases is None:
@@ -235,7 +234,7 @@ class LineStore:
     def _evict(self, context: ApplyContext) -> None:
         """Drop the least recently written or filled lines until the bounds hold, as many as one entry may, but never
         the newest."""
-        while self._evictable and self._is_over(self._store_bytes_max):
+        while self._evictable and self._is_over(self._limit["bytes_max"]):
             self._evictable -= 1
             self._evicted += 1
             self._drop(context, next(iter(self._lines.values())), "evict")
@@ -243,11 +242,12 @@ class LineStore:
     def _is_over(self, bytes_max: int) -> bool:
         """Whether a line must go."""
         count = len(self._lines)
-        return (count > self._lines_max or self._bytes > bytes_max) and count > 1
+        return (count > self._limit["lines_max"] or self._counted_bytes() > bytes_max) and count > 1
 
     def _is_crowded(self) -> bool:
         """Whether evictions are so far behind that no more may be written."""
-        return self._is_over(self._store_bytes_max + self._store_bytes_max // OVER_SHARE)
+        bytes_max = self._limit["bytes_max"]
+        return self._is_over(bytes_max + bytes_max // OVER_SHARE)
 
     # Looking
 
@@ -289,12 +289,23 @@ class LineStore:
     def statistics(self) -> Statistics:
         return Statistics(
             len(self._lines),
-            self._bytes,
+            self._counted_bytes(),
             self._evicted,
             self._expired,
             tags=len(self._tags),
             fill_leases=len(self._fill_leases),
         )
+
+    def used(self) -> dict[str, int]:
+        """How much of the limits is taken."""
+        return {
+            "lines_max": len(self._lines),
+            "bytes_max": self._counted_bytes(),
+            "fill_leases_max": len(self._fill_leases),
+        }
+
+    def _counted_bytes(self) -> int:
+        return self._bytes + TAG_OVERHEAD_BYTES * len(self._tags)
 
     # Snapshots
 

@@ -26,23 +26,14 @@ from typing import Any
 
 from raft.state_machine import ApplyContext
 from services.idempotency import CANCELLED
+from services.limits import Limits
 from services.lock import queries
 from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
 from services.lock.graph import STEPS_MAX, GraphTooLarge, Search, shown
+from services.lock.limits import LIMITS
 from services.lock.lines import LockLines, granted
 from services.lock.records import Listener, Lock, Waiter
 
-# The limits decide answers, so they are part of the replicated behaviour: the same on every node, no settings.
-
-#: Holds at one time, shared ones counted each.
-HOLDS_MAX = 1_000_000
-#: Shared holders of one key that are admitted without waiting.
-HOLDERS_PER_KEY_MAX = 10_000
-#: Owners in line for one key, and in all lines together.
-WAITERS_PER_KEY_MAX = 10_000
-WAITERS_MAX = 100_000
-#: Requests of one owner in one place.
-LISTENERS_MAX = 16
 #: Requests that one `DropWaiters` ends.
 DROPPED_PER_ENTRY_MAX = 1_000
 
@@ -63,6 +54,8 @@ class LockMachine(LockLines):
 
     def __init__(self) -> None:
         super().__init__()
+        self.limits = Limits(LIMITS)
+        self._limit = self.limits.in_force
         self._handlers = {
             Acquire: self._acquire,
             Release: self._release,
@@ -101,7 +94,7 @@ class LockMachine(LockLines):
             return {**_not_held(), "token": kept.get("token", 0)}
         if isinstance(command, Acquire) and hold.unheard and command.waiter not in hold.unheard:
             # Whoever asks again may be told of the hold, so it stays where only the first one leaves.
-            unheard = (*hold.unheard, command.waiter) if len(hold.unheard) < LISTENERS_MAX else ()
+            unheard = (*hold.unheard, command.waiter) if len(hold.unheard) < self._limit["listeners_max"] else ()
             hold = self._tables.change_hold(hold, expires_ms=hold.expires_ms, unheard=unheard)
         return granted(hold)
 
@@ -138,10 +131,12 @@ class LockMachine(LockLines):
                 if command.wait_ms <= 0:
                     return queries.refusal("locked", lock, context.time_ms, asking=hold)
                 return self._wait(context, command, lock)
-            if lock.holder_count >= HOLDERS_PER_KEY_MAX:
-                return _limit("quota", "holders_per_key_max", HOLDERS_PER_KEY_MAX)
-        if len(tables.holds) >= HOLDS_MAX:
-            return _limit("quota", "holds_max", HOLDS_MAX)
+            if lock.holder_count >= self._limit["holders_per_key_max"]:
+                return self._full("quota", "holders_per_key_max")
+        if len(tables.holds) >= self._limit["holds_max"]:
+            return self._full("quota", "holds_max")
+        if tables.bytes >= self._limit["bytes_max"]:
+            return self._full("quota", "bytes_max")
         return granted(self._add_hold(context, command, command.waiter, (command.waiter,) if command.waiter else ()))
 
     def _wait(self, context: ApplyContext, command: Acquire, lock: Lock) -> dict:
@@ -149,10 +144,12 @@ class LockMachine(LockLines):
         place = self._place(context, command.key, command.owner)
         if place is not None and (place.exclusive or not command.exclusive):
             return self._join(context, command, place)
-        if lock.queue_length >= WAITERS_PER_KEY_MAX:
-            return _limit("quota", "waiters_per_key_max", WAITERS_PER_KEY_MAX)
-        if len(tables.waiters) >= WAITERS_MAX:
-            return _limit("overloaded", "waiters_max", WAITERS_MAX)
+        if lock.queue_length >= self._limit["waiters_per_key_max"]:
+            return self._full("quota", "waiters_per_key_max")
+        if len(tables.waiters) >= self._limit["waiters_max"]:
+            return self._full("overloaded", "waiters_max")
+        if tables.bytes >= self._limit["bytes_max"]:
+            return self._full("quota", "bytes_max")
         listener = _listener(context, command)
         waiter = Waiter(
             command.waiter,
@@ -170,7 +167,7 @@ class LockMachine(LockLines):
             try:
                 cycle = Search(tables.locks, tables.waits, context.time_ms).find_cycle(waiter)
             except GraphTooLarge:
-                return _limit("overloaded", "wait_graph_max", STEPS_MAX)
+                return _full("overloaded", "wait_graph_max", STEPS_MAX)
             if cycle is not None:
                 return {"ok": False, "reason": "deadlock", "cycle": shown(cycle), "cycle_length": len(cycle)}
         tables.add_waiter(waiter)
@@ -179,8 +176,10 @@ class LockMachine(LockLines):
     def _join(self, context: ApplyContext, command: Acquire, place: Waiter) -> dict:
         """Another request of the owner's waits in its place from now on, to the end of its own time."""
         others = tuple(listener for listener in place.listeners if listener.id != command.waiter)
-        if len(others) >= LISTENERS_MAX:
-            return _limit("overloaded", "listeners_max", LISTENERS_MAX)
+        if len(others) >= self._limit["listeners_max"]:
+            return self._full("overloaded", "listeners_max")
+        if self._tables.bytes >= self._limit["bytes_max"] and len(others) == len(place.listeners):
+            return self._full("quota", "bytes_max")
         if command.ttl_ms is not None:
             place = place._replace(ttl_ms=command.ttl_ms)
         self._tables.change_waiter(place, (*others, _listener(context, command)))
@@ -266,6 +265,9 @@ class LockMachine(LockLines):
         more = any(life in self._tables.lives for life in gone_lives)
         return {"ok": True, "dropped": count, "more": more}
 
+    def _full(self, reason: str, limit: str) -> dict:
+        return _full(reason, limit, self._limit[limit])
+
     # Questions; none of them changes anything
 
     def statistics(self) -> LockStatistics:
@@ -273,6 +275,11 @@ class LockMachine(LockLines):
         return LockStatistics(
             locks_held=len(tables.locks), holds=len(tables.holds), waiters=len(tables.waiters)
         )
+
+    def used(self) -> dict[str, int]:
+        """How much of the limits is taken."""
+        tables = self._tables
+        return {"holds_max": len(tables.holds), "waiters_max": len(tables.waiters), "bytes_max": tables.bytes}
 
     def page(self, prefix: str, after: str, count: int) -> list[str]:
         """The first `count` keys in order that begin with `prefix` and come after `after`. One whose holds have ended
@@ -317,5 +324,5 @@ def _listener(context: ApplyContext, command: Acquire) -> Listener:
     return Listener(command.waiter, command.exclusive, due_ms, intern(command.node), intern(command.boot))
 
 
-def _limit(reason: str, limit: str, value: int) -> dict:
+def _full(reason: str, limit: str, value: int) -> dict:
     return {"ok": False, "reason": reason, "limit": limit, "limit_value": value}

@@ -26,6 +26,7 @@ _LIMIT_DETAILS = {
     "waiters_max": "The lines of all locks together are full; try again later.",
     "listeners_max": "This owner waits for this lock in as many requests as it may; wait until one is answered.",
     "wait_graph_max": "Too many owners wait for each other to see whether this one may wait, too; try again later.",
+    "bytes_max": "Locks and lines together take as many bytes as they may; release some locks first.",
 }
 
 logger = get_logger("services.lock")

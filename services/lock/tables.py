@@ -10,6 +10,7 @@ from itertools import islice
 from sys import intern
 
 from common.sorted_set import SortedSet
+from services.lock.limits import hold_bytes, waiter_bytes
 from services.lock.records import Hold, Listener, Lock, Waiter
 
 #: Layout of the snapshot records; with version 1, a place in line had one request.
@@ -28,6 +29,7 @@ class LockTables:
         "_hold_counts",
         "_keys",
         "_last_token",
+        "bytes",
         "holds",
         "lives",
         "locks",
@@ -44,6 +46,8 @@ class LockTables:
         self.waiters: dict[str, Waiter] = {}
         #: The highest token ever given. Replicated.
         self._last_token = 0
+        #: What holds and waiters count for against the limit `bytes_max`.
+        self.bytes = 0
         #: Cluster time of the last entry; 0 after a restore by which nothing has ended. Replicated.
         self.time_ms = 0
         #: The held keys, and only those, between two steps of the machine. The last hold of one may have ended, as
@@ -90,6 +94,7 @@ class LockTables:
 
     def _index_hold(self, hold: Hold) -> None:
         self.holds[hold.token] = hold
+        self.bytes += hold_bytes(hold)
         lock = self.locks.get(hold.key)
         if lock is None:
             lock = self.locks[hold.key] = Lock()
@@ -107,6 +112,7 @@ class LockTables:
         waiter = hold.waiter if unheard else ""
         changed = hold._replace(expires_ms=expires_ms, waiter=waiter, unheard=unheard)
         self.holds[hold.token] = changed
+        self.bytes += hold_bytes(changed) - hold_bytes(hold)
         self.locks[hold.key].replace(changed)
         if expires_ms != hold.expires_ms:
             self._forget_expiry(hold)
@@ -120,6 +126,7 @@ class LockTables:
         lock.remove(hold)
         del self.holds[hold.token]
         self._forget_expiry(hold)
+        self.bytes -= hold_bytes(hold)
         count = self._hold_counts[hold.owner]
         if count == 1:
             del self._hold_counts[hold.owner]
@@ -138,6 +145,7 @@ class LockTables:
         if lock.queue is None:
             lock.queue = {}
         self._set_waiter(lock, waiter)
+        self.bytes += waiter_bytes(waiter)
         self._count_lives(waiter, 1)
 
     def change_waiter(self, waiter: Waiter, listeners: tuple[Listener, ...]) -> Waiter:
@@ -146,6 +154,7 @@ class LockTables:
         self._deadlines.remove((waiter.deadline_ms, waiter.id))
         changed = waiter.with_listeners(listeners)
         self._set_waiter(self.locks[waiter.key], changed)
+        self.bytes += waiter_bytes(changed) - waiter_bytes(waiter)
         self._count_lives(changed, 1)
         return changed
 
@@ -157,6 +166,7 @@ class LockTables:
             lock.queue = None
         del self.waiters[waiter.id]
         self._deadlines.remove((waiter.deadline_ms, waiter.id))
+        self.bytes -= waiter_bytes(waiter)
         places = self.waits[waiter.owner]
         del places[waiter.key]
         if not places:
@@ -263,7 +273,7 @@ class LockTables:
         tables = (self.holds, self.waiters, self.locks, self.waits, self.lives, self._hold_counts)
         for table in (*tables, self._keys, self._expiries, self._deadlines):
             table.clear()
-        self._last_token = self.time_ms = 0
+        self._last_token = self.time_ms = self.bytes = 0
         self.quiet_until_ms = NEVER_MS
         for table, *fields in records:
             if table == "hold":

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from common.web import ApiError, bad_request, check_name
-from services.queue.commands import Ack, AckBatch, Enqueue, EnqueueBatch
+from services.queue.commands import Ack, AckBatch, Enqueue, EnqueueBatch, Purge
 from services.queue.limits import (
     BATCH_MAX,
     BYTES_PER_QUEUE_MAX,
@@ -25,6 +25,7 @@ from services.queue.limits import (
     VISIBILITY_MS_MAX,
     WAIT_MS_MAX,
 )
+from services.queue.messages import DEAD, DELAYED, READY
 from services.queue.queries import STATES
 
 QUEUE_DEFAULT = "default"
@@ -136,7 +137,7 @@ class RejectBody(Struct, forbid_unknown_fields=True):
 
 
 class ConfigBody(Struct, forbid_unknown_fields=True):
-    """What is left out stays as it is; `message_ttl` 0 takes the time to live away."""
+    """What is left out stays as it is; `message_ttl` and `dead_ttl` 0 take the time to live away."""
 
     queue: str = QUEUE_DEFAULT
     visibility: Visibility | None = None
@@ -145,6 +146,22 @@ class ConfigBody(Struct, forbid_unknown_fields=True):
     max_bytes: Annotated[int, Meta(ge=1, le=BYTES_PER_QUEUE_MAX)] | None = None
     message_ttl: Delay | None = None
     paused: bool | None = None
+    max_dead: Annotated[int, Meta(ge=0, le=MESSAGES_PER_QUEUE_MAX)] | None = None
+    max_dead_bytes: Annotated[int, Meta(ge=0, le=BYTES_PER_QUEUE_MAX)] | None = None
+    dead_ttl: Delay | None = None
+
+
+class PurgeBody(Struct, forbid_unknown_fields=True):
+    """All that is not with consumers, or what is in one state."""
+
+    queue: str
+    state: str | None = None
+
+
+class DeleteBody(Struct, forbid_unknown_fields=True):
+    queue: str
+    #: Also where messages are with consumers.
+    force: bool = False
 
 
 class QueueBody(Struct, forbid_unknown_fields=True):
@@ -246,8 +263,16 @@ def plain_payload(value: Raw, field: str, value_bytes_max: int) -> bytes:
     return payload
 
 
-def check_state(state: str) -> str:
+def purge_of(body: PurgeBody, *, name_bytes_max: int) -> Purge:
+    """Without a state, what is with consumers stays there, as in RabbitMQ. Raises ApiError 400 naming the field."""
+    check_name(body.queue, "queue", name_bytes_max)
+    if body.state is None:
+        return Purge(body.queue, (READY, DELAYED, DEAD))
+    return Purge(body.queue, (STATES.index(check_state(body.state, "field")),))
+
+
+def check_state(state: str, noun: str = "parameter") -> str:
     """Raises ApiError 400 where there is no such state."""
     if state not in STATES:
-        raise bad_request(f"The parameter `state` must be one of {', '.join(f'`{name}`' for name in STATES)}.")
+        raise bad_request(f"The {noun} `state` must be one of {', '.join(f'`{name}`' for name in STATES)}.")
     return state

@@ -4,11 +4,14 @@ Every command is on disk under its `OP` with its fields in this order: a field i
 with a default, and an `OP` is never reused. Times are milliseconds, message ids are the machine's whole
 numbers (HTTP shows them as decimal strings), payloads are the JSON text as bytes and are never looked into.
 
+A field that is added stands in `ADDED`, too, so that an `Idempotency-Key` from before the upgrade still fits its
+request.
+
 A receipt names one delivery of one message. Where it is optional, None means "whichever delivery is current".
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 # Not `frozen`: built for every such write on every node, and three times as slow so. Nobody assigns its fields.
@@ -125,6 +128,7 @@ class Configure:
     """Change settings of one queue, which comes into being if need be; None leaves a setting as it is."""
 
     OP: ClassVar[str] = "config"
+    ADDED: ClassVar[dict[str, Any]] = {"max_dead": None, "max_dead_bytes": None, "dead_ttl_ms": None}
     queue: str
     visibility_ms: int | None = None
     max_deliveries: int | None = None
@@ -132,6 +136,9 @@ class Configure:
     max_bytes: int | None = None
     message_ttl_ms: int | None = None
     paused: bool | None = None
+    max_dead: int | None = None
+    max_dead_bytes: int | None = None
+    dead_ttl_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,3 +149,30 @@ class Redrive:
     queue: str
     #: Only messages with a lower id; 0 is all there are now.
     before_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """Drop what a queue holds in some states, at most `SWEEP_PER_ENTRY_MAX` messages."""
+
+    OP: ClassVar[str] = "purge"
+    queue: str
+    #: Numbers of `State`.
+    states: tuple[int, ...]
+    #: Only messages with a lower id; 0 is all there are now.
+    before_id: int = 0
+    #: Messages up to this id were looked at by the entries before.
+    after_id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Drop all that a queue holds, as a purge does, and with the last of it the queue: settings and counters."""
+
+    OP: ClassVar[str] = "delete"
+    queue: str
+    #: Also where messages are with consumers.
+    force: bool = False
+    #: As in `Purge`.
+    before_id: int = 0
+    after_id: int = 0

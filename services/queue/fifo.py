@@ -74,6 +74,14 @@ class Fifo:
         self._head += 1
         return message_id
 
+    def head(self, is_live: Callable[[int], bool]) -> int | None:
+        """The first id that is not stale, left in its place; None where there is none."""
+        while (message_id := self.pop()) is not None:
+            if is_live(message_id):
+                self._head -= 1
+                return message_id
+        return None
+
     def copy(self) -> FrozenFifo:
         return FrozenFifo(list(self._chunks), self._head, len(self._chunks[-1]))
 

@@ -1,24 +1,44 @@
 """Every limit of the queue service, in one place.
 
-The rule: a limit that a machine enforces is a constant, the same on every node of the group, because nodes that
-disagreed on one would apply the same entry differently. What an operator may tune for one queue is replicated
-with `/queue/config` and bounded by these constants.
+The rule: what a machine enforces is the same on every node of the group, because nodes that disagreed on it would
+apply the same entry differently. `LIMITS` are replicated and can be changed (see `services.limits`), what an operator
+may tune for one queue is replicated with `/queue/config`, and the rest are constants.
 """
 
-#: Queues in the group. A queue comes into being with its first message and stays.
-QUEUES_MAX = 10_000
+from services.limits import Limit
 
-#: Messages that one queue holds in all states together, its dead letters included.
-MESSAGES_PER_QUEUE_MAX = 10_000_000
+# Limits of the group
 
-#: Payload bytes that one queue holds in all states together.
-BYTES_PER_QUEUE_MAX = 1 << 30
+#: Bytes that a message takes beside its payload: record, deadline, and its places in the tables. Measured: 174 for a
+#: ready one, 294 for one with a delay and a time to live.
+MESSAGE_OVERHEAD_BYTES = 300
 
-#: Payload bytes that all queues hold together: the machine lives in memory.
-BYTES_MAX = 4 << 30
+LIMITS = (
+    Limit(
+        "queues_max", 10_000, 1, 100_000,
+        "Queues; one that is empty, unconfigured and unused for a day is forgotten.",
+    ),
+    Limit(
+        "bytes_max", 1 << 30, 1 << 20, 1 << 40,
+        "Bytes of all messages: payloads, and 300 for each message.",
+    ),
+    Limit(
+        "dead_bytes_max", 128 << 20, 0, 1 << 40,
+        "Of these, bytes of all dead letters, and half of `bytes_max` at most; beyond it the oldest go.",
+    ),
+    Limit(
+        "in_flight_per_queue_max", 100_000, 1, 10_000_000,
+        "Messages of one queue that are with consumers at one time.",
+    ),
+)  # fmt: skip
 
-#: Messages of one queue that may be with consumers at the same time.
-IN_FLIGHT_PER_QUEUE_MAX = 100_000
+#: `max_messages` and `max_bytes` of a queue unless configured otherwise; frozen, as the defaults of `LIMITS` are.
+MESSAGES_DEFAULT = 10_000_000
+BYTES_DEFAULT = 1 << 30
+
+#: Highest numbers of messages and bytes that can be configured; `bytes_max` of the group holds besides.
+MESSAGES_PER_QUEUE_MAX = 1_000_000_000
+BYTES_PER_QUEUE_MAX = 1 << 40
 
 #: Messages in one batch request, and deliveries in one answer.
 BATCH_MAX = 1_000
@@ -49,11 +69,25 @@ DELIVERIES_MAX_DEFAULT = 20
 #: Highest `max_deliveries` that can be configured.
 DELIVERIES_MAX_MAX = 1_000_000
 
+#: Dead letters that a queue keeps unless configured otherwise, and their bytes: the oldest make room.
+DEAD_MAX_DEFAULT = 100_000
+DEAD_BYTES_MAX_DEFAULT = 64 << 20
+
+#: How long after it was put in a message may still be a dead letter; 14 days, which is as long as SQS keeps any.
+DEAD_TTL_MS_DEFAULT = 14 * 86_400_000
+
+#: A queue that is empty, unconfigured and unused for so long is forgotten, with the first entry of an hour.
+IDLE_MS = 86_400_000
+FORGET_EVERY_MS = 3_600_000
+
 #: Deadlines handled while one entry is applied (about 2 us each); the rest follow with the next entry.
 DUE_PER_ENTRY_MAX = 2_000
 
-#: Dead letters that one entry of a redrive moves; the route proposes again until all are done.
+#: Messages that one entry of a redrive, purge or delete moves or drops; the route proposes again until all are done.
 SWEEP_PER_ENTRY_MAX = 2_000
+
+#: Messages of whatever queue that one entry of a purge or delete looks at.
+LOOKED_AT_PER_ENTRY_MAX = 20_000
 
 #: Messages in the answer of a peek.
 PEEK_MAX = 100

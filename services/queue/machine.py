@@ -8,22 +8,20 @@ number of messages that became ready, and lets them ask again. Until then they a
 """
 
 from collections.abc import Iterable, Iterator
-from heapq import heappop
 from typing import Any
 
 import msgspec
 
 from raft.state_machine import ApplyContext
-from services.queue import commands, snapshots
+from services.limits import Limits
+from services.queue import aging, commands, snapshots, sweeps
 from services.queue.limits import (
-    BYTES_MAX,
     DELIVERY_BYTES_MAX,
     DUE_PER_ENTRY_MAX,
-    IN_FLIGHT_PER_QUEUE_MAX,
-    QUEUES_MAX,
-    SWEEP_PER_ENTRY_MAX,
+    LIMITS,
 )
-from services.queue.messages import IN_FLIGHT, READY, Message
+from services.queue.messages import IN_FLIGHT, Message
+from services.queue.room import Room, too_many_in_flight
 from services.queue.state import Queue
 from services.queue.store import QueueStore
 
@@ -37,10 +35,13 @@ class QueueMachine:
     COMMANDS = (
         commands.Enqueue, commands.EnqueueBatch, commands.Dequeue, commands.Pop, commands.Ack, commands.AckBatch,
         commands.Nack, commands.GiveBack, commands.Extend, commands.Reject, commands.Configure, commands.Redrive,
+        commands.Purge, commands.Delete,
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.store = QueueStore()
+        self.limits = Limits(LIMITS)
+        self._limit = self.limits.in_force
+        self._use(QueueStore())
         self._handlers = {
             commands.Enqueue: self._enqueue,
             commands.EnqueueBatch: self._enqueue_batch,
@@ -54,12 +55,17 @@ class QueueMachine:
             commands.Reject: self._reject,
             commands.Configure: self._configure,
             commands.Redrive: self._redrive,
+            commands.Purge: self._purge,
+            commands.Delete: self._delete,
         }
 
     def apply(self, context: ApplyContext, command: Any) -> Answer:
         """Carry out one committed command; what fell due by then happens first."""
         self.advance(context)
-        return self._handlers[type(command)](context, command)
+        answer = self._handlers[type(command)](context, command)
+        if self.store.moved:
+            aging.reckon(self.store)
+        return answer
 
     def kept(self, answer: Answer) -> Answer:
         """Deliveries without their payloads, which the messages hold as long as these deliveries stand."""
@@ -84,17 +90,36 @@ class QueueMachine:
         entry, so that a million in one second do not hold up the node; `next_due_ms` is then in the past."""
         store = self.store
         now_ms = store.time_ms = context.time_ms
-        for _ in range(DUE_PER_ENTRY_MAX):
-            message_id = store.calendar.pop_due(now_ms)
-            if message_id is None:
-                return
+        left = store.old_left = DUE_PER_ENTRY_MAX
+        while left and (message_id := store.calendar.pop_due(now_ms)) is not None:
             store.on_due(context, message_id)
-            context.spend(1)
+            left -= 1
+        context.spend(DUE_PER_ENTRY_MAX - left)
+        if store.queues_due:
+            left -= aging.advance(store, left)
+        if store.dead_bytes:
+            aging.drop_dead_of_all(store, self._room.dead_bytes_max, left)
+        if store.moved:
+            aging.reckon(store)
+        if now_ms >= store.forget_at_ms:
+            store.forget_idle()
 
     def next_due_ms(self) -> int | None:
         """A cluster time before which `advance` has nothing to do: exact within the current second, else up to
         a second early."""
-        return self.store.calendar.next_due_ms()
+        store = self.store
+        if store.dead_bytes > self._room.dead_bytes_max:
+            return store.time_ms
+        messages_ms = store.calendar.next_due_ms()
+        queues_ms = store.queue_calendar.next_due_ms() if store.queues_due else None
+        if messages_ms is None or queues_ms is None:
+            return queues_ms if messages_ms is None else messages_ms
+        return min(messages_ms, queues_ms)
+
+    def used(self) -> dict[str, int]:
+        """How much of the limits is taken."""
+        store = self.store
+        return {"queues_max": len(store.queues), "bytes_max": store.bytes, "dead_bytes_max": store.dead_bytes}
 
     def snapshot(self) -> Iterator[list[Any]]:
         """A point-in-time copy, made before this returns; `snapshots` describes the records."""
@@ -104,7 +129,11 @@ class QueueMachine:
         """Replace the whole state by what `snapshot` gave."""
         store = QueueStore()
         snapshots.read_into(store, records)
+        self._use(store)
+
+    def _use(self, store: QueueStore) -> None:
         self.store = store
+        self._room = Room(store, self._limit)
 
     def skip_numbers(self, count: int, floor: int = 0) -> None:
         """Never give the next `count` message ids and receipts, nor any below `floor`: after a restore, clients may
@@ -115,11 +144,12 @@ class QueueMachine:
     # Putting in
 
     def _enqueue(self, context: ApplyContext, command: commands.Enqueue) -> Answer:
-        refusal = self._no_room(command.queue, 1, len(command.payload))
+        refusal = self._room.refusal_of_one(command.queue, len(command.payload))
         if refusal is not None:
             return refusal
+        queue = self.store.queue(command.queue)
         message_id = self.store.add(
-            context, self._queue(command.queue), command.payload, command.priority, command.delay_ms, command.ttl_ms
+            context, queue, command.payload, command.priority, command.delay_ms, command.ttl_ms
         )
         return {"ok": True, "msg_id": str(message_id)}
 
@@ -128,17 +158,11 @@ class QueueMachine:
         for name, payload, *_ in command.messages:
             count, size = wanted.get(name, (0, 0))
             wanted[name] = (count + 1, size + len(payload))
-        new_queues = sum(name not in self.store.queues for name in wanted)
-        if len(self.store.queues) + new_queues > QUEUES_MAX:
-            return _quota(f"the group holds at most {QUEUES_MAX} queues")
-        if self.store.bytes + sum(size for _, size in wanted.values()) > BYTES_MAX:
-            return _quota(f"the queues together hold at most {BYTES_MAX} bytes; consume some first")
-        for name, (count, size) in wanted.items():
-            refusal = self._no_room(name, count, size)
-            if refusal is not None:
-                return refusal
+        refusal = self._room.refusal(wanted)
+        if refusal is not None:
+            return refusal
         ids = [
-            self.store.add(context, self._queue(name), payload, priority, delay_ms, ttl_ms)
+            self.store.add(context, self.store.queue(name), payload, priority, delay_ms, ttl_ms)
             for name, payload, priority, delay_ms, ttl_ms in command.messages
         ]
         context.spend(len(ids))
@@ -150,16 +174,14 @@ class QueueMachine:
         queue = self.store.queues.get(command.queue)
         if queue is None or not queue.ready or queue.settings.paused:
             return {"waiting": True} if command.waits else {"messages": []}
-        room = IN_FLIGHT_PER_QUEUE_MAX - len(queue.in_flight)
+        room = self._room.for_deliveries(queue)
         if room <= 0:
-            return _quota(
-                f"{IN_FLIGHT_PER_QUEUE_MAX} messages of this queue are with consumers; acknowledge some first"
-            )
+            return too_many_in_flight(queue)
         due_ms = context.time_ms + (command.visibility_ms or queue.settings.visibility_ms)
         messages: list[Answer] = []
         size = 0
         for _ in range(min(command.max, room)):
-            taken = self.store.take(queue, context.time_ms)
+            taken = self.store.take(queue)
             if taken is None:
                 break
             message_id, message = taken
@@ -192,7 +214,7 @@ class QueueMachine:
         queue = self.store.queues.get(command.queue)
         taken = None
         if queue is not None and not queue.settings.paused:
-            taken = self.store.take(queue, context.time_ms)
+            taken = self.store.take(queue)
         if queue is None or taken is None:
             return {"waiting": True} if command.waits else {"ok": False, "reason": "empty"}
         message_id, message = taken
@@ -275,9 +297,9 @@ class QueueMachine:
     # Running a queue
 
     def _configure(self, context: ApplyContext, command: commands.Configure) -> Answer:
-        if command.queue not in self.store.queues and len(self.store.queues) >= QUEUES_MAX:
-            return _quota(f"the group holds at most {QUEUES_MAX} queues")
-        queue = self._queue(command.queue)
+        if command.queue not in self.store.queues and len(self.store.queues) >= self._limit["queues_max"]:
+            return self._room.too_many_queues()
+        queue = self.store.queue(command.queue)
         was_paused = queue.settings.paused
         changes = {
             field: value
@@ -285,60 +307,19 @@ class QueueMachine:
             if (value := getattr(command, field)) is not None
         }
         queue.settings = msgspec.structs.replace(queue.settings, **changes)
+        self.store.moved[queue] = None
         if was_paused and queue.ready:
             self.store.tell_ready(context, queue, queue.ready)
         return {"ok": True}
 
     def _redrive(self, context: ApplyContext, command: commands.Redrive) -> Answer:
-        """Dead letters go to the back as if they were new, by rising id. `left` is how many lower than
-        `before_id` still wait for the next entry."""
-        queue = self.store.queues.get(command.queue)
-        before_id = command.before_id or self.store.next_id
-        if queue is None:
-            return {"ok": True, "moved": 0, "more": False, "before_id": before_id}
-        ttl_ms = queue.settings.message_ttl_ms
-        moved = 0
-        while queue.dead and queue.dead[0] < before_id and moved < SWEEP_PER_ENTRY_MAX:
-            message_id = heappop(queue.dead)
-            dead = self.store.messages.get(message_id)
-            assert dead is not None, message_id
-            expires_ms = context.time_ms + ttl_ms if ttl_ms else 0
-            fresh = msgspec.structs.replace(dead, expires_ms=expires_ms, state=READY, receipt=0, deliveries=0)
-            self.store.move(queue, message_id, dead, fresh)
-            moved += 1
-        context.spend(moved)
-        if moved:
-            self.store.tell_ready(context, queue, moved)
-        more = bool(queue.dead) and queue.dead[0] < before_id
-        return {"ok": True, "moved": moved, "more": more, "before_id": before_id}
+        return sweeps.redrive(self.store, context, command)
 
-    # Helpers
+    def _purge(self, context: ApplyContext, command: commands.Purge) -> Answer:
+        return sweeps.purge(self.store, context, command)
 
-    def _queue(self, name: str) -> Queue:
-        queue = self.store.queues.get(name)
-        if queue is None:
-            queue = self.store.queues[name] = Queue(name)
-        return queue
-
-    def _no_room(self, name: str, count: int, size: int) -> Answer | None:
-        """The refusal where `count` messages of `size` bytes in all do not fit into a queue; else None."""
-        if self.store.bytes + size > BYTES_MAX:
-            return _quota(f"the queues together hold at most {BYTES_MAX} bytes; consume some first")
-        queue = self.store.queues.get(name)
-        if queue is None:
-            if len(self.store.queues) >= QUEUES_MAX:
-                return _quota(f"the group holds at most {QUEUES_MAX} queues")
-            return None
-        settings = queue.settings
-        if len(queue) + count > settings.max_messages:
-            return _quota(f"this queue holds at most {settings.max_messages} messages; consume some first")
-        if queue.bytes + size > settings.max_bytes:
-            return _quota(f"this queue holds at most {settings.max_bytes} bytes; consume some first")
-        return None
-
-
-def _quota(detail: str) -> Answer:
-    return {"ok": False, "reason": "quota", "detail": detail}
+    def _delete(self, context: ApplyContext, command: commands.Delete) -> Answer:
+        return sweeps.delete(self.store, context, command)
 
 
 def _not_current(message: Message | None, receipt: str | None) -> Answer | None:

@@ -9,10 +9,13 @@ event loop a pause of many milliseconds at each full collection, and a record of
 form no cycle.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from enum import IntEnum
 
 import msgspec
+
+from services.queue.limits import MESSAGE_OVERHEAD_BYTES
 
 #: Ids of one segment share all bits above these: 1,024 messages, about 10 us to copy.
 SEGMENT_BITS = 10
@@ -41,7 +44,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     priority: int
     #: When it was put in.
     enqueued_ms: int
-    #: When it stops being deliverable.
+    #: When it stops being deliverable, by a time to live of its own; where it has none, the queue's decides
+    #: (`Queue.expires_ms`).
     expires_ms: int
     #: A number of `State`.
     state: int
@@ -62,6 +66,11 @@ class Message(msgspec.Struct, frozen=True, gc=False):
         if self.state == DELAYED:
             return min(self.due_ms, self.expires_ms) if self.expires_ms else self.due_ms
         return 0
+
+    @property
+    def counted_bytes(self) -> int:
+        """What it counts for against the bytes that a queue and the group may hold."""
+        return MESSAGE_OVERHEAD_BYTES + len(self.payload)
 
     def moved(self, state: int, due_ms: int, receipt: int, deliveries: int) -> "Message":
         """The same message in another state."""
@@ -113,6 +122,15 @@ class MessageTable:
         if not segment:
             del self._segments[number]
             self._owned.discard(number)
+
+    def following(self, after_id: int) -> Iterator[tuple[int, Message]]:
+        """Every message whose id is above `after_id`, by rising id. Nothing may be written meanwhile."""
+        numbers = sorted(self._segments)
+        for number in numbers[bisect_left(numbers, after_id >> SEGMENT_BITS) :]:
+            segment = self._segments[number]
+            for message_id in sorted(segment):
+                if message_id > after_id:
+                    yield message_id, segment[message_id]
 
     def copy(self) -> "MessageTable":
         """A copy that later writes to this table do not reach, nor the other way round."""

@@ -1,7 +1,7 @@
 """What can be asked of the queues without changing them. Plain functions of the state; `now_ms` is cluster time.
 
 The rule: nothing here looks at more than it answers by a constant factor, except that a page of the list sorts the
-names of all queues, of which there are `QUEUES_MAX` at most.
+names of all queues, of which there are the limit `queues_max` at most.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -45,7 +45,7 @@ def peek(store: QueueStore, name: str, state: str, limit: int, now_ms: int) -> l
     messages = []
     size = 0
     for message_id, message in islice(_in_state(store, queue, state, limit), limit):
-        messages.append(_peeked(message_id, message, now_ms))
+        messages.append(_peeked(message_id, message, queue.expires_ms(message), now_ms))
         size += len(message.payload)
         if size >= DELIVERY_BYTES_MAX:
             break
@@ -78,7 +78,7 @@ def _in_state(store: QueueStore, queue: Queue, state: str, limit: int) -> Iterat
             yield message_id, message
 
 
-def _peeked(message_id: int, message: Message, now_ms: int) -> dict[str, Any]:
+def _peeked(message_id: int, message: Message, expires_ms: int, now_ms: int) -> dict[str, Any]:
     return {
         "msg_id": str(message_id),
         "payload": message.payload,
@@ -86,7 +86,7 @@ def _peeked(message_id: int, message: Message, now_ms: int) -> dict[str, Any]:
         "deliveries": message.deliveries,
         "age_s": max(0, now_ms - message.enqueued_ms) / 1000,
         "due_in_s": max(0, message.due_ms - now_ms) / 1000 if message.due_ms else None,
-        "expires_in_s": max(0, message.expires_ms - now_ms) / 1000 if message.expires_ms else None,
+        "expires_in_s": max(0, expires_ms - now_ms) / 1000 if expires_ms else None,
     }
 
 
@@ -99,6 +99,7 @@ def _described(queue: Queue) -> dict[str, Any]:
         "delayed": len(queue.delayed),
         "dead": len(queue.dead),
         "bytes": queue.bytes,
+        "dead_bytes": queue.dead_bytes,
         **{f"{name}_total": value for name, value in msgspec.structs.asdict(counters).items()},
         "settings": _settings(queue.settings),
     }
@@ -113,4 +114,7 @@ def _settings(settings: QueueSettings) -> dict[str, Any]:
         "max_bytes": settings.max_bytes,
         "message_ttl": settings.message_ttl_ms / 1000 or None,
         "paused": settings.paused,
+        "max_dead": settings.max_dead,
+        "max_dead_bytes": settings.max_dead_bytes,
+        "dead_ttl": settings.dead_ttl_ms / 1000 or None,
     }

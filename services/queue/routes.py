@@ -6,19 +6,22 @@ How a consumer waits is in `consuming`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
 from msgspec import Raw
 
+from common.logs import get_logger
 from common.web import check_name, read_body, read_query
 from raft.node import RaftNode
-from services.envelope import encode_command
 from services.handlers import answer, group_node, linearizable, replicate
 from services.host import Host, host
 from services.queue import GROUP, bodies, commands, queries
 from services.queue.consuming import GiveBacks, consume
 from services.queue.state import Queue
+
+logger = get_logger("services.queue")
 
 
 def routes() -> list[web.RouteDef]:
@@ -36,6 +39,8 @@ def routes() -> list[web.RouteDef]:
         web.post("/queue/reject", reject),
         web.post("/queue/config", config),
         web.post("/queue/redrive", redrive),
+        web.post("/queue/purge", purge),
+        web.post("/queue/delete", delete),
         web.get("/queue/stats", stats),
         web.get("/queue/list", list_queues),
         web.get("/queue/peek", peek),
@@ -193,21 +198,55 @@ async def config(request: web.Request) -> web.Response:
         max_bytes=body.max_bytes,
         message_ttl_ms=None if body.message_ttl is None else bodies.milliseconds(body.message_ttl),
         paused=body.paused,
+        max_dead=body.max_dead,
+        max_dead_bytes=body.max_dead_bytes,
+        dead_ttl_ms=None if body.dead_ttl is None else bodies.milliseconds(body.dead_ttl),
     )
     return answer(await replicate(request, GROUP, command))
 
 
 async def redrive(request: web.Request) -> web.Response:
-    """`POST /queue/redrive`: as many log entries as it takes. To send it again moves only what is left."""
+    """`POST /queue/redrive`: as many log entries as it takes. To send it again moves only what is left, or with an
+    `Idempotency-Key` tells of all that the request moved, the tries before included."""
     body = await read_body(request, bodies.QueueBody)
     check_name(body.queue, "queue", host(request).settings.name_bytes_max)
-    node = group_node(request, GROUP)
-    result = {"more": True, "before_id": 0}
-    moved = 0
-    while result["more"]:
-        result = await node.propose(encode_command(commands.Redrive(body.queue, result["before_id"])))
-        moved += result["moved"]
-    return answer({"ok": True, "moved": moved})
+    return answer(await _swept(request, commands.Redrive(body.queue), "moved"))
+
+
+async def purge(request: web.Request) -> web.Response:
+    """`POST /queue/purge`: drops messages; who asked is put on record. Sent again as a redrive is."""
+    body = await read_body(request, bodies.PurgeBody)
+    command = bodies.purge_of(body, name_bytes_max=host(request).settings.name_bytes_max)
+    result = await _swept(request, command, "purged")
+    logger.warning("queue purged", queue=body.queue, state=body.state, asked_from=request.remote, result=result)
+    return answer(result)
+
+
+async def delete(request: web.Request) -> web.Response:
+    """`POST /queue/delete`: drops the queue with all that it holds; who asked is put on record. Sent again as a
+    redrive is."""
+    body = await read_body(request, bodies.DeleteBody)
+    check_name(body.queue, "queue", host(request).settings.name_bytes_max)
+    result = await _swept(request, commands.Delete(body.queue, body.force), "purged")
+    logger.warning("queue deleted", queue=body.queue, force=body.force, asked_from=request.remote, result=result)
+    return answer(result)
+
+
+async def _swept(request: web.Request, command: Any, counted: str) -> dict[str, Any]:
+    """The answer to a command that takes several entries; `counted` is added up over them. Each entry has an
+    idempotency key of its own where the request has one, so a request that is sent again goes through the answers of
+    those that were made, and on from there."""
+    count = step = 0
+    while True:
+        result = await replicate(request, GROUP, command, step=step)
+        if not result["ok"]:
+            return result
+        count += result[counted]
+        progress = {name: result.pop(name) for name in ("before_id", "after_id") if name in result}
+        if not result.pop("more"):
+            return {**result, counted: count}
+        command = replace(command, **progress)
+        step += 1
 
 
 async def stats(request: web.Request) -> web.Response:

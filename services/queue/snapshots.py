@@ -7,7 +7,7 @@ shares everything that is immutable; the records are made one by one while the m
 | record | content |
 |---|---|
 | `["group", next_id, next_receipt, time_ms]` | first, once |
-| `["queue", name, [settings...], [counters...]]` | every queue, in order of creation |
+| `["queue", name, [settings...], [counters...], empty_since_ms]` | every queue, in order of creation |
 | `["messages", [[id, fields of Message...]...]]` | every message, by rising id |
 | `["order", queue, priority, [id...]]` | ready messages that were never delivered, in order of delivery |
 
@@ -20,7 +20,9 @@ from typing import Any
 
 import msgspec
 
+from services.queue import aging
 from services.queue.fifo import Fifo, FrozenFifo
+from services.queue.limits import FORGET_EVERY_MS
 from services.queue.messages import Message, MessageTable
 from services.queue.state import Queue, QueueCounters, QueueSettings
 from services.queue.store import QueueStore
@@ -40,7 +42,8 @@ def records_of(store: QueueStore) -> Iterator[list[Any]]:
     for queue in store.queues.values():
         settings = list(msgspec.structs.astuple(queue.settings))
         counters = list(msgspec.structs.astuple(queue.counters))
-        heads.append(["queue", queue.name, settings, counters])
+        empty_since_ms = 0 if queue.bytes else queue.empty_since_ms
+        heads.append(["queue", queue.name, settings, counters, empty_since_ms])
         orders.extend((queue.name, lane.priority, lane.fresh.copy()) for lane in queue.lanes)
     return _records(heads, store.messages.copy(), orders)
 
@@ -75,16 +78,29 @@ def _records(
 def read_into(store: QueueStore, records: Iterable[list[Any]]) -> None:
     """Fill an empty `store`. Raises ValueError on a record that no version of this code ever wrote."""
     ordered: set[tuple[str, int]] = set()
+    #: Queues of an earlier version, which wrote the queue's time to live into each message, and those times.
+    stamped: dict[str, int] = {}
     for record in records:
         match record:
             case ["group", next_id, next_receipt, time_ms, *_]:
                 store.next_id, store.next_receipt, store.time_ms = next_id, next_receipt, time_ms
                 store.calendar.begin(time_ms)
-            case ["queue", name, settings, counters, *_]:
-                store.queues[name] = Queue(name, QueueSettings(*settings), QueueCounters(*counters))
+                store.queue_calendar.begin(time_ms)
+                store.forget_at_ms = (time_ms // FORGET_EVERY_MS + 1) * FORGET_EVERY_MS
+            case ["queue", name, settings, counters, *added]:
+                queue = store.queues[name] = Queue(name, QueueSettings(*settings), QueueCounters(*counters))
+                store.moved[queue] = None
+                if added:
+                    queue.empty_since_ms = added[0]
+                else:
+                    queue.empty_since_ms = store.time_ms
+                    stamped[name] = queue.settings.message_ttl_ms
             case ["messages", batch]:
                 for message_id, name, *fields in batch:
-                    store.reinstate(message_id, Message(store.queues[name].name, *fields))
+                    message = Message(store.queues[name].name, *fields)
+                    if message.expires_ms and message.expires_ms == message.enqueued_ms + stamped.get(name, 0):
+                        message = msgspec.structs.replace(message, expires_ms=0)
+                    store.reinstate(message_id, message)
             case ["order", name, priority, ids]:
                 lane = store.queues[name].lane(priority)
                 if (name, priority) not in ordered:
@@ -94,3 +110,4 @@ def read_into(store: QueueStore, records: Iterable[list[Any]]) -> None:
                     lane.fresh.append(message_id)
             case _:
                 raise ValueError(f"unknown record in a queue snapshot: {record[:1]!r}")
+    aging.reckon(store)

@@ -16,12 +16,15 @@ import msgspec
 from common.sorted_set import SortedSet
 from services.queue.fifo import Fifo
 from services.queue.limits import (
-    BYTES_PER_QUEUE_MAX,
+    BYTES_DEFAULT,
+    DEAD_BYTES_MAX_DEFAULT,
+    DEAD_MAX_DEFAULT,
+    DEAD_TTL_MS_DEFAULT,
     DELIVERIES_MAX_DEFAULT,
-    MESSAGES_PER_QUEUE_MAX,
+    MESSAGES_DEFAULT,
     VISIBILITY_MS_DEFAULT,
 )
-from services.queue.messages import DELAYED, IN_FLIGHT, READY, Message
+from services.queue.messages import DEAD, DELAYED, IN_FLIGHT, READY, Message
 
 #: Removed ids that the heap of a lane may hold beyond as many as it holds live ones.
 STALE_RETURNED_MAX = 64
@@ -34,14 +37,19 @@ class QueueSettings(msgspec.Struct, frozen=True):
     visibility_ms: int = VISIBILITY_MS_DEFAULT
     #: Deliveries after which a returning message becomes a dead letter; 0: never.
     max_deliveries: int = DELIVERIES_MAX_DEFAULT
-    #: Messages in all states together.
-    max_messages: int = MESSAGES_PER_QUEUE_MAX
-    #: Payload bytes in all states together.
-    max_bytes: int = BYTES_PER_QUEUE_MAX
-    #: Time to live of a message that brings none; 0: for ever.
+    #: Messages ready, delayed and in flight.
+    max_messages: int = MESSAGES_DEFAULT
+    #: Their bytes, as `Message.counted_bytes` counts them.
+    max_bytes: int = BYTES_DEFAULT
+    #: Time to live of a message that brings none, whenever it was put in; 0: for ever.
     message_ttl_ms: int = 0
     #: Nothing is delivered while it is true.
     paused: bool = False
+    #: Dead letters, and their bytes; beyond that the oldest are dropped.
+    max_dead: int = DEAD_MAX_DEFAULT
+    max_dead_bytes: int = DEAD_BYTES_MAX_DEFAULT
+    #: A dead letter is dropped so long after it was put in as a message; 0: never.
+    dead_ttl_ms: int = DEAD_TTL_MS_DEFAULT
 
 
 class QueueCounters(msgspec.Struct):
@@ -54,9 +62,14 @@ class QueueCounters(msgspec.Struct):
     redelivered: int = 0
     #: Acknowledged, pops included.
     acknowledged: int = 0
+    #: Gone by their time to live, dead letters included.
     expired: int = 0
     #: Moved to the dead letters.
     dead_lettered: int = 0
+    #: Dead letters that made room for later ones.
+    dead_dropped: int = 0
+    #: Dropped by a purge.
+    purged: int = 0
 
 
 class Lane:
@@ -89,6 +102,16 @@ class Lane:
             heapify(self.returned)
             self._stale_returned = 0
 
+    def heads(self, is_live: Callable[[int], bool]) -> Iterator[int]:
+        """The first of those that came back and the first of the others, where there are such."""
+        while self.returned and not is_live(self.returned[0]):
+            heappop(self.returned)
+        if self.returned:
+            yield self.returned[0]
+        fresh = self.fresh.head(is_live)
+        if fresh is not None:
+            yield fresh
+
     def ids(self) -> Iterator[int]:
         """In order of delivery, stale ones included; what is not asked for costs nothing. Nothing may be changed
         meanwhile."""
@@ -111,7 +134,8 @@ class Queue:
     """One queue."""
 
     __slots__ = (
-        "bytes", "counters", "dead", "delayed", "in_flight", "lanes", "name", "ready", "settings", "topic",
+        "bytes", "counters", "dead", "dead_bytes", "delayed", "due_ms", "empty_since_ms", "in_flight", "lanes",
+        "name", "ready", "settings", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -132,11 +156,26 @@ class Queue:
         self.delayed: SortedSet[int] = SortedSet()
         #: Heap of the dead letters' ids. They leave by rising id only, so none in it is ever stale.
         self.dead: list[int] = []
-        #: Payload bytes in all states.
+        #: Bytes in all states, and those of the dead letters among them.
         self.bytes = 0
+        self.dead_bytes = 0
+        #: When the queue is to be looked at because something in it got too old or too much (`aging`); 0: never.
+        self.due_ms = 0
+        #: When its last message left; means nothing while there are any.
+        self.empty_since_ms = 0
 
     def __len__(self) -> int:
         return self.ready + len(self.in_flight) + len(self.delayed) + len(self.dead)
+
+    def expires_ms(self, message: Message) -> int:
+        """When a message of this queue is gone by its age; 0: never."""
+        if message.state == DEAD:
+            ttl_ms = self.settings.dead_ttl_ms
+        elif message.expires_ms:
+            return message.expires_ms
+        else:
+            ttl_ms = self.settings.message_ttl_ms
+        return message.enqueued_ms + ttl_ms if ttl_ms else 0
 
     def lane(self, priority: int) -> Lane:
         position = 0
@@ -164,6 +203,7 @@ class Queue:
         elif state == DELAYED:
             self.delayed.add(message_id)
         else:
+            self.dead_bytes += message.counted_bytes
             heappush(self.dead, message_id)
 
     def leave(self, message_id: int, message: Message) -> None:
@@ -176,3 +216,5 @@ class Queue:
             self.in_flight.discard(message_id)
         elif state == DELAYED:
             self.delayed.discard(message_id)
+        else:
+            self.dead_bytes -= message.counted_bytes

@@ -117,15 +117,28 @@ def test_queues_beyond_the_cap_share_one_label():
     assert depths[OTHER_QUEUES,] == 7.0
 
 
-def test_the_cap_holds_over_time():
-    """Goal: queues that come and go do not add series for ever."""
+def test_labels_follow_the_queues_that_are_there():
+    """Goal: queues that went do not keep their labels from those that are there, however many came before."""
     metrics = Metrics()
     names = ["a"]
     metrics.queue_dead.watch(lambda: [((name,), 1) for name in names])
-    seen = set(samples(metrics, "queue_dead"))
+    metrics.queue_depth.watch(lambda: [((name,), 1) for name in names])
 
     for batch in range(5):
-        names[:] = [f"{batch}-{n}" for n in range(60)]
-        seen |= set(samples(metrics, "queue_dead"))
+        names[:] = ["a", *(f"{batch}-{n}" for n in range(60))]
 
-    assert len(seen) == QUEUE_LABELS_MAX + 1
+        assert set(samples(metrics, "queue_dead")) == set(samples(metrics, "queue_depth")) == {(n,) for n in names}
+
+
+def test_a_queue_keeps_its_label_while_it_is_there():
+    """Goal: a new queue takes a free place, never another's; each scrape is bounded."""
+    metrics = Metrics()
+    names = [f"old {n}" for n in range(QUEUE_LABELS_MAX)]
+    metrics.queue_dead.watch(lambda: [((name,), 1) for name in names])
+    before = set(samples(metrics, "queue_dead"))
+
+    names[:] = ["new 1", "new 2", *names[1:]]
+    after = set(samples(metrics, "queue_dead"))
+
+    assert after - before == {("new 1",), (OTHER_QUEUES,)}
+    assert before - after == {("old 0",)}

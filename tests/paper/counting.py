@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from raft.state_machine import ApplyContext
+from services.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Counter:
     COMMANDS = (Add,)
 
     def __init__(self) -> None:
+        self.limits = Limits(())
         self.total = 0
 
     def apply(self, context: ApplyContext, command: Add) -> dict[str, Any]:
@@ -32,11 +34,14 @@ class Counter:
         """The command was carried out before: only its answer counts."""
         return kept
 
-    def advance(self, context: ApplyContext) -> None:
+    def advance(self, context: ApplyContext, command: Add | None = None) -> None:
         """Nothing here ever falls due."""
 
     def next_due_ms(self) -> int | None:
         return None
+
+    def used(self) -> dict[str, int]:
+        return {}
 
     def snapshot(self) -> Iterator[list]:
         return iter([["total", self.total]])

@@ -4,11 +4,11 @@ Where the thesis has sessions with serial numbers, a request here carries an ide
 the table of first answers is the replicated state that the thesis asks for.
 """
 
-import pytest
 
 from raft.state_machine import ApplyContext
 from services.envelope import ReplicatedMachine, encode_command
-from services.idempotency import KEEP_MS, IdempotencyTable
+from services.idempotency import KEEP_MS, LIMITS, IdempotencyTable
+from services.limits import Limits
 from tests.paper.counting import Add, Counter
 from tests.paper.groups import elect, elected, propose
 
@@ -104,12 +104,11 @@ def test_all_servers_agree_when_an_answer_is_forgotten() -> None:
     assert early.inner.total == late.inner.total == 10
 
 
-def test_the_number_of_kept_answers_is_bounded_and_the_oldest_goes_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_number_of_kept_answers_is_bounded_and_the_oldest_goes_first() -> None:
     """Thesis 6.3: an upper bound on sessions, the same on all servers; here with a small one."""
-    monkeypatch.setattr("services.idempotency.KEYS_MAX", 3)
-    table = IdempotencyTable()
+    limits = Limits(LIMITS)
+    limits.set([("idempotency_keys_max", 3)])
+    table = IdempotencyTable(limits)
 
     for number in range(5):
         table.keep(f"k{number}", b"f", {"ok": True}, waiter=None, time_ms=number)

@@ -10,10 +10,12 @@ from services.handlers import fingerprint
 from services.idempotency import (
     FORGOTTEN_PER_ENTRY_MAX,
     KEEP_MS,
+    LIMITS,
     ROW_OVERHEAD_BYTES,
     IdempotencyTable,
     answer_of,
 )
+from services.limits import Limits, SetLimits
 from services.lock.commands import Acquire
 from services.lock.machine import LockMachine
 from services.queue.commands import Dequeue, Enqueue, Pop
@@ -39,16 +41,38 @@ def kept(table: IdempotencyTable, key: str, answer: dict, time_ms: int = 0, wait
     table.keep(key, b"f", answer, waiter=waiter, time_ms=time_ms)
 
 
-def test_answers_are_bounded_in_bytes_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "BYTES_MAX", 3 * (ROW_OVERHEAD_BYTES + 1_100))
-    table = IdempotencyTable()
+def test_answers_are_bounded_in_bytes_and_the_oldest_go_first() -> None:
+    bytes_max = 3 * (ROW_OVERHEAD_BYTES + 1_100)
+    limits = Limits(LIMITS)
+    limits.set([("idempotency_bytes_max", bytes_max)])
+    table = IdempotencyTable(limits)
 
     for number in range(5):
         kept(table, f"k{number}", {"ok": True, "item": b"x" * 1_000})
 
     assert [table.find(f"k{number}", 0) is not None for number in range(5)] == [False, False, True, True, True]
     assert table.forgotten_early == 2
-    assert 3 * ROW_OVERHEAD_BYTES < table.bytes <= idempotency.BYTES_MAX
+    assert 3 * ROW_OVERHEAD_BYTES < table.bytes <= bytes_max
+
+
+def test_a_lowered_bound_is_reached_in_bounded_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a limit that is set in the log reaches the table, also that of a replica which was restored."""
+    monkeypatch.setattr(idempotency, "ROOM_PER_ENTRY_MAX", 3)
+    log = Log(QueueMachine)
+    for number in range(8):
+        log(Enqueue("q", b"1"), f"k{number}")
+    log(SetLimits((("idempotency_keys_max", 2),)))
+    copy = Log(QueueMachine)
+    copy.machine.restore(list(log.machine.snapshot()))
+    copy.index = log.index
+    left = []
+
+    for number in range(8, 11):
+        for each in (log, copy):
+            each(Enqueue("q", b"1"), f"k{number}")
+        left.append((log.machine.used()["idempotency_keys_max"], len(copy.machine.idempotency)))
+
+    assert left == [(6, 6), (4, 4), (2, 2)]
 
 
 def test_the_bytes_of_a_table_follow_every_change() -> None:

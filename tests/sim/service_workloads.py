@@ -13,6 +13,7 @@ from typing import Any
 from services.cache import commands as cache
 from services.cache.machine import CacheMachine
 from services.envelope import ReplicatedMachine, encode_command
+from services.limits import SetLimits
 from services.lock import commands as lock
 from services.lock.machine import LockMachine
 from services.queue import commands as queue
@@ -130,7 +131,11 @@ class QueueWorkload(ServiceWorkload):
                 queue.Extend(id, None, after_ms),
                 queue.Reject(id),
                 queue.Configure(key, after_ms, 2),
+                queue.Configure(key, message_ttl_ms=random.choice((0, after_ms)), max_dead=2, dead_ttl_ms=after_ms),
                 queue.Redrive(key),
+                queue.Purge(key, random.choice(((0, 1, 3), (2,)))),
+                queue.Delete(key, random.random() < 0.5),
+                SetLimits((("in_flight_per_queue_max", random.choice((None, 1, 3))),)),
             )
         )
         return "other", key, None, self._encode(command)

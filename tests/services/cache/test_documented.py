@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from services.cache import bodies, changes, commands, fill_leases, filling, store, tags, watching
+from services.cache import bodies, changes, commands, filling, store, tags, watching
+from services.cache.limits import LIMITS
 
+LEASES_MAX = next(limit.default for limit in LIMITS if limit.name == "fill_leases_max")
 TEXT = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text().partition("\n## Cache\n")[2]
 WORDS = " ".join(TEXT.split())
 
@@ -17,7 +19,7 @@ WORDS = " ".join(TEXT.split())
         f"`keys` (up to {commands.KEYS_MAX:,})",
         f"(seconds, both up to {bodies.WAIT_S_MAX})",
         f"for `lease_ttl` ({commands.LEASE_MS_DEFAULT // 1000} s) of cluster time",
-        f"At most {fill_leases.LEASES_MAX:,} leases run in a cluster",
+        f"At most {LEASES_MAX:,} leases run in a cluster",
         f"{filling.WAITING_MAX:,} callers wait at a node",
         f"step by step, at most {store.SWEPT_PER_ENTRY_MAX:,} lines with each entry",
         f"did not take {changes.BUFFER_MAX:,} changes in time",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.cache import fill_leases, machine
+from services.cache import fill_leases
 from services.cache.commands import Delete, Fill, GiveBack, Incr, Invalidate, Put, PutMany
 from services.cache.machine import CacheMachine
 from services.cache.store import LEASE_ENDED_TOPIC
@@ -242,9 +242,8 @@ def test_a_lease_told_again_by_an_old_entry_is_as_it_was() -> None:
         assert ended(log) == ["k"]
 
 
-def test_leases_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "LEASES_MAX", 2)
-    log = Log()
+def test_leases_are_bounded() -> None:
+    log = Log(CacheMachine(fill_leases_max=2))
     log.apply(ask("a"))
     log.apply(ask("b"))
 

@@ -13,6 +13,7 @@ from services.cache import filling
 from services.cache.commands import Fill
 from services.cache.filling import FillLines
 from services.envelope import encode_command
+from services.limits import SetLimits
 from tests.helpers import eventually
 from tests.services.cache.cluster import Cluster
 
@@ -357,8 +358,8 @@ async def test_callers_are_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyP
     assert (await waiting)["val"] == 1
 
 
-async def test_leases_of_the_cluster_are_bounded(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.cache.machine.LEASES_MAX", 1)
+async def test_leases_of_the_cluster_are_bounded(cluster: Cluster) -> None:
+    cluster.log.append(encode_command(SetLimits((("fill_leases_max", 1),))))
     cluster.log.append(encode_command(Fill("other", "node2", 60_000, "node2:x")))
 
     assert (await cluster.post("/cache/get", {"key": "k", "wait": 0}, status=429))["reason"] == "quota"

@@ -4,6 +4,7 @@ import pytest
 
 from common.wire import pack, unpack
 from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
+from services.cache.limits import LINE_OVERHEAD_BYTES
 from services.cache.machine import CacheMachine
 from services.cache.store import SWEPT_PER_ENTRY_MAX, SWEPT_PER_KEY
 from tests.services.cache.tools import Log, copy, observable
@@ -301,18 +302,18 @@ def test_the_least_recently_written_or_filled_line_is_evicted() -> None:
 
 
 def test_lines_are_evicted_until_the_bytes_fit() -> None:
-    log = Log(CacheMachine(store_bytes_max=30))
+    log = Log(CacheMachine(bytes_max=30 + 3 * LINE_OVERHEAD_BYTES))
     for key in "abc":
         log.apply(Put(key, b"x" * 9, "node1", ttl_ms=1000))
 
     log.apply(Put("d", b"x" * 14, "node1"))
 
     assert log.machine.page("", "", 10) == ["c", "d"]
-    assert log.machine.statistics().bytes == 25
+    assert log.machine.statistics().bytes == 25 + 2 * 350
 
 
 def test_the_newest_line_is_never_evicted() -> None:
-    log = Log(CacheMachine(store_bytes_max=10))
+    log = Log(CacheMachine(bytes_max=10))
     log.apply(Put("a", b"1", "node1"))
 
     log.apply(Put("big", b"x" * 20, "node1"))
@@ -320,9 +321,15 @@ def test_the_newest_line_is_never_evicted() -> None:
     assert log.machine.page("", "", 10) == ["big"]
 
 
+#: What a line of 8 bytes counts for; the bytes of 4,000 of these; and a value for which 3,001 of them must go.
+SMALL_BYTES = 8 + LINE_OVERHEAD_BYTES
+FULL_BYTES = 4_000 * SMALL_BYTES
+LARGE = b"x" * (3_000 * SMALL_BYTES - LINE_OVERHEAD_BYTES)
+
+
 def _full_of_small_lines() -> Log:
     """4,000 lines of 8 bytes fill the store."""
-    log = Log(CacheMachine(store_bytes_max=32_000))
+    log = Log(CacheMachine(bytes_max=FULL_BYTES))
     for number in range(4_000):
         log.apply(Put(f"{number:07}", b"1", "node1"))
     assert log.machine.statistics().evicted == 0
@@ -333,7 +340,7 @@ def test_one_entry_evicts_a_bounded_number_of_lines() -> None:
     """A value for which 3,000 lines must go; the rest is due at once, and the bound holds again in the end."""
     log = _full_of_small_lines()
 
-    log.apply(Put("large", b"x" * 24_000, "node1"))
+    log.apply(Put("large", LARGE, "node1"))
     evicted = [log.machine.statistics().evicted]
     while log.machine.next_due_ms() is not None:
         assert log.machine.next_due_ms() <= log.time_ms
@@ -341,14 +348,14 @@ def test_one_entry_evicts_a_bounded_number_of_lines() -> None:
         evicted.append(log.machine.statistics().evicted)
 
     assert evicted == [1_000, 2_000, 3_000, 3_001]
-    assert log.machine.statistics().bytes <= 32_000
+    assert log.machine.statistics().bytes <= FULL_BYTES
     assert log.machine.line("large") is not None
 
 
 def test_a_store_whose_evictions_are_behind_takes_no_more() -> None:
     """So it is never over its bound by more than a sixteenth and one entry. What frees room is always taken."""
     log = _full_of_small_lines()
-    log.apply(Put("large", b"x" * 24_000, "node1"))
+    log.apply(Put("large", LARGE, "node1"))
 
     refused = [
         log.apply(command)
@@ -364,9 +371,9 @@ def test_a_store_whose_evictions_are_behind_takes_no_more() -> None:
 def test_a_full_store_is_restored_as_it_was() -> None:
     """In the midst of its evictions, too."""
     log = _full_of_small_lines()
-    log.apply(Put("large", b"x" * 24_000, "node1"))
+    log.apply(Put("large", LARGE, "node1"))
 
-    restored = Log(copy(log.machine, store_bytes_max=32_000))
+    restored = Log(copy(log.machine, bytes_max=FULL_BYTES))
     restored.index, restored.time_ms = log.index, log.time_ms
 
     for _ in range(4):

@@ -179,7 +179,10 @@ def check_invariants(log: Log, last_write: dict[str, int]) -> None:
         for node in NODES:
             census[node][line.directory.state_of(node)] += 1
     assert {node: machine.census(node) for node in NODES} == census
-    assert machine.statistics().bytes == sum(line.counted_bytes for line in machine._lines.values())
+    tags = {tag for line in machine._lines.values() if not machine._tags.is_dead(line) for tag in line.tags}
+    assert machine.statistics().bytes == 640 * len(tags) + sum(
+        line.counted_bytes for line in machine._lines.values()
+    )
     assert machine.statistics().lines <= LINES_MAX
 
 

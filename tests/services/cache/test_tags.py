@@ -165,13 +165,13 @@ def test_an_expired_line_of_an_invalidated_tag_goes_once(small_steps: None) -> N
 
 
 def test_tags_count_for_the_bytes_of_the_store() -> None:
-    log = Log(CacheMachine(store_bytes_max=20))
+    log = Log(CacheMachine(bytes_max=20 + 2 * (350 + 64) + 640))
     log.apply(put("a", "x" * 9))
 
     log.apply(put("b", "y" * 9))
 
     assert log.machine.page("", "", 10) == ["b"]
-    assert log.machine.statistics().bytes == 11
+    assert log.machine.statistics().bytes == 11 + 350 + 64 + 640
 
 
 def _life() -> list[tuple[Any, int]]:

@@ -100,5 +100,6 @@ def everything(machine: LockMachine) -> tuple:
         list(machine.snapshot()),
         machine.next_due_ms(),
         machine.statistics(),
+        machine.used(),
         [machine.status(key) for key in machine.page("", "", 1 << 30)],
     )

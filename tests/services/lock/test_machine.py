@@ -223,9 +223,9 @@ class TestLine:
             "together": "exclusive",
         }
 
-    def test_an_owner_may_ask_only_so_often_for_what_it_waits_for(self, monkeypatch):
-        monkeypatch.setattr(machine_module, "LISTENERS_MAX", 2)
+    def test_an_owner_may_ask_only_so_often_for_what_it_waits_for(self):
         driver = Driver()
+        driver.machine.limits.set([("listeners_max", 2)])
         driver.acquire("a")
         driver.wait("b", waiter="1")
         driver.wait("b", waiter="2")
@@ -610,15 +610,15 @@ class TestCancelling:
 
 class TestLimits:
     @pytest.mark.parametrize(
-        ("constant", "reason", "limit"),
+        ("reason", "limit"),
         [
-            ("WAITERS_PER_KEY_MAX", "quota", "waiters_per_key_max"),
-            ("WAITERS_MAX", "overloaded", "waiters_max"),
+            ("quota", "waiters_per_key_max"),
+            ("overloaded", "waiters_max"),
         ],
     )
-    def test_a_full_line_admits_nobody(self, monkeypatch, constant, reason, limit):
-        monkeypatch.setattr(machine_module, constant, 2)
+    def test_a_full_line_admits_nobody(self, reason, limit):
         driver = Driver()
+        driver.machine.limits.set([(limit, 2)])
         driver.acquire("a")
         driver.wait("b")
         driver.wait("c")
@@ -627,9 +627,9 @@ class TestLimits:
 
         assert {"ok": False, "reason": reason, "limit": limit, "limit_value": 2} == answer
 
-    def test_too_many_holds_are_refused_until_one_ends(self, monkeypatch):
-        monkeypatch.setattr(machine_module, "HOLDS_MAX", 2)
+    def test_too_many_holds_are_refused_until_one_ends(self):
         driver = Driver()
+        driver.machine.limits.set([("holds_max", 2)])
         driver.acquire("a", key="1")
         driver.acquire("a", key="2")
 
@@ -641,9 +641,9 @@ class TestLimits:
         assert again["ok"]
         assert driver.acquire("a", key="3")["ok"]
 
-    def test_too_many_readers_of_one_key_are_refused(self, monkeypatch):
-        monkeypatch.setattr(machine_module, "HOLDERS_PER_KEY_MAX", 2)
+    def test_too_many_readers_of_one_key_are_refused(self):
         driver = Driver()
+        driver.machine.limits.set([("holders_per_key_max", 2)])
         driver.acquire("a", "S")
         driver.acquire("b", "S")
 
@@ -720,3 +720,25 @@ class TestQuestions:
         driver.release("a", key="2")
 
         assert [row["key"] for row in driver.machine.summaries(["1", "2"])] == ["1"]
+
+    def test_bytes_are_counted_with_what_lies_around_the_names(self):
+        """Goal: holds and waiters of tiny names are not free, and every path in and out is counted."""
+        driver = Driver()
+        driver.acquire("a", ttl_ms=50)
+        driver.wait("b")
+        driver.wait("é", "S")
+        full = driver.machine.used()["bytes_max"]
+        driver.machine.limits.set([("bytes_max", full)])
+
+        refused = driver.acquire("c", key="other")
+        no_line = driver.acquire("c", wait_ms=10)
+        renewed = driver.renew("a", 90)
+        driver.advance(90)
+        driver.release("b")
+        driver.release("é")
+
+        assert full == (512 + 1 + 1) + (640 + 1 + 1 + 240 + 1) + (640 + 1 + 4 + 240 + 1)
+        assert [answer["limit"] for answer in (refused, no_line)] == ["bytes_max"] * 2
+        assert renewed["ok"]
+        assert driver.machine.used() == {"holds_max": 0, "waiters_max": 0, "bytes_max": 0}
+        assert driver.acquire("c", key="other")["ok"]

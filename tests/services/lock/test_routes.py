@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from services.lock import machine as machine_module
+from services.envelope import encode_command
+from services.limits import SetLimits
 from services.lock.commands import DropWaiters
 from tests.helpers import eventually
 from tests.services.lock.serving import LockCluster, lock_cluster
@@ -136,8 +137,8 @@ class TestRefusals:
 
         assert answer["reason"] == "bad_request"
 
-    async def test_a_full_line_is_429_with_retry_after(self, cluster, monkeypatch):
-        monkeypatch.setattr(machine_module, "WAITERS_PER_KEY_MAX", 0)
+    async def test_a_full_line_is_429_with_retry_after(self, cluster):
+        cluster.append(encode_command(SetLimits((("waiters_per_key_max", 0),))))
         await cluster.post("/lock/acquire", {"key": "k", "client_id": "a"})
 
         body = {"key": "k", "client_id": "b", "wait": 5}

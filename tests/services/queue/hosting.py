@@ -14,6 +14,7 @@ from common.middleware import request_middleware
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
+from services import limit_routes
 from services.envelope import ReplicatedMachine
 from services.errors import from_raft
 from services.host import HOST, Host
@@ -135,6 +136,7 @@ async def queues(**settings: Any) -> AsyncIterator[Queues]:
         client_max_size=2 << 20,
     )
     app.router.add_routes(routes())
+    app.router.add_routes(limit_routes.routes())
     here = app[HOST] = Host(settings=Settings(**settings), metrics=metrics, boot="b", nodes={"queue": node})
     attach(here, node)
     async with serving(app) as client:

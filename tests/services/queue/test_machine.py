@@ -292,7 +292,7 @@ def test_a_rejected_message_is_dead_at_once_and_a_redrive_makes_it_new(queue: Dr
 
 def test_a_redrive_goes_on_where_the_entry_before_it_stopped(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """One entry moves a bounded number; later dead letters are not taken in."""
-    monkeypatch.setattr("services.queue.machine.SWEEP_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
     for message_id in put(queue, b"1", b"2", b"3"):
         take(queue)
         queue(Reject(message_id))
@@ -359,24 +359,24 @@ def test_a_batch_of_acks_judges_each_message(queue: Driver) -> None:
     assert clean == {"ok": True, "results": [{"msg_id": str(second), "ok": True}]}
 
 
-def test_limits_refuse_with_quota(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_refuse_with_quota(queue: Driver) -> None:
     """Messages and bytes of a queue, bytes of all, number of queues, deliveries in flight; nothing is changed."""
     queue(Configure("few", max_messages=1))
-    queue(Configure("small", max_bytes=3))
+    queue(Configure("small", max_bytes=303))
     queue(Enqueue("few", b"1"))
     before = queue.state()
-    monkeypatch.setattr("services.queue.machine.QUEUES_MAX", 2)
-    monkeypatch.setattr("services.queue.machine.IN_FLIGHT_PER_QUEUE_MAX", 0)
+    queue.machine.limits.set([("queues_max", 2), ("in_flight_per_queue_max", 0)])
 
     answers = [
         queue(command)
         for command in (Enqueue("few", b"2"), Enqueue("small", b"1234"), Enqueue("third", b""), Dequeue("few"))
     ]
-    monkeypatch.setattr("services.queue.machine.BYTES_MAX", 1)
+    queue.machine.limits.set([("bytes_max", 602)])
     answers.append(queue(Enqueue("small", b"12")))
 
     assert [answer["reason"] for answer in answers] == ["quota"] * 5
     assert queue.state() == before
+    assert queue(Enqueue("small", b"1"))["ok"]
 
 
 def test_an_answer_takes_up_a_bounded_number_of_bytes(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:

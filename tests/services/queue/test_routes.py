@@ -321,13 +321,85 @@ async def test_peek_shows_each_state_and_delivers_nothing(served: Queues) -> Non
 
 async def test_a_redrive_moves_all_dead_letters(served: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     """In as many entries as it takes."""
-    monkeypatch.setattr("services.queue.machine.SWEEP_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
     await served.ok("enq_batch", {"messages": [{"value": n} for n in range(5)]})
     for message in (await served.ok("deq", {"max": 5}))["messages"]:
         await served.ok("reject", {"msg_id": message["msg_id"]})
 
     assert await served.ok("redrive", {"queue": "default"}) == {"ok": True, "moved": 5}
     assert len((await served.ok("deq", {"max": 9}))["messages"]) == 5
+
+
+async def test_a_redrive_that_is_sent_again_tells_of_all_that_it_moved(
+    served: Queues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer was lost after the second entry of five: by the key, the same request ends with the same count, and
+    so does a third; another request with the key is refused."""
+    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
+    await served.ok("enq_batch", {"messages": [{"value": n} for n in range(9)]})
+    for message in (await served.ok("deq", {"max": 9}))["messages"]:
+        await served.ok("reject", {"msg_id": message["msg_id"]})
+    key = {"headers": {"Idempotency-Key": "k" * 128}}
+    propose, proposed = served.node.propose, []
+
+    async def propose_and_lose(command: bytes) -> Any:
+        proposed.append(command)
+        answer = await propose(command)
+        if len(proposed) == 2:
+            raise OutcomeUnknown("lost")
+        return answer
+
+    monkeypatch.setattr(served.node, "propose", propose_and_lose)
+    lost, _ = await served.post("redrive", {"queue": "default"}, **key)
+    again = await served.ok("redrive", {"queue": "default"}, **key)
+    third = await served.ok("redrive", {"queue": "default"}, **key)
+    other, _ = await served.post("redrive", {"queue": "q"}, **key)
+
+    assert (lost, other) == (504, 422)
+    assert (again["moved"], third["moved"]) == (9, 9)
+    assert len((await served.ok("deq", {"max": 20}))["messages"]) == 9
+
+
+async def test_a_queue_is_purged_and_deleted(served: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is not with consumers, or one state; a queue with deliveries only by force."""
+    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
+    await served.ok("enq_batch", {"queue": "q", "messages": [{"value": n, "delay": n % 2} for n in range(9)]})
+    await served.ok("deq", {"queue": "q"})
+
+    answers = [
+        await served.ok("purge", {"queue": "q", "state": "delayed"}),
+        await served.ok("purge", {"queue": "q"}),
+        await served.ok("delete", {"queue": "q"}),
+        await served.ok("delete", {"queue": "q", "force": True}),
+        await served.ok("delete", {"queue": "q"}),
+    ]
+    wrong, refusal = await served.post("purge", {"queue": "q", "state": "lost"})
+
+    assert answers == [
+        {"ok": True, "purged": 4},
+        {"ok": True, "purged": 4},
+        {"ok": False, "reason": "in_flight", "in_flight": 1},
+        {"ok": True, "deleted": True, "purged": 1},
+        {"ok": True, "deleted": False, "purged": 0},
+    ]
+    assert (wrong, "state" in refusal["detail"]) == (400, True)
+    assert (await served.post("purge", {}))[0] == 400
+
+
+async def test_dead_letters_are_configured_in_words_and_seconds(served: Queues) -> None:
+    """And peeked at with the time that they have left."""
+    await served.ok("config", {"queue": "q", "max_dead": 5, "max_dead_bytes": 5000, "dead_ttl": 60})
+    await served.ok("push", {"queue": "q", "payload": 1})
+    await served.ok("reject", {"msg_id": (await served.ok("deq", {"queue": "q"}))["msg_id"]})
+    served.node.pass_time(20_000)
+
+    _, stats = await served.get("stats", queue="q")
+    _, peeked = await served.get("peek", queue="q", state="dead")
+
+    settings = stats["settings"]
+    assert (settings["max_dead"], settings["max_dead_bytes"], settings["dead_ttl"]) == (5, 5000, 60)
+    assert (stats["bytes"], stats["dead_bytes"]) == (301, 301)
+    assert peeked["messages"][0]["expires_in_s"] == 40
 
 
 async def test_a_configuration_shows_in_the_stats(served: Queues) -> None:
