@@ -6,8 +6,12 @@
 
 A command is answered "not done" only while it certainly is not: before it has a place. A forward whose leader is
 lost before it named the place has an unknown outcome, and so has one whose time runs out in the log.
+
+Numbers of batches start at a random one, and an answer counts only if it comes from the node that was asked: what
+another leader, or a message to an earlier life of this node, brings says nothing about a batch of this life.
 """
 
+import random
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable
@@ -33,7 +37,7 @@ class Proposals:
         self._arrived: deque[Proposal] = deque()
         #: Sent to a leader that has not named their places yet: batch -> (leader, proposals).
         self._forwarded: dict[int, tuple[NodeId, list[Proposal]]] = {}
-        self._last_batch = 0
+        self._last_batch = random.getrandbits(61)
         self._placed = Waiters()
         #: Applied here, but not released by the leader yet (groups with leases): index -> (proposals, result).
         self._withheld: dict[Index, tuple[list[Proposal], Any]] = {}
@@ -70,7 +74,10 @@ class Proposals:
 
     def on_forward_reply(self, message: ForwardReply, applied_index: Index) -> None:
         """The leader named the place of a batch, or refused it."""
-        _, proposals = self._forwarded.pop(message.batch, (NOBODY, []))
+        leader, proposals = self._forwarded.get(message.batch, (NOBODY, []))
+        if leader != message.sender:
+            return
+        del self._forwarded[message.batch]
         if message.refused:
             self._on_refused(proposals, message.refused)
         elif message.index <= applied_index:
