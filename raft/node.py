@@ -25,7 +25,8 @@ from raft.errors import Overloaded, RaftError, Stopping, StorageFailed
 from raft.handover import hand_over
 from raft.membership import Membership, MemberTransport
 from raft.replica import Replica
-from raft.snapshotter import SnapshotSender, Snapshotter
+from raft.snapshot_transfer import SnapshotSender
+from raft.snapshotter import Snapshotter
 from raft.state_machine import StateMachine
 from raft.status import NodeConfig, NodeStatus, why_no_leader
 from raft.storage import Recovered, Storage

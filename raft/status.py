@@ -13,7 +13,7 @@ from raft.errors import NoLeader, NoQuorum, RaftError
 if TYPE_CHECKING:
     from raft.node import RaftNode
 
-#: A follower that lacks more entries than this is not ready to serve.
+#: A node that lacks more than this of the entries that it knows the leader to have committed is not ready to serve.
 READY_LAG_MAX = 1000
 
 
@@ -92,11 +92,17 @@ def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
         return node.hindrance
     if core.leader == NOBODY:
         return "no leader is known"
+    if node.snapshotter.hindrance:
+        return node.snapshotter.hindrance
     if node.core.log.last_term != core.term:
         return "nothing of the current term has arrived yet"
-    lag = core.commit_index - node.applier.applied_index
+    lag = max(core.commit_index, core.heard_commit_index) - node.applier.applied_index
     if lag > READY_LAG_MAX:
         return f"{lag} entries behind"
+    if node.id in core.learners:
+        return "this node is a learner still; it votes, and serves, once it has caught up"
+    if node.id not in core.voters:
+        return "this node is no member of the group"
     return ""
 
 

@@ -29,6 +29,7 @@ class Progress:
         "_send_times",
         "acked_sent_ms",
         "acked_sequence",
+        "advanced_ms",
         "applied_index",
         "commit_notice_due_ms",
         "commit_sent",
@@ -64,6 +65,8 @@ class Progress:
         #: Newest sequence that it answered in this leadership, and when that was *sent*, by the leader's clock.
         self.acked_sequence = 0
         self.acked_sent_ms = now_ms
+        #: When it last came nearer to the end of the log, by the leader's clock: by entries or by snapshot pieces.
+        self.advanced_ms = now_ms
         #: As the peer last reported.
         self.applied_index: Index = 0
         #: From when on an answer that brings no news leads to the question whether something was lost.

@@ -85,6 +85,8 @@ class RaftCore:
         self.heartbeat_deadline_ms = 0
         #: Leader: index of its no-op; reads and membership changes wait for its commit.
         self.term_start_index: Index = 0
+        #: The highest commit index that a leader has named, whether or not the entries up to it are here.
+        self.heard_commit_index: Index = 0
         #: Leader: bytes of entries behind the commit index.
         self.uncommitted_bytes = 0
         #: Leader that removed itself: steps down after its next flush.
@@ -199,6 +201,13 @@ class RaftCore:
         self._advance_clock(now_ms)
         snapshotting.on_sent(self, peer, delivered)
 
+    def snapshot_advanced(self, peer: NodeId, now_ms: int) -> None:
+        """Streaming a snapshot to `peer` came further."""
+        self._advance_clock(now_ms)
+        progress = self.progress.get(peer)
+        if progress is not None:
+            progress.advanced_ms = self.now_ms
+
     def peer_lost(self, peer: NodeId, now_ms: int) -> None:
         """The connection to or from `peer` broke: what was on the way may be lost, and a leader may be dead."""
         self._advance_clock(now_ms)
@@ -291,6 +300,7 @@ class RaftCore:
             elections=self.state.elections,
             leader_changes=self.state.leader_changes,
             rejected_messages=self.rejected_messages,
+            heard_commit_index=self.heard_commit_index,
         )
 
     def take_ready(self) -> Ready:

@@ -150,6 +150,7 @@ def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
         raft.rejected_messages += 1
         return
     raft.leases.on_append_entries(message)
+    raft.heard_commit_index = max(raft.heard_commit_index, message.leader_commit)
     log = raft.log
     previous, entries = message.prev_log_index, message.entries
     verified = previous + len(entries)

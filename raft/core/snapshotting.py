@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from raft.core.membership import ConfigurationHistory
 from raft.core.messages import InstallSnapshot, InstallSnapshotReply
+from raft.core.progress import ProgressState
 from raft.core.types import Index, SnapshotMeta
 
 if TYPE_CHECKING:
@@ -70,6 +71,17 @@ def _reply(raft: RaftCore, message: InstallSnapshot, match_index: Index) -> None
             sequence=message.sequence,
             match_index=match_index,
         )
+    )
+
+
+def is_wanted(raft: RaftCore, message: InstallSnapshot) -> bool:
+    """Leader: whether the peer still needs the snapshot that this message began to send: not where it has caught up
+    by other means, is no member any more, or where this leadership is over."""
+    progress = raft.progress.get(message.to)
+    return (
+        message.term == raft.state.term
+        and progress is not None
+        and progress.state is ProgressState.SNAPSHOT
     )
 
 

@@ -26,7 +26,7 @@ from raft.core.messages import AppendEntries, AppendEntriesReply, ReadIndex, Req
 from raft.core.types import NodeId
 from raft.forwarding import Forward
 from raft.membership import CHANGE_SECONDS_MAX, MemberChange, MemberChangeReply
-from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
+from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
 from raft.transport.codec import (
     PeerMessage,
     decode,

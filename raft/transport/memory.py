@@ -7,7 +7,7 @@ from raft.admission import AdmissionReply, AdmissionRequest
 from raft.core.types import NodeId
 from raft.membership import MemberChange, MemberChangeReply
 from raft.node import RaftNode
-from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
+from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
 from raft.transport.codec import (
     PeerMessage,
     decode,
