@@ -124,7 +124,9 @@ class RaftNode(Replica):
             raise self._closed
         if self._disk_full:
             raise StorageFailed("this node's disk is full; ask another one, or free some space")
-        if len(self.proposals) >= self.config.proposals_max:
+        waiting_bytes, config = self.proposals.memory_bytes, self.config
+        too_much = waiting_bytes and waiting_bytes + len(command) > config.proposals_bytes_max
+        if too_much or len(self.proposals) >= config.proposals_max:
             raise Overloaded("this node has too many requests under way")
         now_ms = self._clock_ms()
         future = self._loop.create_future()
@@ -294,6 +296,7 @@ class RaftNode(Replica):
                 self._alarm.set(now_ms + self._wake_ms, now_ms)
                 return
             self.turn(now_ms, messages, lost_peers)
+            self.snapshotter.release_log()
             self._set_alarm(now_ms)
             if self.core.configuration is not self._configuration:
                 self._configuration = self.core.configuration

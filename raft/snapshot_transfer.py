@@ -129,7 +129,8 @@ class SnapshotSending:
                 if answer.refusal:
                     raise TransferFailed(answer.refusal)
                 if answer.next_offset > offset:
-                    core.snapshot_advanced(message.to, self._node.now_ms())
+                    share = answer.next_offset / reader.size
+                    core.snapshot_advanced(message.to, share=share, now_ms=self._node.now_ms())
                 else:
                     setbacks += 1
                     if setbacks > SETBACKS_MAX:

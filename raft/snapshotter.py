@@ -20,7 +20,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from common.logs import get_logger
-from raft.core import snapshotting
+from raft.core import catching_up, snapshotting
 from raft.core.messages import InstallSnapshot
 from raft.core.types import Index, SnapshotMeta
 from raft.disk import DiskClosed
@@ -62,6 +62,8 @@ class Snapshotter:
         self._receiving = SnapshotReceiving(node, storage)
         self._taking = False
         self._not_before: Index = 0
+        #: The log in memory begins earlier than it would without followers that are catching up.
+        self._keeps_more = False
         #: The leader's snapshot that the machine is being rebuilt from; None while it is whole.
         self.restoring: SnapshotMeta | None = None
         self._tasks: set[asyncio.Task] = set()
@@ -118,7 +120,8 @@ class Snapshotter:
     async def _take(self, meta: SnapshotMeta, chunks: Iterator[bytes]) -> None:
         node = self._node
         encoded: queue.Queue = queue.Queue(ENCODED_MAX)
-        retain_from = max(1, meta.index + 1 - node.config.snapshot_retain_entries)
+        # On disk nothing is read again behind a snapshot: what followers need is sent from memory.
+        retain_from = self._retain_from(meta.index)
         writing = asyncio.ensure_future(
             node.disk.save_snapshot(meta, _drain(encoded), compact_index=retain_from - 1)
         )
@@ -135,9 +138,30 @@ class Snapshotter:
             self._taking = False
             if not whole:
                 _abandon(encoded)
-        node.core.snapshot_taken(meta, retain_from)
         self.taken += 1
+        if meta.index > node.core.log.snapshot.index:
+            # Else a leader's has come meanwhile, and the log begins behind that.
+            retain_from, needed_from = self._retain_from(meta.index), catching_up.needed_from(node.core)
+            self._keeps_more = needed_from < retain_from
+            node.core.snapshot_taken(meta, min(retain_from, needed_from))
         logger.info("snapshot taken", group=node.group, index=meta.index)
+
+    def _retain_from(self, index: Index) -> Index:
+        """Where the log may begin once a snapshot stands for everything up to `index`."""
+        config = self._node.config
+        return self._node.core.log.first_within(
+            index, entries_max=config.snapshot_retain_entries, bytes_max=config.snapshot_retain_bytes_max
+        )
+
+    def release_log(self) -> None:
+        """Forget what was kept for followers that have caught up by now, or are waited for no more."""
+        if not self._keeps_more:
+            return
+        core = self._node.core
+        retain_from = self._retain_from(core.log.snapshot.index)
+        if catching_up.needed_from(core) >= retain_from:
+            self._keeps_more = False
+            core.compact(retain_from)
 
     # Sending and receiving
 

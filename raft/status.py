@@ -29,13 +29,15 @@ class NodeConfig:
     leader_wait_ms: int = 1500
     #: How long a request may wait for its outcome.
     request_timeout_ms: int = 1800
-    #: Requests that may be under way at this node.
+    #: Commands that may be under way at this node, and what they may take in memory; the first one always may.
     proposals_max: int = 10_000
+    proposals_bytes_max: int = 64 << 20
     #: A snapshot is taken once the log holds this many applied entries or bytes since the last one.
     snapshot_entries: int = 100_000
     snapshot_bytes: int = 64 << 20
-    #: Entries kept behind a snapshot for followers that lag a little.
+    #: Entries and bytes of them, as counted in memory, kept behind a snapshot for followers that lag a little.
     snapshot_retain_entries: int = 5_000
+    snapshot_retain_bytes_max: int = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,9 @@ class NodeStatus:
     snapshot_index: Index
     #: Where members are reached, as `(id, host:port)`, as far as the configuration knows.
     addresses: tuple[tuple[NodeId, str], ...] = ()
+    #: What the log, and the commands under way, take in memory.
+    log_memory_bytes: int = 0
+    proposals_bytes: int = 0
 
     @property
     def ready(self) -> bool:
@@ -80,6 +85,8 @@ class NodeStatus:
             log_bytes=node.log_bytes,
             snapshot_index=node.core.log.snapshot.index,
             addresses=node.core.configuration.addresses,
+            log_memory_bytes=node.core.log.memory_bytes,
+            proposals_bytes=node.proposals.memory_bytes,
         )
 
 

@@ -277,13 +277,16 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
             election_timeout_max_ms=settings.election_timeout_max_ms,
             lease_ms=settings.cache_lease_ms if ROLES[group].has_leases else 0,
             lease_drift_percent=settings.cache_lease_drift_percent,
+            catch_up_bytes_max=settings.catch_up_bytes_max,
         ),
         voters=() if settings.join else tuple(sorted(settings.cluster)),
         leader_wait_ms=settings.leader_wait_ms,
         request_timeout_ms=settings.request_timeout_ms,
         proposals_max=settings.proposals_max,
+        proposals_bytes_max=settings.proposals_bytes_max,
         snapshot_entries=settings.snapshot_entries,
         snapshot_bytes=settings.snapshot_bytes,
+        snapshot_retain_bytes_max=settings.log_retained_bytes_max,
     )
 
 

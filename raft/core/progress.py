@@ -40,7 +40,9 @@ class Progress:
         "next_index",
         "probe_sent",
         "release_sent",
+        "snapshot_failed",
         "snapshot_index",
+        "snapshot_share",
         "state",
     )
 
@@ -54,6 +56,10 @@ class Progress:
         self.probe_sent = False
         #: SNAPSHOT: the last index of the snapshot under way.
         self.snapshot_index: Index = 0
+        #: SNAPSHOT: how much of it has come, from 0 to 1.
+        self.snapshot_share = 0.0
+        #: The last snapshot sent did not come anywhere.
+        self.snapshot_failed = False
         #: Highest commit index that this peer was sent.
         self.commit_sent: Index = 0
         #: Clients at this peer wait for the commit of entries up to here: it is told at once.
@@ -78,6 +84,13 @@ class Progress:
     @property
     def inflight_messages(self) -> int:
         return len(self._inflight)
+
+    @property
+    def needed_index(self) -> Index:
+        """The first entry that it lacks, as far as is known."""
+        if self.state is ProgressState.SNAPSHOT:
+            return self.snapshot_index + 1
+        return self.next_index if self.state is ProgressState.PROBE else self.match_index + 1
 
     def become_probe(self) -> None:
         """Find anew where the logs meet, from the last proven point, or from behind a snapshot under way."""
@@ -143,7 +156,14 @@ class Progress:
         self.probe_sent = False
         return True
 
+    def on_snapshot_advanced(self, share: float, now_ms: int) -> None:
+        """So much of the snapshot has come."""
+        if self.state is ProgressState.SNAPSHOT:
+            self.snapshot_share, self.snapshot_failed = share, False
+            self.advanced_ms = now_ms
+
     def on_snapshot_failed(self) -> None:
+        self.snapshot_failed = True
         if self.state is ProgressState.SNAPSHOT:
             self.become_probe()
 
@@ -170,6 +190,7 @@ class Progress:
         self.state = state
         self.probe_sent = False
         self.snapshot_index = 0
+        self.snapshot_share = 0.0
         # Only a peer that is sent entries is owed notices; for another one the leader would wake without end.
         self.commit_notice_due_ms = None
         self.inflight_bytes = 0

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
-from raft.core import election, membership, messages, reads, replication, snapshotting, transfer
+from raft.core import catching_up, election, membership, messages, reads, replication, snapshotting, transfer
 from raft.core.config import CoreConfig
 from raft.core.election import Election
-from raft.core.errors import NotLeading, TooMuchUncommitted, TransferInProgress
+from raft.core.errors import FollowerBehind, NotLeading, TooMuchUncommitted, TransferInProgress
 from raft.core.leases import Leases, Release
 from raft.core.log import RaftLog
 from raft.core.membership import ConfigurationHistory
@@ -196,17 +196,21 @@ class RaftCore:
         """This node's own snapshot is durable; entries before `retain_from` may be forgotten."""
         snapshotting.on_taken(self, snapshot, retain_from)
 
+    def compact(self, retain_from: Index) -> None:
+        """Entries before `retain_from` may be forgotten, as far as this node's snapshot stands for them."""
+        snapshotting.compact(self, self.log.snapshot, retain_from)
+
     def snapshot_sent(self, peer: NodeId, *, delivered: bool, now_ms: int) -> None:
         """How streaming an InstallSnapshot's data to `peer` ended. Must be told for each one."""
         self._advance_clock(now_ms)
         snapshotting.on_sent(self, peer, delivered)
 
-    def snapshot_advanced(self, peer: NodeId, now_ms: int) -> None:
-        """Streaming a snapshot to `peer` came further."""
+    def snapshot_advanced(self, peer: NodeId, *, share: float, now_ms: int) -> None:
+        """So much of the snapshot that is streamed to `peer` has come there, from 0 to 1."""
         self._advance_clock(now_ms)
         progress = self.progress.get(peer)
         if progress is not None:
-            progress.advanced_ms = self.now_ms
+            progress.on_snapshot_advanced(share, self.now_ms)
 
     def peer_lost(self, peer: NodeId, now_ms: int) -> None:
         """The connection to or from `peer` broke: what was on the way may be lost, and a leader may be dead."""
@@ -408,6 +412,8 @@ class RaftCore:
             raise TransferInProgress
         if self.uncommitted_bytes and self.uncommitted_bytes + size > self.config.uncommitted_bytes_max:
             raise TooMuchUncommitted
+        if catching_up.would_overtake(self, size):
+            raise FollowerBehind
 
     def _settle_term(self, message: Message) -> bool:
         """Rules for all servers (Figure 2): adopt a higher term, answer or drop a lower one. False: dropped."""

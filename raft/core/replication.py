@@ -137,6 +137,9 @@ def _send_tail_probe(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
 def _send_snapshot(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
     snapshot = raft.log.snapshot
     progress.become_snapshot(snapshot.index)
+    if not progress.snapshot_failed:
+        # It is a step nearer. After a failure only the first piece is: else tries without end would count.
+        progress.advanced_ms = raft.now_ms
     sequence = raft.next_sequence()
     progress.on_sent(sequence, raft.now_ms)
     raft.send(
@@ -256,6 +259,7 @@ def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None
         return
     membership.maybe_promote(raft, message.sender)
     if progress.on_match(message.match_index):
+        progress.advanced_ms = raft.now_ms
         maybe_commit(raft)
         transfer.maybe_finish(raft, message.sender)
     elif progress.match_index < raft.log.last_index and message.match_index <= progress.match_index:
@@ -293,6 +297,7 @@ def on_install_snapshot_reply(raft: RaftCore, peer: NodeId, sequence: int, match
     progress.on_answer(sequence)
     reads.on_answer(raft)
     if progress.on_match(match_index):
+        progress.advanced_ms = raft.now_ms
         maybe_commit(raft)
         # A snapshot may reach to the end of the log: no append follows that could tell the successor.
         transfer.maybe_finish(raft, peer)

@@ -30,6 +30,11 @@ def on_taken(raft: RaftCore, snapshot: SnapshotMeta, retain_from: Index) -> None
     """This node's own snapshot is durable: forget the log before `retain_from`."""
     if snapshot.index <= raft.log.snapshot.index:
         return
+    compact(raft, snapshot, retain_from)
+
+
+def compact(raft: RaftCore, snapshot: SnapshotMeta, retain_from: Index) -> None:
+    """Forget the log before `retain_from`, as far as `snapshot` stands for it."""
     raft.log.compact(snapshot, retain_from)
     raft.configurations.compact(raft.log.compacted_index)
 
