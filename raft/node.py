@@ -21,7 +21,7 @@ from raft.core.raft import RaftCore
 from raft.core.ready import Persist
 from raft.core.types import Configuration, Index, NodeId, Role, Term
 from raft.disk import DiskQueue
-from raft.errors import Overloaded, RaftError, Stopping, StorageFailed
+from raft.errors import Overloaded, RaftError, Stopping, StorageFailed, TooLarge
 from raft.handover import hand_over
 from raft.membership import Membership, MemberTransport
 from raft.replica import Replica
@@ -31,6 +31,7 @@ from raft.state_machine import StateMachine
 from raft.status import NodeConfig, NodeStatus, why_no_leader
 from raft.storage import Recovered, Storage
 from raft.transport.codec import PeerMessage
+from raft.transport.limits import COMMAND_BYTES_MAX, check_limits
 
 #: What listeners hear, with the error that everybody is told from now on, when this node takes no more requests.
 CLOSED_TOPIC = "raft.closed"
@@ -72,6 +73,7 @@ class RaftNode(Replica):
         admitted: bool = True,
         seed: int | None = None,
     ) -> None:
+        check_limits(config.core)
         core = RaftCore(
             config.core,
             Configuration(voters=tuple(sorted(config.voters))),
@@ -117,13 +119,15 @@ class RaftNode(Replica):
         """Replicate `command` and return its answer once this node has applied it.
 
         Raises:
-            NoLeader, NoQuorum, Overloaded, Stopping, StorageFailed: certainly not done.
+            NoLeader, NoQuorum, Overloaded, TooLarge, Stopping, StorageFailed: certainly not done.
             OutcomeUnknown: it may or may not have been done, now or later.
         """
         if self._closed is not None:
             raise self._closed
         if self._disk_full:
             raise StorageFailed("this node's disk is full; ask another one, or free some space")
+        if len(command) > COMMAND_BYTES_MAX:
+            raise TooLarge(f"the command takes {len(command)} bytes; {COMMAND_BYTES_MAX} are the most")
         waiting_bytes, config = self.proposals.memory_bytes, self.config
         too_much = waiting_bytes and waiting_bytes + len(command) > config.proposals_bytes_max
         if too_much or len(self.proposals) >= config.proposals_max:

@@ -36,15 +36,15 @@ from raft.transport.codec import (
     encode_frame,
 )
 from raft.transport.identity import INCARNATIONS_HEADER
+from raft.transport.limits import FRAME_BYTES_MAX, weight
 from raft.transport.member_codec import decode_change_reply, encode_change
 
-#: Bytes of entries and commands queued for the stream or being written, above which heartbeats go by POST.
+#: Weight of the messages queued for the stream or being written, above which heartbeats go by POST.
 BACKLOG_BYTES_MAX = 256 << 10
 #: Messages that wait for the stream's writer; above it they are dropped.
 QUEUE_MAX = 4096
-#: Messages in one frame, and what their entries may weigh together before a frame is closed.
+#: Messages in one frame; what they weigh together is bounded, too (raft.transport.limits).
 FRAME_MESSAGES_MAX = 256
-FRAME_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 #: Calls by POST under way to one peer.
 POSTS_MAX = 16
 POST_TIMEOUT_S = 1.0
@@ -98,7 +98,8 @@ class PeerLink:
         self._receivers = receivers
         self._is_trusted = is_trusted
         self._observe_rpc = observe_rpc
-        self._queue: deque[tuple[str, PeerMessage]] = deque()
+        #: With what each weighs.
+        self._queue: deque[tuple[str, PeerMessage, int]] = deque()
         self._wake = asyncio.Event()
         self._stream: aiohttp.ClientWebSocketResponse | None = None
         #: Streams that the peer has open to this node: the way of its answers.
@@ -109,7 +110,7 @@ class PeerLink:
         self._task: asyncio.Task | None = None
         self._posts: set[asyncio.Task] = set()
         self._timed: OrderedDict[tuple[str, int], float] = OrderedDict()
-        #: Bytes of entries and commands in the queue and in the frame that is being written.
+        #: Weight of the queue and of the frame that is being written.
         self._backlog_bytes = 0
         #: Counted for `statistics` and the metrics.
         self.dropped = 0
@@ -151,8 +152,9 @@ class PeerLink:
             self._timed[group, message.sequence] = time.perf_counter()
             if len(self._timed) > TIMED_MAX:
                 self._timed.popitem(last=False)
-        self._queue.append((group, message))
-        self._backlog_bytes += _weight(message)
+        size = weight(message)
+        self._queue.append((group, message, size))
+        self._backlog_bytes += size
         self._wake.set()
         return True
 
@@ -307,13 +309,17 @@ class PeerLink:
             logger.warning("unexpected data on the stream", peer=self.peer)
 
     def _take_frame(self) -> tuple[list[tuple[str, PeerMessage]], int]:
+        """The next messages, the first always, and what they weigh: less than a receiver takes."""
         frame: list[tuple[str, PeerMessage]] = []
-        size = 0
-        while self._queue and len(frame) < FRAME_MESSAGES_MAX and size < FRAME_BYTES_MAX:
-            group, message = self._queue.popleft()
-            size += _weight(message)
+        total = 0
+        while self._queue and len(frame) < FRAME_MESSAGES_MAX:
+            group, message, size = self._queue[0]
+            if frame and total + size > FRAME_BYTES_MAX:
+                break
+            self._queue.popleft()
             frame.append((group, message))
-        return frame, size
+            total += size
+        return frame, total
 
     def _tell_lost(self) -> None:
         for receiver in self._receivers.values():
@@ -323,11 +329,3 @@ class PeerLink:
     def _on_task_done(task: asyncio.Task, on_failure: Callable[[BaseException], None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             on_failure(task.exception())
-
-
-def _weight(message: PeerMessage) -> int:
-    """Roughly the bytes that a message adds to a frame; only those with entries or commands count."""
-    if isinstance(message, AppendEntries):
-        return sum(len(entry.data) for entry in message.entries)
-    commands = getattr(message, "commands", ())
-    return sum(map(len, commands))
