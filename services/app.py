@@ -33,6 +33,7 @@ from raft.transport.http import HttpTransport
 from raft.transport.identity import Identity
 from raft.transport.peers import Peers
 from raft.transport.routes import PeerListener
+from raft.transport.silence import SILENCE_MS
 from services import admin, maintenance, members
 from services.auth import Guard
 from services.envelope import ReplicatedMachine
@@ -212,6 +213,7 @@ def _peers(
         {node_id: settings.address_of(node_id) for node_id in settings.cluster},
         observe_rpc=lambda op, seconds: observers[op](seconds),
         on_failure=on_fatal,
+        silence_ms=max(SILENCE_MS, settings.election_timeout_max_ms),
     )
 
 

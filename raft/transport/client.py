@@ -7,8 +7,9 @@
 What needs an answer is sent only while the peer's own stream to this node stands: an answer that could not come would
 leave a request's outcome unknown.
 
-A message that cannot leave now is dropped, as the protocol allows, and the sender is told. When the stream
-breaks, or a connection is refused, the groups hear `peer_lost` at once: it is how a dead leader is noticed.
+A message that cannot leave now is dropped, as the protocol allows, and the sender is told. When the stream breaks
+or falls silent (`raft.transport.silence`), or a connection is refused, the groups hear `peer_lost` at once: it is how
+a dead leader is noticed.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from raft.core.types import NodeId
 from raft.forwarding import Forward
 from raft.membership import CHANGE_SECONDS_MAX, MemberChange, MemberChangeReply
 from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
+from raft.transport import silence
 from raft.transport.codec import (
     PeerMessage,
     decode,
@@ -38,6 +40,7 @@ from raft.transport.codec import (
 from raft.transport.identity import INCARNATIONS_HEADER
 from raft.transport.limits import FRAME_BYTES_MAX, weight
 from raft.transport.member_codec import decode_change_reply, encode_change
+from raft.transport.silence import SILENCE_MS
 
 #: Weight of the messages queued for the stream or being written, above which heartbeats go by POST.
 BACKLOG_BYTES_MAX = 256 << 10
@@ -80,6 +83,7 @@ class PeerLink:
         observe_rpc: told `(op, seconds)` of each answered request.
         is_trusted: whether `(group, peer, header of the answer)` is whom the group knows under that id: what a disk
             that was replaced answers must not count.
+        silence_ms: for so long nothing may be acknowledged before the stream counts as broken.
     """
 
     def __init__(
@@ -91,8 +95,10 @@ class PeerLink:
         receivers: Mapping[str, Receiver],
         observe_rpc: Callable[[str, float], None],
         is_trusted: Callable[[str, NodeId, str], bool],
+        silence_ms: int = SILENCE_MS,
     ) -> None:
         self.peer = peer
+        self._silence_ms = silence_ms
         self.url = url
         self._headers = headers
         self._receivers = receivers
@@ -262,6 +268,7 @@ class PeerLink:
                     compress=0,
                     max_msg_size=MESSAGE_BYTES_MAX,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_TIMEOUT_S),
+                    heartbeat=silence.PING_SECONDS,
                 )
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if isinstance(error, aiohttp.WSServerHandshakeError) and not refused:
@@ -280,6 +287,7 @@ class PeerLink:
 
     async def _use(self, stream: aiohttp.ClientWebSocketResponse) -> None:
         """Write to the stream until it breaks; the reader is there to notice that it did."""
+        silence.break_on_silence(stream.get_extra_info("socket"), self._silence_ms)
         self._timed.clear()
         self._stream = stream
         reader = asyncio.create_task(self._read(stream), name=f"stream from {self.peer}")
