@@ -214,8 +214,8 @@ class Settings:
     catch_up_bytes_max: int = _setting(
         128 << 20,
         parse_int,
-        "So many bytes of the log a leader keeps for a follower that is catching up; it slows writers before that is "
-        "not enough.",
+        "So many bytes of the log a leader keeps for a follower that is catching up, at least twice "
+        "MUFAKAT_SNAPSHOT_BYTES; it slows writers before that is not enough.",
         minimum=16 << 20,
         maximum=1 << 40,
     )

@@ -129,8 +129,7 @@ class SnapshotSending:
                 if answer.refusal:
                     raise TransferFailed(answer.refusal)
                 if answer.next_offset > offset:
-                    share = answer.next_offset / reader.size
-                    core.snapshot_advanced(message.to, share=share, now_ms=self._node.now_ms())
+                    snapshotting.on_advanced(core, message.to, answer.next_offset / reader.size)
                 else:
                     setbacks += 1
                     if setbacks > SETBACKS_MAX:

@@ -161,7 +161,7 @@ class Snapshotter:
         retain_from = self._retain_from(core.log.snapshot.index)
         if catching_up.needed_from(core) >= retain_from:
             self._keeps_more = False
-            core.compact(retain_from)
+            snapshotting.compact(core, core.log.snapshot, retain_from)
 
     # Sending and receiving
 

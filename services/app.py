@@ -279,7 +279,8 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
             election_timeout_max_ms=settings.election_timeout_max_ms,
             lease_ms=settings.cache_lease_ms if ROLES[group].has_leases else 0,
             lease_drift_percent=settings.cache_lease_drift_percent,
-            catch_up_bytes_max=settings.catch_up_bytes_max,
+            # What is behind a snapshot when it begins to be sent may be as much as leads to the next one.
+            catch_up_bytes_max=max(settings.catch_up_bytes_max, 2 * settings.snapshot_bytes),
         ),
         voters=() if settings.join else tuple(sorted(settings.cluster)),
         leader_wait_ms=settings.leader_wait_ms,

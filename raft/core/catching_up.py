@@ -5,8 +5,8 @@ more than what is kept behind the next snapshot, so it would be sent that one, t
 up. So the leader keeps what such a follower needs, up to `catch_up_bytes_max`, and refuses proposals that would go
 beyond.
 
-    a snapshot is under way   the room grows from a quarter to the whole with the part that has come: writers are
-                              slowed from the beginning rather than stopped near the end
+    a snapshot is under way   of the room that is left when it begins, a quarter at first and the whole in the end, as
+                              its parts come: writers are slowed from the beginning rather than stopped near the end
     entries are sent          the whole; the follower's own pace is the writers' once it is used up
 
 Who does not answer, or comes no further for `catch_up_patience_ms`, is let go: a group goes on without a dead member.
@@ -44,10 +44,10 @@ def would_overtake(raft: RaftCore, size: int) -> bool:
         # What is a little behind only is not looked at any closer: that is every follower under load.
         if 4 * (behind + size) <= bytes_max or not behind:
             continue
-        if progress.state is not ProgressState.SNAPSHOT:
-            room = bytes_max
-        else:
-            room = int(bytes_max * (1 + 3 * progress.snapshot_share) / 4)
+        room = bytes_max
+        if progress.state is ProgressState.SNAPSHOT:
+            left = bytes_max - progress.snapshot_behind_bytes
+            room -= int(left * (1 - progress.snapshot_share) * 3 / 4)
         if behind + size > room:
             return True
     return False

@@ -40,6 +40,7 @@ class Progress:
         "next_index",
         "probe_sent",
         "release_sent",
+        "snapshot_behind_bytes",
         "snapshot_failed",
         "snapshot_index",
         "snapshot_share",
@@ -56,8 +57,9 @@ class Progress:
         self.probe_sent = False
         #: SNAPSHOT: the last index of the snapshot under way.
         self.snapshot_index: Index = 0
-        #: SNAPSHOT: how much of it has come, from 0 to 1.
+        #: SNAPSHOT: how much of it has come, from 0 to 1; and what the log held behind it when it was begun.
         self.snapshot_share = 0.0
+        self.snapshot_behind_bytes = 0
         #: The last snapshot sent did not come anywhere.
         self.snapshot_failed = False
         #: Highest commit index that this peer was sent.
@@ -97,9 +99,10 @@ class Progress:
         self.next_index = self.match_index + 1
         self._enter(ProgressState.PROBE)
 
-    def become_snapshot(self, index: Index) -> None:
+    def become_snapshot(self, index: Index, behind_bytes: int = 0) -> None:
         self._enter(ProgressState.SNAPSHOT)
         self.snapshot_index = index
+        self.snapshot_behind_bytes = behind_bytes
 
     def may_send_entries(self, *, messages_max: int, bytes_max: int) -> bool:
         if self.state is ProgressState.REPLICATE:

@@ -129,10 +129,13 @@ class RaftCore:
         through a follower, `asker`, that one is told of their commit at once.
 
         Raises:
-            NotLeading, TransferInProgress, TooMuchUncommitted: nothing was appended.
+            NotLeading, TransferInProgress, TooMuchUncommitted, FollowerBehind: nothing was appended.
         """
         self._advance_clock(now_ms)
-        self._check_proposable(sum(map(len, commands)))
+        size = sum(map(len, commands))
+        self._check_proposable(size)
+        if catching_up.would_overtake(self, size):
+            raise FollowerBehind
         first = self.append_own(EntryKind.COMMAND, commands)
         progress = self.progress.get(asker)
         if progress is not None:
@@ -196,21 +199,10 @@ class RaftCore:
         """This node's own snapshot is durable; entries before `retain_from` may be forgotten."""
         snapshotting.on_taken(self, snapshot, retain_from)
 
-    def compact(self, retain_from: Index) -> None:
-        """Entries before `retain_from` may be forgotten, as far as this node's snapshot stands for them."""
-        snapshotting.compact(self, self.log.snapshot, retain_from)
-
     def snapshot_sent(self, peer: NodeId, *, delivered: bool, now_ms: int) -> None:
         """How streaming an InstallSnapshot's data to `peer` ended. Must be told for each one."""
         self._advance_clock(now_ms)
         snapshotting.on_sent(self, peer, delivered)
-
-    def snapshot_advanced(self, peer: NodeId, *, share: float, now_ms: int) -> None:
-        """So much of the snapshot that is streamed to `peer` has come there, from 0 to 1."""
-        self._advance_clock(now_ms)
-        progress = self.progress.get(peer)
-        if progress is not None:
-            progress.on_snapshot_advanced(share, self.now_ms)
 
     def peer_lost(self, peer: NodeId, now_ms: int) -> None:
         """The connection to or from `peer` broke: what was on the way may be lost, and a leader may be dead."""
@@ -412,8 +404,6 @@ class RaftCore:
             raise TransferInProgress
         if self.uncommitted_bytes and self.uncommitted_bytes + size > self.config.uncommitted_bytes_max:
             raise TooMuchUncommitted
-        if catching_up.would_overtake(self, size):
-            raise FollowerBehind
 
     def _settle_term(self, message: Message) -> bool:
         """Rules for all servers (Figure 2): adopt a higher term, answer or drop a lower one. False: dropped."""

@@ -136,7 +136,7 @@ def _send_tail_probe(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
 
 def _send_snapshot(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
     snapshot = raft.log.snapshot
-    progress.become_snapshot(snapshot.index)
+    progress.become_snapshot(snapshot.index, raft.log.counted_bytes(snapshot.index, raft.log.last_index))
     if not progress.snapshot_failed:
         # It is a step nearer. After a failure only the first piece is: else tries without end would count.
         progress.advanced_ms = raft.now_ms

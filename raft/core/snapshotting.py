@@ -90,6 +90,13 @@ def is_wanted(raft: RaftCore, message: InstallSnapshot) -> bool:
     )
 
 
+def on_advanced(raft: RaftCore, peer: str, share: float) -> None:
+    """Leader: so much of the snapshot that is streamed to `peer` has come there, from 0 to 1."""
+    progress = raft.progress.get(peer)
+    if progress is not None:
+        progress.on_snapshot_advanced(share, raft.now_ms)
+
+
 def on_sent(raft: RaftCore, peer: str, delivered: bool) -> None:
     """Leader: the driver reports how sending a snapshot to `peer` ended. Delivered: its reply follows, if it is
     not lost; the leader waits for nothing that can be."""

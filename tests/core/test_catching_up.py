@@ -3,7 +3,7 @@ before that grows beyond its bound."""
 
 import pytest
 
-from raft.core import catching_up
+from raft.core import catching_up, snapshotting
 from raft.core.errors import FollowerBehind
 from raft.core.log import ENTRY_OVERHEAD_BYTES
 from raft.core.messages import AppendEntries, InstallSnapshot, InstallSnapshotReply
@@ -70,12 +70,12 @@ def test_proposals_are_refused_before_the_log_that_a_follower_needs_outgrows_its
     with pytest.raises(FollowerBehind):
         write(leader, 1)
 
-    leader.core.snapshot_advanced("b", share=0.5, now_ms=leader.now_ms)
+    snapshotting.on_advanced(leader.core, "b", 0.5)
     write(leader, 3)
     with pytest.raises(FollowerBehind):
         write(leader, 1)
 
-    leader.core.snapshot_advanced("b", share=1.0, now_ms=leader.now_ms)
+    snapshotting.on_advanced(leader.core, "b", 1.0)
     write(leader, 3)
     with pytest.raises(FollowerBehind):
         write(leader, 1)
@@ -126,3 +126,30 @@ def test_a_follower_whose_entries_are_on_their_way_sets_the_pace_once_the_room_i
     leader.receive(acknowledge(kept[0]))
 
     leader.propose(DATA)
+
+
+def test_what_was_behind_the_snapshot_when_it_began_does_not_stop_the_writers() -> None:
+    """The log since the last snapshot may take half of the room before anybody needs help."""
+    leader = settled_leader(catch_up_bytes_max=ROOM)
+    leader.propose(b"lost on its way to b")
+    acknowledge_all(leader, "c")
+    leader.take_snapshot()
+    write(leader, 4)
+    leader.sent()
+    leader.core.peer_lost("b", leader.now_ms)
+    leader.drain()
+    leader.one_sent(InstallSnapshot, "b")
+
+    write(leader, 1)
+    with pytest.raises(FollowerBehind):
+        write(leader, 1)
+
+
+def test_time_goes_on_while_writers_are_slowed() -> None:
+    """What expires must not wait for a follower."""
+    leader, _ = leader_that_sends_b_a_snapshot()
+    write(leader, 2)
+    with pytest.raises(FollowerBehind):
+        write(leader, 1)
+
+    assert leader.core.propose_advance(leader.now_ms) == leader.core.log.last_index

@@ -194,9 +194,13 @@ async def test_a_stale_piece_is_answered_with_the_term() -> None:
         assert term == reply.reply.term
 
 
-async def test_a_node_that_comes_back_under_load_catches_up_with_one_snapshot() -> None:
+async def test_a_node_that_comes_back_under_load_catches_up_with_one_snapshot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """While its snapshot travels, the leader takes others and writers go on; what follows the one under way is kept,
     and writers are slowed before it cannot be. Without that each snapshot is overtaken by the next."""
+
+    monkeypatch.setattr(snapshot_transfer, "CHUNK_BYTES", 1_500)
 
     class Loaded(Group):
         def core_config(self, id: str) -> CoreConfig:
@@ -205,10 +209,13 @@ async def test_a_node_that_comes_back_under_load_catches_up_with_one_snapshot() 
     async with Loaded(snapshot_entries=50, snapshot_retain_entries=5) as group:
         leader, lagging = await fall_behind(group)
         deliver = group.network.deliver_chunk
+        under_way = asyncio.Event()
         slowed = 0
 
         async def slow(chunk: SnapshotChunk) -> SnapshotChunkReply:
-            await asyncio.sleep(0.03)
+            under_way.set()
+            # Longer than the leader needs for its next snapshot.
+            await asyncio.sleep(0.05)
             return await deliver(chunk)
 
         async def write() -> None:
@@ -221,9 +228,10 @@ async def test_a_node_that_comes_back_under_load_catches_up_with_one_snapshot() 
                     await asyncio.sleep(0.005)
 
         group.network.deliver_chunk = slow
-        writers = [asyncio.create_task(write()) for _ in range(8)]
-        taken = leader.snapshotter.taken
         returned = group.start(lagging)
+        await under_way.wait()
+        taken = leader.snapshotter.taken
+        writers = [asyncio.create_task(write()) for _ in range(8)]
         await eventually(lambda: returned.snapshotter.installed)
         await eventually(lambda: leader.core.log.last_index - returned.applier.applied_index < 100)
 
