@@ -15,6 +15,7 @@ from common.wire import MESSAGE_BYTES_MAX
 from raft.core.config import CoreConfig
 from raft.core.messages import AppendEntries, Message
 from raft.forwarding import FORWARD_BYTES_MAX, FORWARD_COMMANDS_MAX, Forward, ForwardReply
+from raft.snapshot_transfer import CHUNK_BYTES
 
 #: The most that a message takes in a frame beside its entries, commands and held indexes: numbers and two ids.
 MESSAGE_OVERHEAD_BYTES = 512
@@ -51,6 +52,7 @@ def check_limits(config: CoreConfig) -> None:
         "a command alone": COMMAND_BYTES_MAX + ENTRY_OVERHEAD_BYTES + around,
         "append_bytes_max": config.append_bytes_max + config.append_entries_max * ENTRY_OVERHEAD_BYTES + around,
         "FORWARD_BYTES_MAX": FORWARD_BYTES_MAX + FORWARD_COMMANDS_MAX * ENTRY_OVERHEAD_BYTES + around,
+        "CHUNK_BYTES": CHUNK_BYTES + around,
         "FRAME_BYTES_MAX": FRAME_BYTES_MAX + around,
     }
     for limit, size in largest.items():
