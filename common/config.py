@@ -197,6 +197,13 @@ class Settings:
     proposals_max: int = _setting(
         10_000, parse_int, "Commands of one group that may wait in this node.", minimum=1, maximum=1_000_000
     )
+    proposals_bytes_max: int = _setting(
+        64 << 20,
+        parse_int,
+        "What these commands may take in memory, bytes.",
+        minimum=1 << 20,
+        maximum=1 << 40,
+    )
     waiter_gone_ms: int = _setting(
         2_000,
         parse_int,
@@ -248,6 +255,21 @@ class Settings:
     )
     snapshot_bytes: int = _setting(
         64 << 20, parse_int, "A snapshot is taken after this many bytes of log.", minimum=4_096, maximum=1 << 40
+    )
+    log_retained_bytes_max: int = _setting(
+        32 << 20,
+        parse_int,
+        "So many bytes of the log stay behind a snapshot at most, for followers that lag a little.",
+        minimum=0,
+        maximum=1 << 40,
+    )
+    catch_up_bytes_max: int = _setting(
+        128 << 20,
+        parse_int,
+        "So many bytes of the log a leader keeps for a follower that is catching up, at least twice "
+        "MUFAKAT_SNAPSHOT_BYTES; it slows writers before that is not enough.",
+        minimum=16 << 20,
+        maximum=1 << 40,
     )
     wal_segment_bytes: int = _setting(
         64 << 20, parse_int, "Size of one file of the log.", minimum=4_096, maximum=1 << 32

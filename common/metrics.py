@@ -245,6 +245,14 @@ class Metrics:
         self.raft_propose_seconds = HistogramFamily(
             "raft_propose_seconds", "Time from a proposal to its answer on this node", group
         )
+        self.mufakat_log_memory_bytes = GaugeFamily(
+            "mufakat_log_memory_bytes", "What the entries of the log take in memory, overhead included", group
+        )
+        self.mufakat_log_disk_bytes = GaugeFamily("mufakat_log_disk_bytes", "Bytes of the log on disk", group)
+        self.mufakat_proposals = GaugeFamily("mufakat_proposals", "Commands under way at this node", group)
+        self.mufakat_proposals_bytes = GaugeFamily(
+            "mufakat_proposals_bytes", "What the commands under way at this node take in memory", group
+        )
 
     def _declare_node(self) -> None:
         self.http_request_seconds = HistogramFamily(

@@ -8,6 +8,7 @@ RaftError
 │   ├── Overloaded        too much is waiting at this node or in the log
 │   ├── StorageFailed     this node's disk failed or is full
 │   └── Stopping          this node is shutting down
+├── TooLarge              the command is larger than what nodes can send each other: it never can be done
 ├── MembershipRefused     the change of members is not possible; says why
 └── OutcomeUnknown        it may or may not have been done: neither success nor failure
 """
@@ -41,6 +42,10 @@ class NoQuorum(NotDone):
 
 class Overloaded(NotDone):
     """A bound on what may wait was reached; later is better than more often."""
+
+
+class TooLarge(RaftError):
+    """The command does not fit a message between nodes: it was not done and never can be."""
 
 
 class StorageFailed(NotDone):

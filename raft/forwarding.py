@@ -22,7 +22,7 @@ REFUSED_OVERLOADED = "overloaded"
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Commands for the leader to propose. `batch` is unique per sender process."""
+    """Commands for the leader to propose. `batch` is unique over restarts of the sender."""
 
     sender: NodeId
     to: NodeId

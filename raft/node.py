@@ -22,17 +22,19 @@ from raft.core.raft import RaftCore
 from raft.core.ready import Persist
 from raft.core.types import Configuration, Index, NodeId, Role, Term
 from raft.disk import DiskQueue
-from raft.errors import Overloaded, RaftError, Stopping, StorageFailed
+from raft.errors import Overloaded, RaftError, Stopping, StorageFailed, TooLarge
 from raft.handover import hand_over
 from raft.inquiries import Inquiries, InquiryTransport
 from raft.life import ANY_LIFE, UNKNOWN_LIFE
 from raft.membership import Membership, MemberTransport
 from raft.replica import Replica
-from raft.snapshotter import SnapshotSender, Snapshotter
+from raft.snapshot_transfer import SnapshotSender
+from raft.snapshotter import Snapshotter
 from raft.state_machine import StateMachine
 from raft.status import NodeConfig, NodeStatus, why_no_leader
 from raft.storage import Recovered, Storage
 from raft.transport.codec import PeerMessage
+from raft.transport.limits import COMMAND_BYTES_MAX, check_limits
 
 #: What listeners hear, with the error that everybody is told from now on, when this node takes no more requests.
 CLOSED_TOPIC = "raft.closed"
@@ -78,6 +80,7 @@ class RaftNode(Replica):
         life: str = UNKNOWN_LIFE,
         seed: int | None = None,
     ) -> None:
+        check_limits(config.core)
         core = RaftCore(
             config.core,
             Configuration(voters=tuple(sorted(config.voters))),
@@ -130,14 +133,18 @@ class RaftNode(Replica):
         to be said for clients that have gone, which a node that stops takes still.
 
         Raises:
-            NoLeader, NoQuorum, Overloaded, Stopping, StorageFailed: certainly not done.
+            NoLeader, NoQuorum, Overloaded, TooLarge, Stopping, StorageFailed: certainly not done.
             OutcomeUnknown: it may or may not have been done, now or later.
         """
         if self._closed is not None and not (parting and self._is_parting):
             raise self._closed
         if self._disk_full:
             raise StorageFailed("this node's disk is full; ask another one, or free some space")
-        if len(self.proposals) >= self.config.proposals_max:
+        if len(command) > COMMAND_BYTES_MAX:
+            raise TooLarge(f"the command takes {len(command)} bytes; {COMMAND_BYTES_MAX} are the most")
+        waiting_bytes, config = self.proposals.memory_bytes, self.config
+        too_much = waiting_bytes and waiting_bytes + len(command) > config.proposals_bytes_max
+        if too_much or len(self.proposals) >= config.proposals_max:
             raise Overloaded("this node has too many requests under way")
         now_ms = self._clock_ms()
         future = self._loop.create_future()
@@ -336,6 +343,7 @@ class RaftNode(Replica):
                 self._alarm.set(now_ms + self._wake_ms, now_ms)
                 return
             self.turn(now_ms, messages, lost_peers)
+            self.snapshotter.release_log()
             self._set_alarm(now_ms)
             if self.core.configuration is not self._configuration:
                 self._configuration = self.core.configuration

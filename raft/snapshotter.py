@@ -2,7 +2,7 @@
 
     take       the machine's copy is made in one go and encoded in slices on the event loop, so that heartbeats
                pass between them; a thread writes the file; then the log behind it is dropped
-    send       the newest file goes to the follower in chunks, each with its CRC, from where it left off
+    send       the newest file goes to the follower in chunks, from where it left off (raft.snapshot_transfer)
     receive    chunks go to a file beside; the last one hands the message to the core like any other
     restore    once the log is reset to it, the machine is rebuilt on a thread while the node goes on answering
                heartbeats; committed entries wait until that is done
@@ -16,31 +16,32 @@ import asyncio
 import queue
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
-from zlib import crc32
+from typing import TYPE_CHECKING
 
 from common.logs import get_logger
-from raft.core import snapshotting
-from raft.core.messages import InstallSnapshot, InstallSnapshotReply
-from raft.core.types import Index, NodeId, SnapshotMeta
+from raft.core import catching_up, snapshotting
+from raft.core.messages import InstallSnapshot
+from raft.core.types import Index, SnapshotMeta
 from raft.disk import DiskClosed
 from raft.slices import PAUSE_SECONDS, in_slices
-from raft.storage import CorruptSnapshot, RejectedChunk, Storage, StorageError
+from raft.snapshot_transfer import (
+    SnapshotChunk,
+    SnapshotChunkReply,
+    SnapshotReceiving,
+    SnapshotSender,
+    SnapshotSending,
+)
+from raft.storage import Storage, StorageError
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
 
-#: Bytes of a snapshot file in one message.
-CHUNK_BYTES = 256 << 10
 #: Chunks encoded and not written yet.
 ENCODED_MAX = 16
 #: What the writing thread is told when the copy is encoded to its end, and when it was given up on the way.
 _END = object()
 _ABANDONED = object()
-#: Tries to send one snapshot before it is reported as failed; each goes on where the last ended.
-SEND_TRIES_MAX = 3
 #: After a snapshot that could not be taken, the next try waits for this many further entries.
 RETRY_ENTRIES = 1_000
 
@@ -51,49 +52,28 @@ class SnapshotAbandoned(StorageError):
     """The snapshot being taken was given up; the log is as before."""
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotChunk:
-    """A piece of a snapshot file on its way. `message` is what the core will be told once all of it is there."""
-
-    message: InstallSnapshot
-    snapshot_id: str
-    #: Size of the whole file in bytes.
-    size: int
-    offset: int
-    data: bytes
-    checksum: int
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotChunkReply:
-    """Where to go on; or, once the whole is durable or was not needed, the core's reply."""
-
-    next_offset: int
-    reply: InstallSnapshotReply | None = None
-
-
-class SnapshotSender(Protocol):
-    """How chunks reach a peer."""
-
-    async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
-        """Raises ConnectionError or TimeoutError where no answer came."""
-
-
 class Snapshotter:
     """What `RaftNode` delegates to; all methods run on its event loop."""
 
-    def __init__(self, node: RaftNode, storage: Storage, sender: SnapshotSender | None) -> None:
+    def __init__(self, node: RaftNode, storage: Storage, sender: SnapshotSender) -> None:
         self._node = node
         self._storage = storage
-        self._sender = sender
+        self._sending = SnapshotSending(node, storage, sender)
+        self._receiving = SnapshotReceiving(node, storage)
         self._taking = False
         self._not_before: Index = 0
-        self._sending: set[NodeId] = set()
+        #: The log in memory begins earlier than it would without followers that are catching up.
+        self._keeps_more = False
         #: The leader's snapshot that the machine is being rebuilt from; None while it is whole.
         self.restoring: SnapshotMeta | None = None
         self._tasks: set[asyncio.Task] = set()
         #: Counted for the status page.
-        self.taken = self.sent = self.installed = 0
+        self.taken = self.installed = 0
+
+    @property
+    def sent(self) -> int:
+        """Snapshots that reached a follower."""
+        return self._sending.sent
 
     @property
     def taking(self) -> bool:
@@ -140,7 +120,8 @@ class Snapshotter:
     async def _take(self, meta: SnapshotMeta, chunks: Iterator[bytes]) -> None:
         node = self._node
         encoded: queue.Queue = queue.Queue(ENCODED_MAX)
-        retain_from = max(1, meta.index + 1 - node.config.snapshot_retain_entries)
+        # On disk nothing is read again behind a snapshot: what followers need is sent from memory.
+        retain_from = self._retain_from(meta.index)
         writing = asyncio.ensure_future(
             node.disk.save_snapshot(meta, _drain(encoded), compact_index=retain_from - 1)
         )
@@ -157,88 +138,45 @@ class Snapshotter:
             self._taking = False
             if not whole:
                 _abandon(encoded)
-        node.core.snapshot_taken(meta, retain_from)
         self.taken += 1
+        if meta.index > node.core.log.snapshot.index:
+            # Else a leader's has come meanwhile, and the log begins behind that.
+            retain_from, needed_from = self._retain_from(meta.index), catching_up.needed_from(node.core)
+            self._keeps_more = needed_from < retain_from
+            node.core.snapshot_taken(meta, min(retain_from, needed_from))
         logger.info("snapshot taken", group=node.group, index=meta.index)
 
-    # Sending
+    def _retain_from(self, index: Index) -> Index:
+        """Where the log may begin once a snapshot stands for everything up to `index`."""
+        config = self._node.config
+        return self._node.core.log.first_within(
+            index, entries_max=config.snapshot_retain_entries, bytes_max=config.snapshot_retain_bytes_max
+        )
+
+    def release_log(self) -> None:
+        """Forget what was kept for followers that have caught up by now, or are waited for no more."""
+        if not self._keeps_more:
+            return
+        core = self._node.core
+        retain_from = self._retain_from(core.log.snapshot.index)
+        if catching_up.needed_from(core) >= retain_from:
+            self._keeps_more = False
+            snapshotting.compact(core, core.log.snapshot, retain_from)
+
+    # Sending and receiving
 
     def send(self, message: InstallSnapshot) -> None:
         """Stream the newest snapshot to the follower that the core names; the core is told how that ended."""
-        if message.to in self._sending or self._sender is None:
-            self._node.core.snapshot_sent(message.to, delivered=False, now_ms=self._node.now_ms())
-            return
-        self._sending.add(message.to)
-        self._start(self._send(message), f"send a snapshot to {message.to}")
-
-    async def _send(self, message: InstallSnapshot) -> None:
-        reply = None
-        try:
-            for _ in range(SEND_TRIES_MAX):
-                reply = await self._send_once(message)
-                if reply is not None:
-                    break
-        finally:
-            self._sending.discard(message.to)
-        node = self._node
-        node.core.snapshot_sent(message.to, delivered=reply is not None, now_ms=node.now_ms())
-        if reply is not None:
-            self.sent += 1
-            node.receive(reply)
-
-    async def _send_once(self, message: InstallSnapshot) -> InstallSnapshotReply | None:
-        assert self._sender is not None
-        node = self._node
-        try:
-            reader = await node.disk.run_aside(self._storage.open_snapshot)
-        except CorruptSnapshot as error:
-            node.fail(error)
-            return None
-        if reader is None:
-            return None
-        message = replace(message, snapshot=reader.meta)
-        try:
-            offset = 0
-            data = b""
-            while True:
-                chunk = SnapshotChunk(message, reader.id, reader.size, offset, data, crc32(data))
-                answer = await self._sender.send_chunk(chunk)
-                if answer.reply is not None:
-                    return answer.reply
-                offset = answer.next_offset
-                data = await node.disk.run_aside(lambda: reader.read(offset, CHUNK_BYTES))  # noqa: B023
-        except (ConnectionError, TimeoutError) as error:
-            logger.info("snapshot transfer broke", group=node.group, peer=message.to, error=repr(error))
-            return None
-        finally:
-            reader.close()
-
-    # Receiving
+        self._start(self._sending.begin(message), f"send a snapshot to {message.to}")
 
     async def receive(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
-        """A piece of a leader's snapshot arrived. An empty piece asks where to begin."""
-        node = self._node
-        if not snapshotting.would_install(node.core, chunk.message):
-            return SnapshotChunkReply(0, await self._tell_core(chunk.message))
-        try:
-            if chunk.data:
-                offset = await node.disk.run_aside(
-                    lambda: self._storage.receive_snapshot(
-                        chunk.snapshot_id, chunk.offset, chunk.data, chunk.checksum
-                    )
-                )
-            else:
-                offset = await node.disk.run_aside(lambda: self._storage.received_bytes(chunk.snapshot_id))
-            if offset < chunk.size:
-                return SnapshotChunkReply(offset)
-            meta = await node.disk.run_aside(lambda: self._storage.finish_snapshot(chunk.snapshot_id))
-        except RejectedChunk as rejected:
-            return SnapshotChunkReply(rejected.expected_offset)
-        return SnapshotChunkReply(chunk.size, await self._tell_core(replace(chunk.message, snapshot=meta)))
+        """See `SnapshotReceiving.receive`."""
+        return await self._receiving.receive(chunk)
 
-    async def _tell_core(self, message: InstallSnapshot) -> InstallSnapshotReply | None:
-        reply = await self._node.call(message, self._node.config.request_timeout_ms / 1000)
-        return reply if isinstance(reply, InstallSnapshotReply) else None
+    @property
+    def hindrance(self) -> str:
+        """Why this node has not taken in all that a leader's snapshot brings; empty where it has."""
+        return "the leader's snapshot is being restored" if self.restoring else self._receiving.hindrance
 
     # Restoring
 

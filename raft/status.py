@@ -14,7 +14,7 @@ from raft.life import is_life
 if TYPE_CHECKING:
     from raft.node import RaftNode
 
-#: A follower that lacks more entries than this is not ready to serve.
+#: A node that lacks more than this of the entries that it knows the leader to have committed is not ready to serve.
 READY_LAG_MAX = 1000
 
 
@@ -30,13 +30,15 @@ class NodeConfig:
     leader_wait_ms: int = 1500
     #: How long a request may wait for its outcome.
     request_timeout_ms: int = 1800
-    #: Requests that may be under way at this node.
+    #: Commands that may be under way at this node, and what they may take in memory; the first one always may.
     proposals_max: int = 10_000
+    proposals_bytes_max: int = 64 << 20
     #: A snapshot is taken once the log holds this many applied entries or bytes since the last one.
     snapshot_entries: int = 100_000
     snapshot_bytes: int = 64 << 20
-    #: Entries kept behind a snapshot for followers that lag a little.
+    #: Entries and bytes of them, as counted in memory, kept behind a snapshot for followers that lag a little.
     snapshot_retain_entries: int = 5_000
+    snapshot_retain_bytes_max: int = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ class NodeStatus:
     addresses: tuple[tuple[NodeId, str], ...] = ()
     #: Which life of the group the data is of; empty while that is not known.
     life: str = ""
+    #: What the log, and the commands under way, take in memory.
+    log_memory_bytes: int = 0
+    proposals_bytes: int = 0
 
     @property
     def ready(self) -> bool:
@@ -84,6 +89,8 @@ class NodeStatus:
             snapshot_index=node.core.log.snapshot.index,
             addresses=node.core.configuration.addresses,
             life=node.life if is_life(node.life) else "",
+            log_memory_bytes=node.core.log.memory_bytes,
+            proposals_bytes=node.proposals.memory_bytes,
         )
 
 
@@ -96,11 +103,17 @@ def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
         return node.hindrance
     if core.leader == NOBODY:
         return "no leader is known"
+    if node.snapshotter.hindrance:
+        return node.snapshotter.hindrance
     if node.core.log.last_term != core.term:
         return "nothing of the current term has arrived yet"
-    lag = core.commit_index - node.applier.applied_index
+    lag = max(core.commit_index, core.heard_commit_index) - node.applier.applied_index
     if lag > READY_LAG_MAX:
         return f"{lag} entries behind"
+    if node.id in core.learners:
+        return "this node is a learner still; it votes, and serves, once it has caught up"
+    if node.id not in core.voters:
+        return "this node is no member of the group"
     return ""
 
 

@@ -40,15 +40,15 @@ class Waiters:
 
     def __init__(self) -> None:
         self._by_index: dict[Index, list[tuple[Term, Proposal]]] = {}
-        #: In order of their deadlines, which lie a constant time after their arrival.
-        self._by_deadline: deque[Proposal] = deque()
+        #: With their places, in order of their deadlines, which lie a constant time after their arrival.
+        self._by_deadline: deque[tuple[Index, Proposal]] = deque()
 
-    def __len__(self) -> int:
-        return len(self._by_index)
+    def __bool__(self) -> bool:
+        return bool(self._by_index)
 
     def add(self, index: Index, term: Term, proposal: Proposal) -> None:
         self._by_index.setdefault(index, []).append((term, proposal))
-        self._by_deadline.append(proposal)
+        self._by_deadline.append((index, proposal))
 
     def take(self, index: Index, term: Term) -> tuple[list[Proposal], list[Proposal]]:
         """The entry of `term` at `index` was applied: the proposals that it is, and those that it is not."""
@@ -70,11 +70,28 @@ class Waiters:
         self._by_deadline.clear()
         return everything
 
-    def expire(self, now_ms: int) -> None:
-        """Answer whoever's deadline has passed; their places stay until they are applied."""
-        while self._by_deadline and (
-            self._by_deadline[0].future.done() or self._by_deadline[0].settle_by_ms <= now_ms
-        ):
-            self._by_deadline.popleft().fail(
+    def expire(self, now_ms: int) -> list[Proposal]:
+        """Answer whoever's deadline has passed. Returns those that no longer have a place: what they are told stands,
+        and nothing of them is kept for an apply that may never come."""
+        gone = []
+        waiting = self._by_deadline
+        while waiting and (waiting[0][1].future.done() or waiting[0][1].settle_by_ms <= now_ms):
+            index, proposal = waiting.popleft()
+            proposal.fail(
                 OutcomeUnknown("no quorum confirmed the request in time; it may still be carried out")
             )
+            if self._forget(index, proposal):
+                gone.append(proposal)
+        return gone
+
+    def _forget(self, index: Index, proposal: Proposal) -> bool:
+        """False where it had left its place before."""
+        waiting = self._by_index.get(index)
+        if waiting is None:
+            return False
+        kept = [row for row in waiting if row[1] is not proposal]
+        if kept:
+            self._by_index[index] = kept
+        else:
+            del self._by_index[index]
+        return len(kept) < len(waiting)

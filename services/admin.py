@@ -119,6 +119,10 @@ def watch_nodes(metrics: Metrics, nodes: Mapping[str, "RaftNode"]) -> None:
     watch(metrics.raft_role, lambda each: _ROLE_NUMBERS[each.core.role])
     watch(metrics.raft_commit_index, lambda each: each.core.commit_index)
     watch(metrics.raft_applied_index, lambda each: each.applied_index)
+    watch(metrics.mufakat_log_memory_bytes, lambda each: each.log_memory_bytes)
+    watch(metrics.mufakat_log_disk_bytes, lambda each: each.log_bytes)
+    watch(metrics.mufakat_proposals, lambda each: each.proposals)
+    watch(metrics.mufakat_proposals_bytes, lambda each: each.proposals_bytes)
     watch(metrics.raft_elections_total, lambda each: each.core.elections)
     watch(metrics.raft_leader_changes_total, lambda each: each.core.leader_changes)
 

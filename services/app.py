@@ -35,6 +35,7 @@ from raft.transport.http import HttpTransport
 from raft.transport.identity import Identity
 from raft.transport.peers import Peers
 from raft.transport.routes import PeerListener
+from raft.transport.silence import SILENCE_MS
 from services import admin, limit_routes, maintenance, members
 from services.auth import Guard
 from services.envelope import ReplicatedMachine
@@ -222,6 +223,7 @@ def _peers(
         {node_id: settings.address_of(node_id) for node_id in settings.cluster},
         observe_rpc=lambda op, seconds: observers[op](seconds),
         on_failure=on_fatal,
+        silence_ms=max(SILENCE_MS, settings.election_timeout_max_ms),
     )
 
 
@@ -293,13 +295,17 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
             election_timeout_max_ms=settings.election_timeout_max_ms,
             lease_ms=settings.cache_lease_ms if ROLES[group].has_leases else 0,
             lease_drift_percent=settings.cache_lease_drift_percent,
+            # What is behind a snapshot when it begins to be sent may be as much as leads to the next one.
+            catch_up_bytes_max=max(settings.catch_up_bytes_max, 2 * settings.snapshot_bytes),
         ),
         voters=() if settings.join else tuple(sorted(settings.cluster)),
         leader_wait_ms=settings.leader_wait_ms,
         request_timeout_ms=settings.request_timeout_ms,
         proposals_max=settings.proposals_max,
+        proposals_bytes_max=settings.proposals_bytes_max,
         snapshot_entries=settings.snapshot_entries,
         snapshot_bytes=settings.snapshot_bytes,
+        snapshot_retain_bytes_max=settings.log_retained_bytes_max,
     )
 
 

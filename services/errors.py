@@ -19,6 +19,7 @@ from raft.errors import (
     RaftError,
     Stopping,
     StorageFailed,
+    TooLarge,
 )
 
 
@@ -81,6 +82,7 @@ _REASON_BY_RAFT_ERROR: dict[type[RaftError], str] = {
     NoQuorum: "no_quorum",
     Overloaded: "overloaded",
     StorageFailed: "storage_failed",
+    TooLarge: "too_large",
     Stopping: "stopping",
     MembershipRefused: "membership_refused",
     OutcomeUnknown: "outcome_unknown",

@@ -17,8 +17,8 @@ from services.envelope import Command, encode_command
 
 Item = TypeVar("Item")
 
-#: What is withdrawn by one entry.
-WITHDRAWN_PER_ENTRY_MAX = 1_000
+#: What is withdrawn by one entry: with names of the longest legal length, half of what a command may have.
+WITHDRAWN_PER_ENTRY_MAX = 500
 #: Pause before a withdrawal is said again.
 RETRY_S = 0.2
 

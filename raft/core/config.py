@@ -36,6 +36,11 @@ class CoreConfig:
     inflight_bytes_max: int = 8 << 20
     #: Bytes of entries that a leader takes beyond the commit index; the first proposal always fits.
     uncommitted_bytes_max: int = 32 << 20
+    #: Bytes of the log, counted in memory, that a leader keeps for a follower that is catching up. It takes proposals
+    #: only as fast as that is enough.
+    catch_up_bytes_max: int = 128 << 20
+    #: A follower that came no further for so long is not waited for.
+    catch_up_patience_ms: int = 10_000
     #: Entries and bytes handed out for apply in one `Ready`: what the event loop does in one go.
     committed_entries_max: int = 2048
     committed_bytes_max: int = 4 << 20

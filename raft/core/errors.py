@@ -5,6 +5,7 @@
         ├── NotLeading
         ├── TransferInProgress
         ├── TooMuchUncommitted
+        ├── FollowerBehind
         └── ConfigurationRefused
             └── ConfigurationBusy
 
@@ -30,6 +31,10 @@ class TransferInProgress(ProposalRefused):
 
 class TooMuchUncommitted(ProposalRefused):
     """The uncommitted tail of the log is at its bound."""
+
+
+class FollowerBehind(ProposalRefused):
+    """A follower that is catching up would lose the log that it still needs; slower is possible."""
 
 
 class ConfigurationRefused(ProposalRefused):

@@ -9,9 +9,14 @@ way or to come, replaces: an index and term can stand here again after they were
 still has to do both (etcd's `async_storage_writes_append_aba_race`).
 """
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 from raft.core.types import Entry, Index, SnapshotMeta, Term
+
+#: What an entry takes in memory beside its data: the objects of its fields and its places in the lists.
+ENTRY_OVERHEAD_BYTES = 220
 
 
 class RaftLog:
@@ -24,6 +29,10 @@ class RaftLog:
         self.compacted_index: Index = snapshot.index
         self.compacted_term: Term = snapshot.term
         self._entries: list[Entry] = list(entries)
+        #: Counted bytes of everything up to each entry, itself included, from somewhere on; and up to the first one.
+        self._ends: list[int] = []
+        self._base_bytes = 0
+        self._count(self._entries)
         for offset, entry in enumerate(self._entries):
             assert entry.index == snapshot.index + 1 + offset, "recovered entries must follow the snapshot"
         #: Known to be on a quorum, as far as this node was told.
@@ -66,12 +75,39 @@ class RaftLog:
         assert self.compacted_index < index <= self.last_index, f"no entry {index} in memory"
         return self._entries[index - self.compacted_index - 1]
 
-    def data_bytes(self, after: Index, to: Index) -> int:
-        """Bytes of data in the entries behind `after` up to `to`, all of which must be in memory. After a restart
-        that is the whole log at once, within one turn of the driver."""
+    def counted_bytes(self, after: Index, to: Index) -> int:
+        """What the entries behind `after` up to `to`, all of which must be in memory, take there."""
         assert self.compacted_index <= after and to <= self.last_index
-        low, high = after - self.compacted_index, to - self.compacted_index
-        return sum([len(entry.data) for entry in self._entries[low:high]])
+        return self._bytes_up_to(to) - self._bytes_up_to(after)
+
+    def data_bytes(self, after: Index, to: Index) -> int:
+        """Bytes of data in the same entries."""
+        return self.counted_bytes(after, to) - (to - after) * ENTRY_OVERHEAD_BYTES
+
+    @property
+    def memory_bytes(self) -> int:
+        """What all entries in memory take there."""
+        return self.counted_bytes(self.compacted_index, self.last_index)
+
+    def first_within(self, to: Index, *, entries_max: int, bytes_max: int) -> Index:
+        """The first of the entries up to `to` that together keep both bounds; behind `to` where not even one does."""
+        least = self._bytes_up_to(to) - bytes_max
+        first = self.compacted_index + 1
+        if least > self._base_bytes:
+            first += 1 + bisect_left(self._ends, least)
+        return max(first, to + 1 - entries_max)
+
+    def _bytes_up_to(self, index: Index) -> int:
+        offset = index - self.compacted_index
+        return self._ends[offset - 1] if offset else self._base_bytes
+
+    def _count(self, entries: Iterable[Entry]) -> None:
+        """`entries` were put behind the log."""
+        sizes = [len(entry.data) + ENTRY_OVERHEAD_BYTES for entry in entries]
+        before = self._ends[-1] if self._ends else self._base_bytes
+        ends = accumulate(sizes, initial=before)
+        next(ends)
+        self._ends.extend(ends)
 
     def is_up_to_date(self, last_index: Index, last_term: Term) -> bool:
         """Whether a log that ends so is at least as up-to-date as this one (paper 5.4.1: the later term wins,
@@ -101,9 +137,11 @@ class RaftLog:
         assert self.commit_index < first <= self.last_index + 1, "committed entries never change (paper 5.4)"
         if first <= self.last_index:
             del self._entries[first - self.compacted_index - 1 :]
+            del self._ends[first - self.compacted_index - 1 :]
             self.durable_index = min(self.durable_index, first - 1)
             self.submitted_index = min(self.submitted_index, first - 1)
         self._entries.extend(entries)
+        self._count(entries)
 
     def conflict_hint(self, index: Index, term: Term) -> tuple[Index, Term]:
         """The highest index at or below `index` whose entry's term is at most `term`, and that entry's term.
@@ -163,7 +201,9 @@ class RaftLog:
             return
         term = self.term_at(drop_to)
         assert term is not None
+        self._base_bytes = self._bytes_up_to(drop_to)
         del self._entries[: drop_to - self.compacted_index]
+        del self._ends[: drop_to - self.compacted_index]
         self.compacted_index, self.compacted_term = drop_to, term
 
     def restore(self, snapshot: SnapshotMeta) -> None:
@@ -171,6 +211,8 @@ class RaftLog:
         assert snapshot.index > self.commit_index, "never install something older"
         self.snapshot = snapshot
         self._entries.clear()
+        self._ends.clear()
+        self._base_bytes = 0
         self.compacted_index, self.compacted_term = snapshot.index, snapshot.term
         self.commit_index = self.applied_index = self.submitted_index = snapshot.index
         self.durable_index = 0

@@ -29,6 +29,7 @@ class Progress:
         "_send_times",
         "acked_sent_ms",
         "acked_sequence",
+        "advanced_ms",
         "applied_index",
         "commit_notice_due_ms",
         "commit_sent",
@@ -39,7 +40,10 @@ class Progress:
         "next_index",
         "probe_sent",
         "release_sent",
+        "snapshot_behind_bytes",
+        "snapshot_failed",
         "snapshot_index",
+        "snapshot_share",
         "state",
     )
 
@@ -53,6 +57,11 @@ class Progress:
         self.probe_sent = False
         #: SNAPSHOT: the last index of the snapshot under way.
         self.snapshot_index: Index = 0
+        #: SNAPSHOT: how much of it has come, from 0 to 1; and what the log held behind it when it was begun.
+        self.snapshot_share = 0.0
+        self.snapshot_behind_bytes = 0
+        #: The last snapshot sent did not come anywhere.
+        self.snapshot_failed = False
         #: Highest commit index that this peer was sent.
         self.commit_sent: Index = 0
         #: Clients at this peer wait for the commit of entries up to here: it is told at once.
@@ -64,6 +73,8 @@ class Progress:
         #: Newest sequence that it answered in this leadership, and when that was *sent*, by the leader's clock.
         self.acked_sequence = 0
         self.acked_sent_ms = now_ms
+        #: When it last came nearer to the end of the log, by the leader's clock: by entries or by snapshot pieces.
+        self.advanced_ms = now_ms
         #: As the peer last reported.
         self.applied_index: Index = 0
         #: From when on an answer that brings no news leads to the question whether something was lost.
@@ -76,14 +87,22 @@ class Progress:
     def inflight_messages(self) -> int:
         return len(self._inflight)
 
+    @property
+    def needed_index(self) -> Index:
+        """The first entry that it lacks, as far as is known."""
+        if self.state is ProgressState.SNAPSHOT:
+            return self.snapshot_index + 1
+        return self.next_index if self.state is ProgressState.PROBE else self.match_index + 1
+
     def become_probe(self) -> None:
         """Find anew where the logs meet, from the last proven point, or from behind a snapshot under way."""
         self.next_index = self.match_index + 1
         self._enter(ProgressState.PROBE)
 
-    def become_snapshot(self, index: Index) -> None:
+    def become_snapshot(self, index: Index, behind_bytes: int = 0) -> None:
         self._enter(ProgressState.SNAPSHOT)
         self.snapshot_index = index
+        self.snapshot_behind_bytes = behind_bytes
 
     def may_send_entries(self, *, messages_max: int, bytes_max: int) -> bool:
         if self.state is ProgressState.REPLICATE:
@@ -140,7 +159,14 @@ class Progress:
         self.probe_sent = False
         return True
 
+    def on_snapshot_advanced(self, share: float, now_ms: int) -> None:
+        """So much of the snapshot has come."""
+        if self.state is ProgressState.SNAPSHOT:
+            self.snapshot_share, self.snapshot_failed = share, False
+            self.advanced_ms = now_ms
+
     def on_snapshot_failed(self) -> None:
+        self.snapshot_failed = True
         if self.state is ProgressState.SNAPSHOT:
             self.become_probe()
 
@@ -167,6 +193,7 @@ class Progress:
         self.state = state
         self.probe_sent = False
         self.snapshot_index = 0
+        self.snapshot_share = 0.0
         # Only a peer that is sent entries is owed notices; for another one the leader would wake without end.
         self.commit_notice_due_ms = None
         self.inflight_bytes = 0

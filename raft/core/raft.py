@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
-from raft.core import election, membership, messages, reads, replication, snapshotting, transfer
+from raft.core import catching_up, election, membership, messages, reads, replication, snapshotting, transfer
 from raft.core.config import CoreConfig
 from raft.core.election import Election
-from raft.core.errors import NotLeading, TooMuchUncommitted, TransferInProgress
+from raft.core.errors import FollowerBehind, NotLeading, TooMuchUncommitted, TransferInProgress
 from raft.core.leases import Leases, Release
 from raft.core.log import RaftLog
 from raft.core.membership import ConfigurationHistory
@@ -85,6 +85,8 @@ class RaftCore:
         self.heartbeat_deadline_ms = 0
         #: Leader: index of its no-op; reads and membership changes wait for its commit.
         self.term_start_index: Index = 0
+        #: The highest commit index that a leader has named, whether or not the entries up to it are here.
+        self.heard_commit_index: Index = 0
         #: Leader: bytes of entries behind the commit index.
         self.uncommitted_bytes = 0
         #: Leader that removed itself: steps down after its next flush.
@@ -127,10 +129,13 @@ class RaftCore:
         through a follower, `asker`, that one is told of their commit at once.
 
         Raises:
-            NotLeading, TransferInProgress, TooMuchUncommitted: nothing was appended.
+            NotLeading, TransferInProgress, TooMuchUncommitted, FollowerBehind: nothing was appended.
         """
         self._advance_clock(now_ms)
-        self._check_proposable(sum(map(len, commands)))
+        size = sum(map(len, commands))
+        self._check_proposable(size)
+        if catching_up.would_overtake(self, size):
+            raise FollowerBehind
         first = self.append_own(EntryKind.COMMAND, commands)
         progress = self.progress.get(asker)
         if progress is not None:
@@ -291,6 +296,7 @@ class RaftCore:
             elections=self.state.elections,
             leader_changes=self.state.leader_changes,
             rejected_messages=self.rejected_messages,
+            heard_commit_index=self.heard_commit_index,
         )
 
     def take_ready(self) -> Ready:

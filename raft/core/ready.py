@@ -66,3 +66,5 @@ class CoreStatus:
     elections: int
     leader_changes: int
     rejected_messages: int
+    #: The highest that a leader named, whether or not the entries up to it are here.
+    heard_commit_index: Index = 0

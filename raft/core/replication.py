@@ -136,7 +136,10 @@ def _send_tail_probe(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
 
 def _send_snapshot(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
     snapshot = raft.log.snapshot
-    progress.become_snapshot(snapshot.index)
+    progress.become_snapshot(snapshot.index, raft.log.counted_bytes(snapshot.index, raft.log.last_index))
+    if not progress.snapshot_failed:
+        # It is a step nearer. After a failure only the first piece is: else tries without end would count.
+        progress.advanced_ms = raft.now_ms
     sequence = raft.next_sequence()
     progress.on_sent(sequence, raft.now_ms)
     raft.send(
@@ -150,6 +153,7 @@ def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
         raft.rejected_messages += 1
         return
     raft.leases.on_append_entries(message)
+    raft.heard_commit_index = max(raft.heard_commit_index, message.leader_commit)
     log = raft.log
     previous, entries = message.prev_log_index, message.entries
     verified = previous + len(entries)
@@ -255,6 +259,7 @@ def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None
         return
     membership.maybe_promote(raft, message.sender)
     if progress.on_match(message.match_index):
+        progress.advanced_ms = raft.now_ms
         maybe_commit(raft)
         transfer.maybe_finish(raft, message.sender)
     elif progress.match_index < raft.log.last_index and message.match_index <= progress.match_index:
@@ -292,6 +297,7 @@ def on_install_snapshot_reply(raft: RaftCore, peer: NodeId, sequence: int, match
     progress.on_answer(sequence)
     reads.on_answer(raft)
     if progress.on_match(match_index):
+        progress.advanced_ms = raft.now_ms
         maybe_commit(raft)
         # A snapshot may reach to the end of the log: no append follows that could tell the successor.
         transfer.maybe_finish(raft, peer)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from raft.core.membership import ConfigurationHistory
 from raft.core.messages import InstallSnapshot, InstallSnapshotReply
+from raft.core.progress import ProgressState
 from raft.core.types import Index, SnapshotMeta
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def on_taken(raft: RaftCore, snapshot: SnapshotMeta, retain_from: Index) -> None
     """This node's own snapshot is durable: forget the log before `retain_from`."""
     if snapshot.index <= raft.log.snapshot.index:
         return
+    compact(raft, snapshot, retain_from)
+
+
+def compact(raft: RaftCore, snapshot: SnapshotMeta, retain_from: Index) -> None:
+    """Forget the log before `retain_from`, as far as `snapshot` stands for it."""
     raft.log.compact(snapshot, retain_from)
     raft.configurations.compact(raft.log.compacted_index)
 
@@ -71,6 +77,24 @@ def _reply(raft: RaftCore, message: InstallSnapshot, match_index: Index) -> None
             match_index=match_index,
         )
     )
+
+
+def is_wanted(raft: RaftCore, message: InstallSnapshot) -> bool:
+    """Leader: whether the peer still needs the snapshot that this message began to send: not where it has caught up
+    by other means, is no member any more, or where this leadership is over."""
+    progress = raft.progress.get(message.to)
+    return (
+        message.term == raft.state.term
+        and progress is not None
+        and progress.state is ProgressState.SNAPSHOT
+    )
+
+
+def on_advanced(raft: RaftCore, peer: str, share: float) -> None:
+    """Leader: so much of the snapshot that is streamed to `peer` has come there, from 0 to 1."""
+    progress = raft.progress.get(peer)
+    if progress is not None:
+        progress.on_snapshot_advanced(share, raft.now_ms)
 
 
 def on_sent(raft: RaftCore, peer: str, delivered: bool) -> None:

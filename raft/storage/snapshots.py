@@ -9,6 +9,7 @@ broken transfer goes on where it stopped, after a restart too, and chunks of two
 """
 
 import contextlib
+import errno
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -184,6 +185,7 @@ class Snapshots:
 
         Raises:
             RejectedChunk: what has come is not that snapshot; it was dropped.
+            DiskFull: the filesystem finds only now that there is no room; what has come was dropped.
             OSError: the disk must not be trusted any more.
         """
         if snapshot_id != self._part_id or self._part is None:
@@ -191,7 +193,13 @@ class Snapshots:
             raise RejectedChunk("no such transfer is under way", expected_offset=expected)
         if self._part_bytes < _size_of(snapshot_id):
             raise RejectedChunk("not all of it has come", expected_offset=self._part_bytes)
-        self._part.sync()
+        try:
+            self._part.sync()
+        except OSError as error:
+            if error.errno not in DISK_FULL_ERRNOS:
+                raise
+            self._drop_part()
+            raise DiskFull(str(error)) from error
         path = self._part_path(snapshot_id)
         try:
             info = inspect(self._files, path)
@@ -224,8 +232,20 @@ class Snapshots:
         for name in self._files.names(self._directory):
             if name.endswith(PART_SUFFIX):  # of a transfer that ended before a restart
                 self._files.remove(self._directory / name)
-        self._part = self._files.create(self._part_path(snapshot_id))
-        self._part_id, self._part_bytes = snapshot_id, 0
+        path = self._part_path(snapshot_id)
+        part = self._files.create(path)
+        try:
+            # Where there is no room for all of it, none is taken: the log needs what there is.
+            part.preallocate(_size_of(snapshot_id))
+        except (OSError, OverflowError) as error:
+            part.close()
+            if isinstance(error, OSError) and error.errno not in (*DISK_FULL_ERRNOS, errno.EFBIG):
+                raise
+            self._files.remove(path)
+            if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
+                raise
+            raise RejectedChunk("not the size of a snapshot", expected_offset=0) from None
+        self._part, self._part_id, self._part_bytes = part, snapshot_id, 0
 
     def _resume(self, snapshot_id: str, path: Path) -> None:
         """Go on with a transfer from before a restart: with the part of it that reads back."""

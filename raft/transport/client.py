@@ -7,8 +7,9 @@
 What needs an answer is sent only while the peer's own stream to this node stands: an answer that could not come would
 leave a request's outcome unknown.
 
-A message that cannot leave now is dropped, as the protocol allows, and the sender is told. When the stream
-breaks, or a connection is refused, the groups hear `peer_lost` at once: it is how a dead leader is noticed.
+A message that cannot leave now is dropped, as the protocol allows, and the sender is told. When the stream breaks
+or falls silent (`raft.transport.silence`), or a connection is refused, the groups hear `peer_lost` at once: it is how
+a dead leader is noticed.
 """
 
 import asyncio
@@ -26,7 +27,8 @@ from raft.core.messages import AppendEntries, AppendEntriesReply, ReadIndex, Req
 from raft.core.types import NodeId
 from raft.forwarding import Forward
 from raft.membership import CHANGE_SECONDS_MAX, MemberChange, MemberChangeReply
-from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
+from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
+from raft.transport import silence
 from raft.transport.codec import (
     PeerMessage,
     decode,
@@ -36,15 +38,16 @@ from raft.transport.codec import (
     encode_frame,
 )
 from raft.transport.identity import LIVES_HEADER, encode_groups
+from raft.transport.limits import FRAME_BYTES_MAX, weight
 from raft.transport.member_codec import decode_change_reply, encode_change
+from raft.transport.silence import SILENCE_MS
 
-#: Bytes of entries and commands queued for the stream or being written, above which heartbeats go by POST.
+#: Weight of the messages queued for the stream or being written, above which heartbeats go by POST.
 BACKLOG_BYTES_MAX = 256 << 10
 #: Messages that wait for the stream's writer; above it they are dropped.
 QUEUE_MAX = 4096
-#: Messages in one frame, and what their entries may weigh together before a frame is closed.
+#: Messages in one frame; what they weigh together is bounded, too (raft.transport.limits).
 FRAME_MESSAGES_MAX = 256
-FRAME_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 #: Calls by POST under way to one peer.
 POSTS_MAX = 16
 POST_TIMEOUT_S = 1.0
@@ -81,6 +84,7 @@ class PeerLink:
         observe_rpc: told `(op, seconds)` of each answered request.
         is_trusted: whether `(group, peer, headers of the answer)` is whom the group knows under that id: what a disk
             that was replaced answers must not count.
+        silence_ms: for so long nothing may be acknowledged before the stream counts as broken.
     """
 
     def __init__(
@@ -93,15 +97,18 @@ class PeerLink:
         observe_rpc: Callable[[str, float], None],
         is_trusted: Callable[[str, NodeId, Mapping[str, str]], bool],
         lives: Callable[[], Mapping[str, str]] = dict,
+        silence_ms: int = SILENCE_MS,
     ) -> None:
         self.peer = peer
+        self._silence_ms = silence_ms
         self.url = url
         self._headers = headers
         self._lives = lives
         self._receivers = receivers
         self._is_trusted = is_trusted
         self._observe_rpc = observe_rpc
-        self._queue: deque[tuple[str, PeerMessage]] = deque()
+        #: With what each weighs.
+        self._queue: deque[tuple[str, PeerMessage, int]] = deque()
         self._wake = asyncio.Event()
         self._stream: aiohttp.ClientWebSocketResponse | None = None
         #: Streams that the peer has open to this node: the way of its answers.
@@ -112,7 +119,7 @@ class PeerLink:
         self._task: asyncio.Task | None = None
         self._posts: set[asyncio.Task] = set()
         self._timed: OrderedDict[tuple[str, int], float] = OrderedDict()
-        #: Bytes of entries and commands in the queue and in the frame that is being written.
+        #: Weight of the queue and of the frame that is being written.
         self._backlog_bytes = 0
         #: Counted for `statistics` and the metrics.
         self.dropped = 0
@@ -154,8 +161,9 @@ class PeerLink:
             self._timed[group, message.sequence] = time.perf_counter()
             if len(self._timed) > TIMED_MAX:
                 self._timed.popitem(last=False)
-        self._queue.append((group, message))
-        self._backlog_bytes += _weight(message)
+        size = weight(message)
+        self._queue.append((group, message, size))
+        self._backlog_bytes += size
         self._wake.set()
         return True
 
@@ -283,6 +291,7 @@ class PeerLink:
                     compress=0,
                     max_msg_size=MESSAGE_BYTES_MAX,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CONNECT_TIMEOUT_S),
+                    heartbeat=silence.PING_SECONDS,
                 )
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if isinstance(error, aiohttp.WSServerHandshakeError) and not refused:
@@ -301,6 +310,7 @@ class PeerLink:
 
     async def _use(self, stream: aiohttp.ClientWebSocketResponse) -> None:
         """Write to the stream until it breaks; the reader is there to notice that it did."""
+        silence.break_on_silence(stream.get_extra_info("socket"), self._silence_ms)
         self._timed.clear()
         self._stream = stream
         reader = asyncio.create_task(self._read(stream), name=f"stream from {self.peer}")
@@ -334,13 +344,17 @@ class PeerLink:
             logger.warning("unexpected data on the stream", peer=self.peer)
 
     def _take_frame(self) -> tuple[list[tuple[str, PeerMessage]], int]:
+        """The next messages, the first always, and what they weigh: less than a receiver takes."""
         frame: list[tuple[str, PeerMessage]] = []
-        size = 0
-        while self._queue and len(frame) < FRAME_MESSAGES_MAX and size < FRAME_BYTES_MAX:
-            group, message = self._queue.popleft()
-            size += _weight(message)
+        total = 0
+        while self._queue and len(frame) < FRAME_MESSAGES_MAX:
+            group, message, size = self._queue[0]
+            if frame and total + size > FRAME_BYTES_MAX:
+                break
+            self._queue.popleft()
             frame.append((group, message))
-        return frame, size
+            total += size
+        return frame, total
 
     def _tell_lost(self) -> None:
         for receiver in self._receivers.values():
@@ -350,11 +364,3 @@ class PeerLink:
     def _on_task_done(task: asyncio.Task, on_failure: Callable[[BaseException], None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             on_failure(task.exception())
-
-
-def _weight(message: PeerMessage) -> int:
-    """Roughly the bytes that a message adds to a frame; only those with entries or commands count."""
-    if isinstance(message, AppendEntries):
-        return sum(len(entry.data) for entry in message.entries)
-    commands = getattr(message, "commands", ())
-    return sum(map(len, commands))

@@ -33,7 +33,7 @@ from raft.core.messages import (
 )
 from raft.core.types import Configuration, Entry, EntryKind, SnapshotMeta
 from raft.forwarding import Forward, ForwardReply
-from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
+from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
 
 PeerMessage = Message | Forward | ForwardReply
 
@@ -168,19 +168,27 @@ def decode_chunk(data: bytes) -> SnapshotChunk:
 
 
 def encode_chunk_reply(reply: SnapshotChunkReply) -> bytes:
-    return pack([reply.next_offset, None if reply.reply is None else to_list(reply.reply)])
+    row = [reply.next_offset, None if reply.reply is None else to_list(reply.reply)]
+    # Nodes of an earlier version read two fields; a third one is for them an answer that they cannot read, and that
+    # ends their transfer, too.
+    return pack([*row, reply.refusal] if reply.refusal else row)
 
 
 def decode_chunk_reply(data: bytes) -> SnapshotChunkReply:
     """Raises WireError."""
     try:
-        next_offset, row = unpack(data)
+        next_offset, row, *rest = unpack(data)
+        (refusal,) = rest or ("",)
     except (TypeError, ValueError) as error:
         raise WireError(f"not an answer to a piece of a snapshot: {error!r}") from error
     reply = None if row is None else from_list(row)
-    if type(next_offset) is not int or not isinstance(reply, InstallSnapshotReply | None):
+    if (
+        type(next_offset) is not int
+        or type(refusal) is not str
+        or not isinstance(reply, InstallSnapshotReply | AppendEntriesReply | None)
+    ):
         raise WireError("not an answer to a piece of a snapshot")
-    return SnapshotChunkReply(next_offset, reply)
+    return SnapshotChunkReply(next_offset, reply, refusal)
 
 
 def encode_frame(messages: Iterable[tuple[str, PeerMessage]]) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from raft.core.types import NodeId
 from raft.membership import MemberChange, MemberChangeReply
-from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
+from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
 from raft.transport.client import PeerLink
 from raft.transport.codec import PeerMessage
 

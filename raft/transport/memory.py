@@ -8,7 +8,7 @@ from raft.core.types import NodeId
 from raft.life import ANY_LIFE, may_be_the_same
 from raft.membership import MemberChange, MemberChangeReply
 from raft.node import RaftNode
-from raft.snapshotter import SnapshotChunk, SnapshotChunkReply
+from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
 from raft.transport.codec import (
     PeerMessage,
     decode,

@@ -15,6 +15,7 @@ from raft.core.types import Configuration, NodeId
 from raft.node import RaftNode
 from raft.transport.client import PeerLink
 from raft.transport.identity import Identity, Stated, does_answer_count
+from raft.transport.silence import SILENCE_MS
 
 
 def peer_url(address: str) -> str:
@@ -34,15 +35,18 @@ class Peers:
         *,
         observe_rpc: Callable[[str, float], None],
         on_failure: Callable[[BaseException], None],
+        silence_ms: int = SILENCE_MS,
     ) -> None:
         """
         Args:
             nodes: the groups of this node; may be filled until `start`.
             known: addresses that the settings name, this node's included or not.
             on_failure: told of a bug in a link.
+            silence_ms: for so long nothing may be acknowledged before a stream counts as broken.
         """
         self.identity = identity
         self.nodes = nodes
+        self.silence_ms = silence_ms
         self.links: dict[NodeId, PeerLink] = {}
         self._known = known
         self._observe_rpc = observe_rpc
@@ -82,6 +86,7 @@ class Peers:
                 receivers=self.nodes,
                 observe_rpc=self._observe_rpc,
                 is_trusted=self._is_trusted,
+                silence_ms=self.silence_ms,
             )
             link.start(self._on_failure)
             link.on_peer_streams(self._streams[peer])

@@ -31,6 +31,7 @@ from raft.core.messages import (
     RequestVoteReply,
 )
 from raft.core.types import NodeId
+from raft.disk import DiskClosed
 from raft.life import described_life, may_be_the_same
 from raft.node import RaftNode
 from raft.transport.codec import PeerMessage, decode, decode_chunk, decode_frame, encode, encode_chunk_reply
@@ -50,6 +51,7 @@ from raft.transport.member_codec import (
     encode_change_reply,
 )
 from raft.transport.peers import Peers
+from raft.transport.silence import break_on_silence
 
 #: How long a caller's POST is held for the reply, which may wait for the disk.
 REPLY_TIMEOUT_S = 1.0
@@ -119,7 +121,11 @@ class PeerListener:
         if chunk.message.sender != request.headers.get(NODE_HEADER):
             self.refused += 1
             raise web.HTTPBadRequest(text="not the sender's own")
-        return self._answer(encode_chunk_reply(await node.snapshotter.receive(chunk)))
+        try:
+            reply = await node.snapshotter.receive(chunk)
+        except DiskClosed as error:
+            raise web.HTTPServiceUnavailable(text="takes nothing more") from error
+        return self._answer(encode_chunk_reply(reply))
 
     async def change_members(self, request: web.Request) -> web.Response:
         node = self._heard_by(request)
@@ -150,6 +156,7 @@ class PeerListener:
             raise self._refusal(peer)
         stream = web.WebSocketResponse(compress=False, max_msg_size=MESSAGE_BYTES_MAX)
         await stream.prepare(request)
+        break_on_silence(stream.get_extra_info("socket"), self._peers.silence_ms)
         says_lives = LIVES_HEADER in request.headers
         self._peers.stream_opened(peer, request.headers.get(ADDRESS_HEADER, ""), says_lives=says_lives)
         try:

@@ -10,6 +10,8 @@ from common.metrics import OTHER_QUEUES, QUEUE_LABELS_MAX, SECONDS_BOUNDS, Histo
 NAMES = {
     "rpc_latency_seconds": "histogram", "cache_hit_total": "counter", "cache_miss_total": "counter",
     "raft_term": "gauge", "raft_role": "gauge", "raft_commit_index": "gauge", "raft_applied_index": "gauge",
+    "mufakat_log_memory_bytes": "gauge", "mufakat_log_disk_bytes": "gauge", "mufakat_proposals": "gauge",
+    "mufakat_proposals_bytes": "gauge",
     "raft_elections_total": "counter", "raft_leader_changes_total": "counter", "raft_fsync_seconds": "histogram",
     "raft_propose_seconds": "histogram", "http_request_seconds": "histogram", "event_loop_lag_seconds": "histogram",
     "locks_held": "gauge", "lock_waiters": "gauge", "lock_deadlocks_total": "counter", "queue_depth": "gauge",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raft.core.log import RaftLog
+from raft.core.log import ENTRY_OVERHEAD_BYTES, RaftLog
 from raft.core.types import Configuration, Entry, SnapshotMeta
 from tests.core.replica import entries, entry
 
@@ -320,3 +320,31 @@ def test_cluster_time_of_the_last_entry_survives_compaction_and_restore() -> Non
     assert log.last_time_ms == 700
     log.restore(SnapshotMeta(9, 1, 900, THREE))
     assert log.last_time_ms == 900
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.integers(0, 300)), max_size=40))
+@settings(max_examples=200, deadline=None)
+def test_bytes_are_counted_as_if_they_were_added_up_anew(steps: list[tuple[int, int, int]]) -> None:
+    """However entries are appended, replaced and compacted away."""
+    log = RaftLog(meta(3, 1), entries(1, 1, first=4))
+    for action, place, size in steps:
+        if action == 0 and log.last_index > log.commit_index:
+            log.append([entry(max(log.commit_index + 1, log.last_index - place), 1, b"r" * size)])
+        elif action == 1:
+            log.take_unsubmitted()
+            log.on_durable(log.last_index)
+            log.commit_to(log.last_index)
+            log.take_committed(entries_max=1_000, bytes_max=1 << 20)
+            log.compact(meta(log.applied_index, 1), log.applied_index + 1 - place)
+        elif action == 2 and place == 9:
+            log.restore(meta(log.last_index + 5, 1))
+        else:
+            log.append([entry(log.last_index + 1, 1, b"a" * size)])
+
+        held = [log.entry(index) for index in range(log.first_index, log.last_index + 1)]
+        sizes = [len(each.data) + ENTRY_OVERHEAD_BYTES for each in held]
+        assert sum(sizes) == log.memory_bytes
+        assert sum(len(each.data) for each in held) == log.data_bytes(log.compacted_index, log.last_index)
+        first = log.first_within(log.last_index, entries_max=place, bytes_max=5 * size)
+        fitting = [n for n in range(len(sizes) + 1) if n <= place and sum(sizes[len(sizes) - n :]) <= 5 * size]
+        assert log.last_index + 1 - max(fitting) == first

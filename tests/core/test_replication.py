@@ -322,3 +322,13 @@ def test_commit_needs_a_majority_of_the_voters_and_no_more(size: int) -> None:
         leader.receive(acknowledge(others[number]))
 
     assert leader.core.log.commit_index == 1
+
+
+def test_a_commit_index_is_heard_of_although_the_entries_before_it_are_missing() -> None:
+    """How far behind it is, a node must know before it has been sent what it lacks."""
+    follower = follower_of("b", 5)
+
+    follower.receive(append("b", 5, (900, 5), commit=900))
+
+    assert 900 == follower.core.status().heard_commit_index
+    assert 0 == follower.core.status().commit_index

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from raft.core.config import CoreConfig
 from raft.errors import MembershipRefused, NoLeader
 from raft.membership import ADD, REMOVE, MemberChange
 from raft.node import RaftNode
@@ -105,6 +106,25 @@ async def test_a_restarted_group_asks_nobody() -> None:
         assert all(node.admitted for node in nodes)
         await nodes[0].read_index()
         assert nodes[0].machine.commands == [b"x"]
+
+
+async def test_a_learner_is_not_ready_until_it_votes() -> None:
+    """A node that is filled anew must not be taken for one that can stand in for another."""
+
+    class NeverPromoting(AdmittingGroup):
+        def core_config(self, id: str) -> CoreConfig:
+            return CoreConfig(id=id, learner_lag_max=-1)
+
+    async with NeverPromoting() as group:
+        leader = await founded(group)
+        assert await leader.membership.change(add("d"))
+
+        added = group.run("d", joins=True)
+        await eventually(lambda: added.admitted and "d" in added.core.configuration.learners)
+        await eventually(lambda: added.applier.applied_index == leader.applier.applied_index)
+
+        assert "learner" in added.status().not_ready_reason
+        assert leader.status().ready
 
 
 # Wiped disks

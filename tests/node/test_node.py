@@ -6,8 +6,9 @@ import pytest
 
 from raft.core.types import Role
 from raft.errors import NoLeader, NoQuorum, OutcomeUnknown, Overloaded, Stopping
+from raft.state_machine import ApplyContext
 from tests.helpers import eventually
-from tests.node.group import Group
+from tests.node.group import Group, ListMachine
 
 
 async def test_a_proposal_is_answered_by_the_machine_on_every_node() -> None:
@@ -233,6 +234,32 @@ async def test_the_log_is_dropped_behind_a_snapshot_and_a_restart_begins_there()
 
         assert restarted.core.log.first_index > 50
         assert [b"%d" % number for number in range(200)] == restarted.machine.commands
+
+
+async def test_the_log_behind_a_snapshot_is_bounded_in_bytes() -> None:
+    """Five thousand entries of a mebibyte would be five gibibytes, whatever the machine holds."""
+
+    class OneNumber(ListMachine):
+        def apply(self, context: ApplyContext, command: bytes) -> int:
+            self.commands = [b"%d" % context.index]
+            return context.index
+
+    class Numbers(Group):
+        def make_machine(self) -> ListMachine:
+            return OneNumber()
+
+    async with Numbers(ids=("a",), snapshot_bytes=1 << 20, snapshot_retain_bytes_max=1 << 20) as group:
+        node = await group.leader()
+        log = node.core.log
+
+        for _ in range(300):
+            await node.propose(bytes(20_000))
+        await eventually(lambda: not node.snapshotter.taking)
+
+        assert node.snapshotter.taken >= 2
+        behind = [log.entry(index) for index in range(log.first_index, log.snapshot.index + 1)]
+        assert 40 <= len(behind)
+        assert sum(len(entry.data) for entry in behind) <= 1 << 20
 
 
 async def test_a_follower_that_was_away_too_long_is_sent_a_snapshot_while_writes_go_on() -> None:

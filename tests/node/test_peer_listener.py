@@ -12,11 +12,13 @@ from raft.core.messages import AppendEntriesReply, RequestVote, RequestVoteReply
 from raft.core.types import NOBODY, Configuration, Role
 from raft.inquiries import Inquiries
 from raft.life import ANY_LIFE, UNKNOWN_LIFE, given_life, restored_life
+from raft.transport import routes
 from raft.transport.codec import encode, encode_frame
 from raft.transport.identity import LIVES_HEADER, Identity, does_answer_count, is_request_heard
 from raft.transport.member_codec import decode_admission_reply, encode_admission_request
 from raft.transport.peers import Peers, peer_url
 from raft.transport.routes import PeerListener
+from raft.transport.silence import SILENCE_MS
 from tests.helpers import eventually, serving
 
 SECRET = "sixteen letters!"
@@ -287,3 +289,16 @@ def test_what_counts_and_what_is_heard() -> None:
 )
 def test_the_peer_port_follows_from_the_address(address: str, url: str) -> None:
     assert peer_url(address) == url
+
+
+async def test_the_reading_end_of_a_stream_notices_silence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else answers count as possible for ever over a stream whose other end is gone."""
+    watched = []
+    monkeypatch.setattr(routes, "break_on_silence", lambda connection, silence_ms: watched.append(silence_ms))
+    async with (
+        listening(StubNode(leader="b")) as client,
+        client.ws_connect("/raft/stream", headers=headers_of("b", "b1")),
+    ):
+        await eventually(lambda: watched)
+
+    assert [SILENCE_MS] == watched

@@ -1,5 +1,6 @@
 """Snapshot files: complete or absent, checked at every byte, sent in resumable chunks, two kept."""
 
+import errno
 from pathlib import Path
 from zlib import crc32
 
@@ -9,6 +10,7 @@ from raft.core.ready import Persist
 from raft.core.types import Configuration, SnapshotMeta
 from raft.storage import (
     CorruptSnapshot,
+    DiskFull,
     RejectedChunk,
     Storage,
     StorageError,
@@ -16,7 +18,7 @@ from raft.storage import (
     open_storage,
     snapshot_file,
 )
-from raft.storage.memory import MEMORY_DIRECTORY, MemoryFiles, open_memory_storage
+from raft.storage.memory import MEMORY_DIRECTORY, MemoryFile, MemoryFiles, open_memory_storage
 from tests.storage.builders import crash, indexes, meta, recover, reopen, write_of
 from tests.storage.work import snapshot_file as file_of
 
@@ -268,6 +270,66 @@ def test_a_resumed_transfer_keeps_only_what_reads_back(tmp_path: Path) -> None:
     assert 0 < resumed <= 900
     assert storage.finish_snapshot(snapshot_id) == meta(8, 2)
     storage.close()
+
+
+class SmallFile(MemoryFile):
+    """Reserves no more than `room_bytes`; finds only at a sync that there is no room where `late` says so."""
+
+    def __init__(self, files: "SmallDisk", content: bytearray) -> None:
+        super().__init__(content)
+        self._files = files
+
+    def preallocate(self, size: int) -> None:
+        if size > self._files.room_bytes:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    def sync(self) -> None:
+        if self._files.late:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+
+class SmallDisk(MemoryFiles):
+    room_bytes = 1 << 30
+    late = False
+
+    def create(self, path: Path) -> SmallFile:
+        super().create(path)
+        return SmallFile(self, self.contents[path])
+
+    @property
+    def parts(self) -> list[str]:
+        return [name for name in self.names(MEMORY_DIRECTORY) if name.endswith(".part")]
+
+
+def test_of_a_leaders_snapshot_that_does_not_fit_nothing_is_taken() -> None:
+    """Half of it would only take the room that the log still has."""
+    content, snapshot_id = file_of(meta(9, 2))
+    files = SmallDisk()
+    storage, _ = open_memory_storage(files)
+    files.room_bytes = len(content) - 1
+
+    with pytest.raises(DiskFull):
+        send(storage, snapshot_id, content, 0, 100)
+
+    assert not files.parts
+    files.room_bytes = len(content)
+    assert send(storage, snapshot_id, content, 0, 100) == 100
+
+
+def test_a_filesystem_that_finds_only_at_the_sync_that_it_is_full_costs_the_transfer_and_no_more() -> None:
+    """The part counts for nothing yet, so the node need not end for it."""
+    content, snapshot_id = file_of(meta(9, 2))
+    files = SmallDisk()
+    storage, _ = open_memory_storage(files)
+    send(storage, snapshot_id, content, 0, len(content))
+
+    files.late = True
+    with pytest.raises(DiskFull):
+        storage.finish_snapshot(snapshot_id)
+
+    files.late = False
+    assert not files.parts
+    assert storage.received_bytes(snapshot_id) == 0
 
 
 def test_chunks_of_two_snapshots_never_mix() -> None:
