@@ -163,9 +163,7 @@ class RaftNode(Replica):
 
     def cluster_time_ms(self) -> int:
         """This node's estimate of the group's clock, for answers such as remaining times; never for apply."""
-        if self.core.state.role is Role.LEADER:
-            return self.core.cluster_time_ms(self._clock_ms())
-        return self.applier.estimated_time_ms()
+        return self.core.estimated_time_ms(self._clock_ms())
 
     def status(self) -> NodeStatus:
         return NodeStatus.of(self, self._clock_ms())

@@ -25,6 +25,9 @@ class CoreConfig:
     #: How long a leader may keep a new commit index from a follower that nothing else is sent to and none of
     #: whose clients wait for it. Under load it rides on entries; alone it would double the messages of a write.
     commit_notice_ms: int = 5
+    #: While something is due later, the log is brought the time this often: cluster time that a restart of all nodes
+    #: loses at most, beside the time for which none ran.
+    time_entry_ms: int = 1_000
     pre_vote: bool = True
     check_quorum: bool = True
 

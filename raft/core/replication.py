@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raft.core import election, leases, membership, reads, transfer
+from raft.core import cluster_time, election, leases, membership, reads, transfer
 from raft.core.messages import AppendEntries, AppendEntriesReply, Applied, InstallSnapshot
 from raft.core.progress import Progress, ProgressState
 from raft.core.quorum import quorum_value
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def become_leader(raft: RaftCore) -> None:
     """Won: append a no-op of the new term, which also commits what earlier terms left (paper 5.4.2, 8)."""
     raft.state.become_leader()
-    raft.start_cluster_time()
+    cluster_time.begin(raft)
     raft.progress = {
         peer: Progress(next_index=raft.log.last_index + 1, now_ms=raft.now_ms)
         for peer in raft.configuration.members
@@ -118,6 +118,7 @@ def _send(raft: RaftCore, peer: NodeId, progress: Progress, index: int, term: in
             lease=raft.leases.take_grant(peer),
             release=raft.leases.release,
             wants_applied=raft.leases.wants_applied(peer),
+            time_ms=cluster_time.tell(raft),
         )
     )
 
@@ -149,6 +150,7 @@ def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
     if not _is_well_formed(message):
         raft.rejected_messages += 1
         return
+    cluster_time.on_heard(raft, message.term, message.time_ms)
     raft.leases.on_append_entries(message)
     log = raft.log
     previous, entries = message.prev_log_index, message.entries
@@ -322,6 +324,7 @@ def on_tick(raft: RaftCore) -> None:
     if not election.check_leadership(raft):
         return
     transfer.check_deadline(raft)
+    cluster_time.tell(raft)
     broadcast_heartbeat(raft)
 
 

@@ -98,7 +98,10 @@ def from_list(row: Any) -> PeerMessage:
         elif cls is Forward:
             row[-1] = tuple(row[-1])
         values = row[1:]
-        for value, expected in zip(values, _TYPES[cls], strict=True):
+        if len(values) > len(_TYPES[cls]):
+            raise WireError(f"{cls.__name__}: {len(values)} fields")
+        # Fields that an earlier version did not know stand at the end and have a default.
+        for value, expected in zip(values, _TYPES[cls], strict=False):
             if expected is not object and type(value) is not expected:
                 raise WireError(f"{cls.__name__}: {value!r} is no {expected.__name__}")
         return cls(*values)

@@ -147,7 +147,7 @@ class Node(Replica):
         self.invalidated = invalidated.index
 
     def cluster_time_ms(self) -> int:
-        return self.applier.estimated_time_ms()
+        return self.core.estimated_time_ms(self.now_ms())
 
     def may_serve_locally(self) -> bool:
         return leases.is_valid(self.core, self.now_ms())

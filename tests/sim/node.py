@@ -254,7 +254,10 @@ class SimNode(Replica):
         assert core is not None
         core.tick(self.now_ms())
         due_ms = self.service.next_due_ms() if self.leads else None
-        if due_ms is None or core.cluster_time_ms(self.now_ms()) < due_ms:
+        if due_ms is None:
+            return
+        due_ms = core.time_entry_due_ms(due_ms)
+        if core.cluster_time_ms(self.now_ms()) < due_ms:
             return
         if core.is_time_under_way(due_ms, self.applied_index):
             self.world.cover["advance not needed: an entry under way brings the time"] += 1
