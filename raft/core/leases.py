@@ -125,7 +125,8 @@ class Leases:
         self._earlier_until_ms = now_ms + longest_ms
 
     def on_heartbeat(self, commit_index: Index) -> None:
-        """Leader: a round of heartbeats goes out."""
+        """Leader: a heartbeat is due. Not at rounds for reads: they may follow each other faster than anybody
+        applies, and then nobody would be given a lease."""
         self._commit_marks = (commit_index, self._commit_marks[0])
 
     def needed_index(self, node: NodeId) -> Index:

@@ -37,7 +37,6 @@ def become_leader(raft: RaftCore) -> None:
 def broadcast_heartbeat(raft: RaftCore) -> None:
     """One empty AppendEntries per peer, at a point where its log is already proven equal: it cannot be refused
     for its position, needs no disk, and so never waits behind a large append."""
-    raft.leases.on_heartbeat(raft.log.commit_index)
     for peer, progress in raft.progress.items():
         index = progress.match_index
         term = raft.log.term_at(index)
@@ -325,6 +324,7 @@ def on_tick(raft: RaftCore) -> None:
         return
     transfer.check_deadline(raft)
     cluster_time.tell(raft)
+    raft.leases.on_heartbeat(raft.log.commit_index)
     broadcast_heartbeat(raft)
 
 

@@ -209,6 +209,21 @@ def test_a_node_that_answers_but_lags_is_given_no_lease() -> None:
     assert leases.is_done(leader.core, "b", behind + 1)
 
 
+def test_rounds_for_reads_do_not_keep_leases_from_a_node_that_applies_a_little_later() -> None:
+    """Two heartbeats are the measure of lag, however many rounds go out meanwhile."""
+    leader = leading("b", "c")
+
+    for step in range(100):
+        behind = max(1, leader.core.applied_index - 4)
+        leader.propose(b"x")
+        leader.read(step)
+        leader.pass_ms(2)
+        for request in leader.sent(AppendEntries):
+            leader.receive(answer(request, applied=behind if request.to == "b" else leader.core.applied_index))
+
+    assert leader.core.leases.may_serve_until_ms("b") - leader.now_ms > 500
+
+
 # Waiting
 
 
