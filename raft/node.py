@@ -157,6 +157,10 @@ class RaftNode(Replica):
         with no await in between."""
         return leases.is_valid(self.core, self._clock_ms())
 
+    def removal_unknown_ms(self) -> int:
+        """What this node applied this long ago is certainly known to every node that serves by a read lease."""
+        return leases.removal_unknown_ms(self.core)
+
     def applied_time_ms(self) -> int:
         """Cluster time of the last entry that this node has applied."""
         return self.applier.applied_time_ms

@@ -7,7 +7,8 @@ from raft.core.types import NodeId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreConfig:
-    """Limits and times of one core. All nodes of a group should be given the same times."""
+    """Limits and times of one core. All nodes of a group should be given the same times; safety rests on none of it
+    being so, but on clocks that differ in rate by no more than each node is told."""
 
     id: NodeId
     heartbeat_ms: int = 50
@@ -18,7 +19,8 @@ class CoreConfig:
     election_timeout_max_ms: int = 800
     #: Upper bound of the random delay before the pre-vote of a follower whose connection from the leader broke.
     fast_election_delay_max_ms: int = 40
-    #: Length of read leases; 0: the group has none. The same on all nodes of a group.
+    #: Length of the read leases that this node gives as leader, once the group has agreed; 0: the group has none.
+    #: Nodes may differ.
     lease_ms: int = 0
     #: How much faster one node's clock may run than another's, per cent.
     lease_drift_percent: int = 5

@@ -324,7 +324,8 @@ def on_tick(raft: RaftCore) -> None:
         return
     transfer.check_deadline(raft)
     cluster_time.tell(raft)
-    raft.leases.on_heartbeat(raft.log.commit_index)
+    raft.leases.on_heartbeat(raft.log.commit_index, raft.now_ms)
+    leases.maybe_agree(raft)
     broadcast_heartbeat(raft)
 
 

@@ -75,6 +75,9 @@ class Configuration:
     #: Which data directory a member's id stands for, as `(id, incarnation)`, sorted. A member without one is not
     #: bound yet. The core compares incarnations and never makes one.
     incarnations: tuple[tuple[NodeId, str], ...] = ()
+    #: Bound of the read leases that a leader may give, agreed upon like the members (`raft.core.leases`); 0: none is
+    #: agreed upon, and none may be given.
+    lease_ms: int = 0
 
     @property
     def members(self) -> tuple[NodeId, ...]:

@@ -16,7 +16,7 @@
     ENTRY         u64 index, u64 term, u64 time_ms, data
     SNAPSHOT      u64 index, u64 term, u64 time_ms, configuration: u16 voters, u16 learners, then each id as u8
                   length and UTF-8; where any is known, u16 addresses, u16 incarnations, then of each the id and
-                  the value, both as u8 length and UTF-8
+                  the value, both as u8 length and UTF-8; where one is agreed upon, u32 lease_ms behind that
     RESET         like SNAPSHOT; and every entry before it is void
     SEAL          empty
     CHUNK         u64 number from 0, bytes of the snapshot
@@ -95,6 +95,7 @@ _SEGMENT = struct.Struct("<QQQQ")
 _TERM = struct.Struct("<Q")
 _META = struct.Struct("<QQQHH")
 _PAIRS = struct.Struct("<HH")
+_LEASE = struct.Struct("<I")
 _CHUNK = struct.Struct("<Q")
 _END = struct.Struct("<QQI")
 
@@ -247,9 +248,11 @@ def encode_meta(meta: SnapshotMeta) -> bytes:
     parts = [_META.pack(meta.index, meta.term, meta.time_ms, len(voters), len(learners))]
     parts += map(_encode_text, (*voters, *learners))
     addresses, incarnations = configuration.addresses, configuration.incarnations
-    if addresses or incarnations:
+    if addresses or incarnations or configuration.lease_ms:
         parts.append(_PAIRS.pack(len(addresses), len(incarnations)))
         parts += (_encode_text(text) for pair in (*addresses, *incarnations) for text in pair)
+    if configuration.lease_ms:
+        parts.append(_LEASE.pack(configuration.lease_ms))
     return b"".join(parts)
 
 
@@ -265,16 +268,20 @@ def decode_meta(body: bytes) -> SnapshotMeta:
         ids, position = _decode_texts(body, _META.size, voters + learners)
         addresses: Pairs = ()
         incarnations: Pairs = ()
+        lease_ms = 0
         if position < len(body):
             counts = _PAIRS.unpack_from(body, position)
             texts, position = _decode_texts(body, position + _PAIRS.size, 2 * sum(counts))
             pairs = tuple(zip(texts[::2], texts[1::2], strict=True))
             addresses, incarnations = pairs[: counts[0]], pairs[counts[0] :]
+        if position < len(body):
+            (lease_ms,) = _LEASE.unpack_from(body, position)
+            position += _LEASE.size
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise MalformedBody(f"snapshot: {error}") from None
     if position != len(body):
         raise MalformedBody("snapshot: bytes left over")
-    configuration = Configuration(tuple(ids[:voters]), tuple(ids[voters:]), addresses, incarnations)
+    configuration = Configuration(tuple(ids[:voters]), tuple(ids[voters:]), addresses, incarnations, lease_ms)
     return SnapshotMeta(index, term, time_ms, configuration)
 
 

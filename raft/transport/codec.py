@@ -119,13 +119,14 @@ def snapshot_to_list(snapshot: SnapshotMeta) -> list:
         list(configuration.learners),
         [list(pair) for pair in configuration.addresses],
         [list(pair) for pair in configuration.incarnations],
+        configuration.lease_ms,
     ]
 
 
 def snapshot_from_list(row: Any) -> SnapshotMeta:
-    index, term, time_ms, voters, learners, addresses, incarnations = row
+    index, term, time_ms, voters, learners, addresses, incarnations, *later = row
     configuration = Configuration(
-        tuple(voters), tuple(learners), tuple(map(tuple, addresses)), tuple(map(tuple, incarnations))
+        tuple(voters), tuple(learners), tuple(map(tuple, addresses)), tuple(map(tuple, incarnations)), *later
     )
     return SnapshotMeta(index, term, time_ms, configuration)
 
