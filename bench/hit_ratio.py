@@ -52,6 +52,9 @@ class Holder:
     def may_serve_locally(self) -> bool:
         return True
 
+    def removal_unknown_ms(self) -> int:
+        return 0
+
 
 def trace(seed: int = 1, requests: int = REQUESTS) -> list[str]:
     """Key `n` is asked for in proportion to 1 / n."""
@@ -67,7 +70,7 @@ def ours(keys: list[str], policy: str) -> float:
         node.machine.inner.apply(ApplyContext(2 * number + 1, 0), Put(f"key-{number}", b"1", "node2"))
         node.machine.inner.apply(ApplyContext(2 * number + 2, 0), Fill(f"key-{number}", "node1"))
     held = make_held_lines(Settings(cache_policy=policy, cache_lines_max=ROOM))
-    coherence = Coherence(node, Metrics(), recent_ms=0, held=held)
+    coherence = Coherence(node, Metrics(), held=held)
     hits = 0
     for number, key in enumerate(keys):
         if coherence.may_serve(key) is not None:

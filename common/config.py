@@ -229,7 +229,11 @@ class Settings:
         "Further names by which browsers and clients may address this node, by comma.",
     )
     cache_lease_ms: int = _setting(
-        600, parse_int, "Length of the cache's read leases; the same on every node.", minimum=100, maximum=60_000
+        600,
+        parse_int,
+        "Length of the read leases that this node gives as the cache's leader; nodes may differ.",
+        minimum=100,
+        maximum=60_000,
     )
     cache_lease_drift_percent: int = _setting(
         5, parse_int, "How much faster one node's clock may run than another's.", minimum=0, maximum=50

@@ -14,14 +14,12 @@ from raft.state_machine import ApplyContext, StateMachine
 class Applier:
     """The machine, how far it is, and who listens."""
 
-    def __init__(self, machine: StateMachine, clock_ms: Callable[[], int], *, start: SnapshotMeta) -> None:
+    def __init__(self, machine: StateMachine, *, start: SnapshotMeta) -> None:
         self._machine = machine
-        self._clock_ms = clock_ms
         self._listeners: dict[str, list[Callable[[Any], None]]] = {}
         #: Index and cluster time of the last applied entry.
         self.applied_index: Index = start.index
         self.applied_time_ms = start.time_ms
-        self._applied_at_ms = clock_ms()
         #: What the last entry cost: one, its events, and what its machine counted besides (`ApplyContext.spend`).
         self.work = 0
 
@@ -36,9 +34,7 @@ class Applier:
             self._machine.advance(context)
         self.work = 1 + len(context.events) + context.work
         self.applied_index = entry.index
-        if entry.time_ms != self.applied_time_ms:
-            self.applied_time_ms = entry.time_ms
-            self._applied_at_ms = self._clock_ms()
+        self.applied_time_ms = entry.time_ms
         if self._listeners:
             for topic, body in context.events:
                 self.announce(topic, body)
@@ -53,11 +49,6 @@ class Applier:
         """The machine's state was replaced by this snapshot."""
         self.applied_index = snapshot.index
         self.applied_time_ms = snapshot.time_ms
-        self._applied_at_ms = self._clock_ms()
-
-    def estimated_time_ms(self) -> int:
-        """Cluster time as a follower can know it: the last entry's, plus what has passed here since."""
-        return self.applied_time_ms + max(0, self._clock_ms() - self._applied_at_ms)
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]:
         listeners = self._listeners.setdefault(topic, [])

@@ -178,15 +178,17 @@ class RaftNode(Replica):
         with no await in between."""
         return leases.is_valid(self.core, self._clock_ms())
 
+    def removal_unknown_ms(self) -> int:
+        """What this node applied this long ago is certainly known to every node that serves by a read lease."""
+        return leases.removal_unknown_ms(self.core)
+
     def applied_time_ms(self) -> int:
         """Cluster time of the last entry that this node has applied."""
         return self.applier.applied_time_ms
 
     def cluster_time_ms(self) -> int:
         """This node's estimate of the group's clock, for answers such as remaining times; never for apply."""
-        if self.core.state.role is Role.LEADER:
-            return self.core.cluster_time_ms(self._clock_ms())
-        return self.applier.estimated_time_ms()
+        return self.core.estimated_time_ms(self._clock_ms())
 
     def status(self) -> NodeStatus:
         return NodeStatus.of(self, self._clock_ms())

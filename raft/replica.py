@@ -41,7 +41,7 @@ class Replica(ABC):
         self.id: NodeId = core.config.id
         self.core = core
         self.machine = machine
-        self.applier = Applier(machine, clock_ms, start=core.log.snapshot)
+        self.applier = Applier(machine, start=core.log.snapshot)
         self.proposals = Proposals(core, self.send)
         self.reads = ReadIndexClient(clock_ms)
         #: The service's account of answers that wait; None where the group has no leases.
@@ -208,11 +208,14 @@ class Replica(ABC):
         return True
 
     def _maybe_advance(self, now_ms: int) -> None:
-        """Leader: when something is due and no traffic carries the time there, propose an advance."""
+        """Leader: where no traffic carries the time to what is due, or on towards it, propose an advance."""
         if self.core.state.role is not Role.LEADER or self._awaiting_snapshot is not None:
             return
         due_ms = self.machine.next_due_ms()
-        if due_ms is None or self.core.cluster_time_ms(now_ms) < due_ms:
+        if due_ms is None:
+            return
+        due_ms = self.core.time_entry_due_ms(due_ms)
+        if self.core.cluster_time_ms(now_ms) < due_ms:
             return
         if self.core.is_time_under_way(due_ms, self.applier.applied_index):
             return

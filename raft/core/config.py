@@ -7,7 +7,8 @@ from raft.core.types import NodeId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreConfig:
-    """Limits and times of one core. All nodes of a group should be given the same times."""
+    """Limits and times of one core. All nodes of a group should be given the same times; safety rests on none of it
+    being so, but on clocks that differ in rate by no more than each node is told."""
 
     id: NodeId
     heartbeat_ms: int = 50
@@ -18,13 +19,17 @@ class CoreConfig:
     election_timeout_max_ms: int = 800
     #: Upper bound of the random delay before the pre-vote of a follower whose connection from the leader broke.
     fast_election_delay_max_ms: int = 40
-    #: Length of read leases; 0: the group has none. The same on all nodes of a group.
+    #: Length of the read leases that this node gives as leader, once the group has agreed; 0: the group has none.
+    #: Nodes may differ.
     lease_ms: int = 0
     #: How much faster one node's clock may run than another's, per cent.
     lease_drift_percent: int = 5
     #: How long a leader may keep a new commit index from a follower that nothing else is sent to and none of
     #: whose clients wait for it. Under load it rides on entries; alone it would double the messages of a write.
     commit_notice_ms: int = 5
+    #: While something is due later, the log is brought the time this often: cluster time that a restart of all nodes
+    #: loses at most, beside the time for which none ran.
+    time_entry_ms: int = 1_000
     pre_vote: bool = True
     check_quorum: bool = True
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from raft.core import reads
+from raft.core import leases, reads
 from raft.core.errors import ConfigurationBusy, ConfigurationRefused, NotLeading
 from raft.core.progress import Progress
 from raft.core.types import NOBODY, Configuration, Entry, EntryKind, Index, NodeId, Role
@@ -23,28 +23,33 @@ Pairs = tuple[tuple[NodeId, str], ...]
 
 
 def encode_configuration(configuration: Configuration) -> bytes:
-    """`voter,voter;learner` in ASCII, where any is known `;id=address,...;id=incarnation,...` behind it, and `;life`
-    behind that."""
+    """`voter,voter;learner` in ASCII, where any is known `;id=address,...;id=incarnation,...` behind it, where any of
+    the two is known `;life` behind that, and where it is agreed upon `;lease_ms`."""
     parts = [",".join(configuration.voters), ",".join(configuration.learners)]
-    if configuration.addresses or configuration.incarnations or configuration.life:
+    later = bool(configuration.life or configuration.lease_ms)
+    if configuration.addresses or configuration.incarnations or later:
         parts += [_encode_pairs(configuration.addresses), _encode_pairs(configuration.incarnations)]
-    if configuration.life:
+    if later:
         parts.append(configuration.life)
+    if configuration.lease_ms:
+        parts.append(str(configuration.lease_ms))
     return ";".join(parts).encode("ascii")
 
 
 def decode_configuration(data: bytes) -> Configuration:
     """Raises ValueError where the bytes are no configuration."""
     parts = data.decode("ascii").split(";")
-    if len(parts) not in (2, 4, 5):
-        raise ValueError(f"a configuration has 2, 4 or 5 parts, not {len(parts)}")
-    voters, learners, addresses, incarnations, life = (*parts, "", "", "")[:5]
+    if len(parts) not in (2, 4, 5, 6):
+        raise ValueError(f"a configuration has 2, 4, 5 or 6 parts, not {len(parts)}")
+    absent = ("", "", "", "", "", "0")
+    voters, learners, addresses, incarnations, life, lease_ms = (*parts, *absent[len(parts) :])
     return Configuration(
         tuple(sorted(voter for voter in voters.split(",") if voter)),
         tuple(sorted(learner for learner in learners.split(",") if learner)),
         _decode_pairs(addresses),
         _decode_pairs(incarnations),
         life,
+        int(lease_ms),
     )
 
 
@@ -110,6 +115,13 @@ class ConfigurationHistory:
                 return configuration
         return self._history[0][1]
 
+    def index_at(self, index: Index) -> Index:
+        """Where the configuration that is in force at `index` stands in the log, or before it."""
+        for since, _ in reversed(self._history):
+            if since <= index:
+                return since
+        return self._history[0][0]
+
     def since(self, index: Index) -> list[Configuration]:
         """The configuration at `index` and all later ones: any of them may be in force for who knows no more."""
         later = [configuration for since, configuration in self._history if since > index]
@@ -148,6 +160,7 @@ def changed(current: Configuration, *, add: NodeId = NOBODY, remove: NodeId = NO
         tuple(pair for pair in current.addresses if pair[0] in members),
         tuple(pair for pair in current.incarnations if pair[0] in members),
         current.life,
+        current.lease_ms,
     )
 
 
@@ -189,6 +202,7 @@ def propose(raft: RaftCore, configuration: Configuration) -> Index:
         raise ConfigurationRefused("one voter can be added or removed at a time")
     if len(set(current.members) ^ set(configuration.members)) > 1:
         raise ConfigurationRefused("one server can be added or removed at a time")
+    leases.check_agreement(raft, configuration)
     if not _survives_encoding(configuration):
         raise ConfigurationRefused("ids must be sorted, each once, in ASCII without commas and semicolons")
     if current.life not in ("", configuration.life):
@@ -204,8 +218,7 @@ def propose(raft: RaftCore, configuration: Configuration) -> Index:
 
 def on_entries_appended(raft: RaftCore, entries: Sequence[Entry]) -> None:
     """Use a new configuration at once; go back to the earlier one where its entry was replaced."""
-    if any(entry.kind is EntryKind.CONFIGURATION for entry in entries):
-        raft.leases.members_changed_ms = raft.now_ms
+    _notice_who_may_have_left(raft, entries)
     before = dict(raft.configuration.incarnations)
     if not raft.configurations.append(entries) or raft.state.role is not Role.LEADER:
         return
@@ -220,9 +233,21 @@ def on_entries_appended(raft: RaftCore, entries: Sequence[Entry]) -> None:
             # Bound anew, its disk may be an empty one: what the one before had acknowledged counts no more.
             contact_ms = raft.now_ms if known is None else known.acked_sent_ms
             known = Progress(next_index=raft.log.last_index + 1, now_ms=contact_ms)
+            raft.leases.on_joined(peer)
         raft.progress[peer] = known
     # Those who have answered may be a quorum now; where nobody else is left, no answer will come to notice it.
     reads.on_answer(raft)
+
+
+def _notice_who_may_have_left(raft: RaftCore, entries: Sequence[Entry]) -> None:
+    """Whoever is not in the configuration any more may hold a read lease. Judged by each of the entries: one may
+    remove a server and the next add another one under its id."""
+    before = raft.configurations.at(entries[0].index - 1)
+    for entry in entries:
+        if entry.kind is EntryKind.CONFIGURATION:
+            after = decode_configuration(entry.data)
+            if (after.members, after.incarnations) != (before.members, before.incarnations):
+                raft.leases.members_changed_ms = raft.now_ms
 
 
 def on_committed(raft: RaftCore) -> None:

@@ -58,6 +58,8 @@ class AppendEntries:
     release: tuple[Index, tuple[Index, ...]] = (0, ())
     #: The leader waits for this follower to apply something: it should say so with `Applied` at once.
     wants_applied: bool = False
+    #: The leader's cluster time when this was sent (`raft.core.cluster_time`).
+    time_ms: int = 0
 
 
 # Not `frozen`, for the reason given at `Entry`.

@@ -11,7 +11,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
-from raft.core import catching_up, election, membership, messages, reads, replication, snapshotting, transfer
+from raft.core import (
+    catching_up,
+    cluster_time,
+    election,
+    membership,
+    messages,
+    reads,
+    replication,
+    snapshotting,
+    transfer,
+)
+from raft.core.cluster_time import ClusterTime
 from raft.core.config import CoreConfig
 from raft.core.election import Election
 from raft.core.errors import FollowerBehind, NotLeading, TooMuchUncommitted, TransferInProgress
@@ -80,6 +91,7 @@ class RaftCore:
         self.transfer = Transfer()
         self.reads = ReadRounds()
         self.leases = Leases(now_ms)
+        self.cluster_time = ClusterTime(now_ms)
         #: Leader: one per other member. Rebuilt in sorted order, so that every walk has one order.
         self.progress: dict[NodeId, Progress] = {}
         self.heartbeat_deadline_ms = 0
@@ -100,8 +112,6 @@ class RaftCore:
         self._outstanding: deque[tuple[Persist, int]] = deque()
         self._messages: list[Message] = []
         self._messages_after_persist: list[Message] = []
-        self._cluster_time_base_ms = 0
-        self._cluster_time_since_ms = now_ms
         election.reset_deadline(self)
 
     # Events
@@ -241,12 +251,18 @@ class RaftCore:
         return replication.next_deadline_ms(self)
 
     def cluster_time_ms(self, now_ms: int) -> int:
-        """The group's clock as this node would stamp it now: the last entry's time, plus, on a leader, its own
-        clock's progress since its election. Stands still while there is no leader."""
-        if self.state.role is not Role.LEADER:
-            return self.log.last_time_ms
-        elapsed = max(0, now_ms - self._cluster_time_since_ms)
-        return max(self.log.last_time_ms, self._cluster_time_base_ms + elapsed)
+        """The group's clock as a leader would stamp it now. Elsewhere what this node would begin from if it led:
+        that stands still while there is no leader."""
+        return cluster_time.now(self, now_ms)
+
+    def estimated_time_ms(self, now_ms: int) -> int:
+        """The group's clock as this node can know it, for answers that show remaining times; never for apply."""
+        return cluster_time.estimate(self, now_ms)
+
+    def time_entry_due_ms(self, due_ms: int) -> int:
+        """Leader: the cluster time that an entry must bring, where something falls due at `due_ms`. Earlier than that
+        where the last entry is old: what no entry carries is lost when all nodes stop at once."""
+        return min(due_ms, self.log.last_time_ms + self.config.time_entry_ms)
 
     def is_time_under_way(self, due_ms: int, applied_index: Index) -> bool:
         """Whether an entry behind `applied_index` brings cluster time to `due_ms`. Then the driver proposes no
@@ -388,11 +404,6 @@ class RaftCore:
 
     def log_bytes_after(self, index: Index) -> int:
         return self.log.data_bytes(index, self.log.last_index)
-
-    def start_cluster_time(self) -> None:
-        """A new leader continues from the last entry's time and adds its own clock's progress."""
-        self._cluster_time_base_ms = self.log.last_time_ms
-        self._cluster_time_since_ms = self.now_ms
 
     def _advance_clock(self, now_ms: int) -> None:
         self.now_ms = max(self.now_ms, now_ms)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raft.core import election, leases, membership, reads, transfer
+from raft.core import cluster_time, election, leases, membership, reads, transfer
 from raft.core.messages import AppendEntries, AppendEntriesReply, Applied, InstallSnapshot
 from raft.core.progress import Progress, ProgressState
 from raft.core.quorum import quorum_value
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def become_leader(raft: RaftCore) -> None:
     """Won: append a no-op of the new term, which also commits what earlier terms left (paper 5.4.2, 8)."""
     raft.state.become_leader()
-    raft.start_cluster_time()
+    cluster_time.begin(raft)
     raft.progress = {
         peer: Progress(next_index=raft.log.last_index + 1, now_ms=raft.now_ms)
         for peer in raft.configuration.members
@@ -37,7 +37,6 @@ def become_leader(raft: RaftCore) -> None:
 def broadcast_heartbeat(raft: RaftCore) -> None:
     """One empty AppendEntries per peer, at a point where its log is already proven equal: it cannot be refused
     for its position, needs no disk, and so never waits behind a large append."""
-    raft.leases.on_heartbeat(raft.log.commit_index)
     for peer, progress in raft.progress.items():
         index = progress.match_index
         term = raft.log.term_at(index)
@@ -118,6 +117,7 @@ def _send(raft: RaftCore, peer: NodeId, progress: Progress, index: int, term: in
             lease=raft.leases.take_grant(peer),
             release=raft.leases.release,
             wants_applied=raft.leases.wants_applied(peer),
+            time_ms=cluster_time.tell(raft),
         )
     )
 
@@ -152,6 +152,7 @@ def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
     if not _is_well_formed(message):
         raft.rejected_messages += 1
         return
+    cluster_time.on_heard(raft, message.term, message.time_ms)
     raft.leases.on_append_entries(message)
     raft.heard_commit_index = max(raft.heard_commit_index, message.leader_commit)
     log = raft.log
@@ -328,6 +329,9 @@ def on_tick(raft: RaftCore) -> None:
     if not election.check_leadership(raft):
         return
     transfer.check_deadline(raft)
+    cluster_time.tell(raft)
+    raft.leases.on_heartbeat(raft.log.commit_index, raft.now_ms)
+    leases.maybe_agree(raft)
     broadcast_heartbeat(raft)
 
 

@@ -78,6 +78,9 @@ class Configuration:
     #: Which life of the group this is (`raft.life`); empty while it has none. Once it is there it never changes. The
     #: core only carries it along.
     life: str = ""
+    #: Bound of the read leases that a leader may give, agreed upon like the members (`raft.core.leases`); 0: none is
+    #: agreed upon, and none may be given.
+    lease_ms: int = 0
 
     @property
     def members(self) -> tuple[NodeId, ...]:

@@ -16,7 +16,8 @@
     ENTRY         u64 index, u64 term, u64 time_ms, data
     SNAPSHOT      u64 index, u64 term, u64 time_ms, configuration: u16 voters, u16 learners, then each id as u8
                   length and UTF-8; where any is known, u16 addresses, u16 incarnations, then of each the id and
-                  the value, both as u8 length and UTF-8; where it is known, the life as u8 length and UTF-8
+                  the value, both as u8 length and UTF-8; where any of these two is known, the life as u8 length and
+                  UTF-8, and where it is agreed upon, u32 lease_ms
     RESET         like SNAPSHOT; and every entry before it is void
     SEAL          empty
     CHUNK         u64 number from 0, bytes of the snapshot
@@ -95,6 +96,7 @@ _SEGMENT = struct.Struct("<QQQQ")
 _TERM = struct.Struct("<Q")
 _META = struct.Struct("<QQQHH")
 _PAIRS = struct.Struct("<HH")
+_LEASE = struct.Struct("<I")
 _CHUNK = struct.Struct("<Q")
 _END = struct.Struct("<QQI")
 
@@ -115,7 +117,8 @@ _ENTRY_TYPE = int(RecordType.ENTRY)
 
 def encode_file_header(magic: bytes, *, seed: int, meta: SnapshotMeta | None = None) -> bytes:
     """The header of a file that holds `meta` in its first records. What an earlier version can read says so."""
-    version = FORMAT_VERSION if meta is not None and meta.configuration.life else 1
+    later = meta is not None and (meta.configuration.life or meta.configuration.lease_ms)
+    version = FORMAT_VERSION if later else 1
     return _FILE_HEADER.pack(magic, version, seed)
 
 
@@ -249,11 +252,14 @@ def encode_meta(meta: SnapshotMeta) -> bytes:
     parts = [_META.pack(meta.index, meta.term, meta.time_ms, len(voters), len(learners))]
     parts += map(_encode_text, (*voters, *learners))
     addresses, incarnations = configuration.addresses, configuration.incarnations
-    if addresses or incarnations or configuration.life:
+    later = bool(configuration.life or configuration.lease_ms)
+    if addresses or incarnations or later:
         parts.append(_PAIRS.pack(len(addresses), len(incarnations)))
         parts += (_encode_text(text) for pair in (*addresses, *incarnations) for text in pair)
-    if configuration.life:
+    if later:
         parts.append(_encode_text(configuration.life))
+    if configuration.lease_ms:
+        parts.append(_LEASE.pack(configuration.lease_ms))
     return b"".join(parts)
 
 
@@ -270,6 +276,7 @@ def decode_meta(body: bytes) -> SnapshotMeta:
         addresses: Pairs = ()
         incarnations: Pairs = ()
         life = ""
+        lease_ms = 0
         if position < len(body):
             counts = _PAIRS.unpack_from(body, position)
             texts, position = _decode_texts(body, position + _PAIRS.size, 2 * sum(counts))
@@ -277,11 +284,14 @@ def decode_meta(body: bytes) -> SnapshotMeta:
             addresses, incarnations = pairs[: counts[0]], pairs[counts[0] :]
         if position < len(body):
             [life], position = _decode_texts(body, position, 1)
+        if position < len(body):
+            (lease_ms,) = _LEASE.unpack_from(body, position)
+            position += _LEASE.size
     except (struct.error, IndexError, UnicodeDecodeError) as error:
         raise MalformedBody(f"snapshot: {error}") from None
     if position != len(body):
         raise MalformedBody("snapshot: bytes left over")
-    configuration = Configuration(tuple(ids[:voters]), tuple(ids[voters:]), addresses, incarnations, life)
+    configuration = Configuration(tuple(ids[:voters]), tuple(ids[voters:]), addresses, incarnations, life, lease_ms)
     return SnapshotMeta(index, term, time_ms, configuration)
 
 

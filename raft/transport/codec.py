@@ -98,7 +98,10 @@ def from_list(row: Any) -> PeerMessage:
         elif cls is Forward:
             row[-1] = tuple(row[-1])
         values = row[1:]
-        for value, expected in zip(values, _TYPES[cls], strict=True):
+        if len(values) > len(_TYPES[cls]):
+            raise WireError(f"{cls.__name__}: {len(values)} fields")
+        # Fields that an earlier version did not know stand at the end and have a default.
+        for value, expected in zip(values, _TYPES[cls], strict=False):
             if expected is not object and type(value) is not expected:
                 raise WireError(f"{cls.__name__}: {value!r} is no {expected.__name__}")
         return cls(*values)
@@ -116,15 +119,16 @@ def snapshot_to_list(snapshot: SnapshotMeta) -> list:
         list(configuration.learners),
         [list(pair) for pair in configuration.addresses],
         [list(pair) for pair in configuration.incarnations],
-        # Known only where all members read it.
-        *([configuration.life] if configuration.life else []),
+        # What is known only where all members read it.
+        *([configuration.life] if configuration.life or configuration.lease_ms else []),
+        *([configuration.lease_ms] if configuration.lease_ms else []),
     ]
 
 
 def snapshot_from_list(row: Any) -> SnapshotMeta:
-    index, term, time_ms, voters, learners, addresses, incarnations, *life = row
+    index, term, time_ms, voters, learners, addresses, incarnations, *later = row
     configuration = Configuration(
-        tuple(voters), tuple(learners), tuple(map(tuple, addresses)), tuple(map(tuple, incarnations)), *life
+        tuple(voters), tuple(learners), tuple(map(tuple, addresses)), tuple(map(tuple, incarnations)), *later
     )
     return SnapshotMeta(index, term, time_ms, configuration)
 

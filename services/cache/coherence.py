@@ -29,12 +29,6 @@ REMOVED_MAX = 100_000
 FORGOTTEN_PER_CALL_MAX = 100
 
 
-def recent_removal_ms(lease_ms: int, heartbeat_ms: int, election_timeout_min_ms: int) -> int:
-    """How long a removal that this node has applied may be unknown to a node that serves, milliseconds: such a node
-    gets a lease for two heartbeats and a stall of the leader at most (raft.core.leases), and serves until it ends."""
-    return 2 * lease_ms + 4 * heartbeat_ms + election_timeout_min_ms
-
-
 class Node(Protocol):
     """The part of `raft.node.RaftNode` that coherence needs."""
 
@@ -49,28 +43,25 @@ class Node(Protocol):
 
     def may_serve_locally(self) -> bool: ...
 
+    def removal_unknown_ms(self) -> int: ...
+
 
 class Coherence:
     """One node's view of the lines that it holds.
 
     Args:
-        recent_ms: by this node's clock, a removal that it has applied this long ago is certainly known to every
-            node that serves anything (`recent_removal_ms`).
         held: the table of lines; None: one of the default bounds.
     """
 
-    def __init__(
-        self, node: Node, metrics: Metrics, *, recent_ms: int, held: HeldLines | None = None
-    ) -> None:
+    def __init__(self, node: Node, metrics: Metrics, *, held: HeldLines | None = None) -> None:
         self.node_id = node.id
         self._node = node
-        self._recent_ms = recent_ms
         self._held = make_held_lines(Settings()) if held is None else held
         #: Keys that an entry removed -> when this node applied it, by its clock, oldest first. Not the entry's own
         #: time: the commit may come long after the leader stamped it.
         self._removed: OrderedDict[str, int] = OrderedDict()
-        #: Until then every absence counts as recent: what went before is not known here.
-        self._all_recent_until_ms = node.now_ms() + self._recent_ms
+        #: What went before is not known here one by one: it counts as removed at that time.
+        self._all_removed_ms = node.now_ms()
         count = metrics.cache_transitions_total
         #: `(from, to)` -> counter, bound once.
         self._counters = {(a, b): count.labels(a, b) for a in STATES for b in STATES if a != b}
@@ -120,17 +111,13 @@ class Coherence:
         lately may still be served by a holder that has not heard of it; a fill waits for that."""
         if self.machine.has(key):
             return False
-        now_ms = self._node.now_ms()
+        known_since_ms = self._node.now_ms() - self._node.removal_unknown_ms()
         for _ in range(min(FORGOTTEN_PER_CALL_MAX, len(self._removed))):
             oldest = next(iter(self._removed))
-            if self._is_recent(oldest, now_ms):
+            if self._removed[oldest] > known_since_ms:
                 break
             del self._removed[oldest]
-        return now_ms >= self._all_recent_until_ms and not self._is_recent(key, now_ms)
-
-    def _is_recent(self, key: str, now_ms: int) -> bool:
-        removed_ms = self._removed.get(key)
-        return removed_ms is not None and now_ms - removed_ms < self._recent_ms
+        return self._all_removed_ms <= known_since_ms and self._removed.get(key, known_since_ms) <= known_since_ms
 
     def on_transition(self, transition: Transition) -> None:
         """An entry that changed a line was applied on this node."""
@@ -145,12 +132,11 @@ class Coherence:
             self._removed.move_to_end(transition.key)
             if len(self._removed) > REMOVED_MAX:
                 _, removed_ms = self._removed.popitem(last=False)
-                until_ms = removed_ms + self._recent_ms
-                self._all_recent_until_ms = max(self._all_recent_until_ms, until_ms)
+                self._all_removed_ms = max(self._all_removed_ms, removed_ms)
 
     def on_restored(self) -> None:
         """A snapshot replaced the machine: what was removed on the way is not known one by one."""
-        self._all_recent_until_ms = self._node.now_ms() + self._recent_ms
+        self._all_removed_ms = self._node.now_ms()
 
     def _lines_by_state(self) -> list[tuple[tuple[str], int]]:
         return [((state,), count) for state, count in self.machine.census(self.node_id).items()]

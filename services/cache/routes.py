@@ -23,7 +23,7 @@ from services.cache.bodies import (
     ttl_ms_of,
 )
 from services.cache.changes import Changes
-from services.cache.coherence import Coherence, recent_removal_ms
+from services.cache.coherence import Coherence
 from services.cache.commands import Delete, Incr, Invalidate, Put, PutMany
 from services.cache.directory import M
 from services.cache.filling import FillLines
@@ -70,12 +70,7 @@ def routes() -> list[web.RouteDef]:
 
 def attach(here: Host, node: RaftNode) -> None:
     """Let this node keep its grants and, while it leads, the account of invalidations, from its first entry on."""
-    settings = here.settings
-    recent_ms = recent_removal_ms(
-        settings.cache_lease_ms, settings.heartbeat_ms, settings.election_timeout_min_ms
-    )
-    coherence = Coherence(node, here.metrics, recent_ms=recent_ms, held=make_held_lines(settings))
-    here.parts[Coherence] = coherence
+    coherence = here.parts[Coherence] = Coherence(node, here.metrics, held=make_held_lines(here.settings))
     node.subscribe(RESTORED_TOPIC, lambda _: coherence.on_restored())
     account = Invalidations(node, here.metrics.cache_invalidation_wait_seconds.labels())
     node.withheld = account

@@ -7,19 +7,23 @@ from dataclasses import replace
 
 from raft.core import leases
 from raft.core.leases import HELD_MAX
+from raft.core.membership import changed, encode_configuration
 from raft.core.messages import AppendEntries, AppendEntriesReply, Applied
-from raft.core.types import Configuration
+from raft.core.types import Configuration, EntryKind
 from tests.core.replica import (
     Replica,
     acknowledge,
     append,
     entries,
+    entry,
     follower_of,
     leader_of,
     vote_request,
 )
 
 LEASE = {"lease_ms": 600, "lease_drift_percent": 5}
+#: A group that has agreed on that length.
+AGREED = Configuration(("a", "b", "c"), lease_ms=600)
 #: L(1 + drift) and the clock's tick.
 LONGEST_MS = 632
 
@@ -32,7 +36,7 @@ def answer(request: AppendEntries, *, applied: int, number: int = 7) -> AppendEn
 def leading(*peers: str) -> Replica:
     """A leader whose no-op is applied by itself and by `peers`; the others never answered. It stays in office
     however long nobody answers, so that time alone can be looked at."""
-    leader = leader_of(check_quorum=False, **LEASE)
+    leader = leader_of(AGREED, check_quorum=False, **LEASE)
     for _ in range(2):
         for request in leader.sent(AppendEntries):
             if request.to in peers:
@@ -135,7 +139,7 @@ def test_a_leader_serves_until_a_lease_after_its_last_round_that_a_quorum_answer
 
 
 def test_a_leader_that_has_not_applied_its_no_op_serves_nothing() -> None:
-    assert not may_serve(leader_of(**LEASE))
+    assert not may_serve(leader_of(AGREED, **LEASE))
 
 
 # Granting
@@ -154,7 +158,7 @@ def test_a_grant_names_the_reply_and_is_bounded_by_the_leaders_own_lease() -> No
 
 def test_a_leader_that_hears_one_of_four_peers_stops_renewing_that_ones_lease() -> None:
     """Goal: the other three may have elected another; without the bound by Q its lease would run on and on."""
-    leader = leader_of(Configuration(("a", "b", "c", "d", "e")), check_quorum=False, **LEASE)
+    leader = leader_of(Configuration(("a", "b", "c", "d", "e"), lease_ms=600), check_quorum=False, **LEASE)
     for _ in range(2):
         for request in leader.sent(AppendEntries):
             leader.receive(answer(request, applied=leader.core.applied_index))
@@ -209,6 +213,127 @@ def test_a_node_that_answers_but_lags_is_given_no_lease() -> None:
     assert leases.is_done(leader.core, "b", behind + 1)
 
 
+def test_rounds_for_reads_do_not_keep_leases_from_a_node_that_applies_a_little_later() -> None:
+    """Two heartbeats are the measure of lag, however many rounds go out meanwhile."""
+    leader = leading("b", "c")
+
+    for step in range(100):
+        behind = max(1, leader.core.applied_index - 4)
+        leader.propose(b"x")
+        leader.read(step)
+        leader.pass_ms(2)
+        for request in leader.sent(AppendEntries):
+            leader.receive(
+                answer(request, applied=behind if request.to == "b" else leader.core.applied_index)
+            )
+
+    assert leader.core.leases.may_serve_until_ms("b") - leader.now_ms > 500
+
+
+def test_a_node_of_a_configuration_that_is_not_committed_is_given_no_lease() -> None:
+    """Goal: the next leader may not know of it, and so could not wait for it."""
+    leader = leading("b", "c")
+    behind = leader.core.applied_index
+    index = leader.configure(changed(AGREED, add="d"))
+
+    leader.receive(answer(heartbeat(leader, "d"), applied=behind))
+    before = granted(leader, "d")
+    for _ in range(3):
+        leader.pass_ms(50)
+        for request in leader.sent(AppendEntries):
+            leader.receive(answer(request, applied=leader.core.applied_index))
+
+    assert before == (0, 0)
+    assert leader.core.log.commit_index >= index
+    assert granted(leader, "d")[1] > 0
+
+
+def test_a_lease_does_not_run_on_while_the_leader_looks_at_nothing() -> None:
+    """Goal: how long a removal can be unknown to a node that serves must not depend on heartbeats, which nodes may
+    be set differently for."""
+    leader = leader_of(AGREED, check_quorum=False, heartbeat_ms=1_000, **LEASE)
+    for _ in range(2):
+        for request in leader.sent(AppendEntries):
+            leader.receive(answer(request, applied=leader.core.applied_index))
+    marked_ms = leader.now_ms
+    leader.pass_ms(900)
+    leader.propose(b"x")
+
+    for request in leader.sent(AppendEntries):
+        leader.receive(answer(request, applied=leader.core.term_start_index))
+
+    assert leader.core.leases.may_serve_until_ms("b") <= marked_ms + 1_200 + 16
+
+
+# Nodes that are set differently
+
+
+def acknowledged(leader: Replica) -> None:
+    """Every peer holds and has applied all, and the next heartbeats have been answered."""
+    for _ in range(4):
+        leader.pass_ms(50)
+        while requests := leader.sent(AppendEntries):
+            leader.receive(*(answer(request, applied=leader.core.applied_index) for request in requests))
+
+
+def test_nothing_is_given_before_the_group_has_agreed_on_a_length() -> None:
+    leader = leader_of(**LEASE)
+    for request in leader.sent(AppendEntries):
+        leader.receive(answer(request, applied=1))
+    leader.receive(*(answer(request, applied=1) for request in leader.sent(AppendEntries)))
+    before = (granted(leader, "b"), may_serve(leader))
+
+    acknowledged(leader)
+
+    assert before == ((0, 0), False)
+    assert leader.core.configuration == AGREED
+    assert granted(leader, "b")[1] > 500
+    assert may_serve(leader)
+
+
+def test_a_leader_gives_longer_leases_only_once_that_is_agreed_upon() -> None:
+    """Goal: a leader after it would not wait for them."""
+    leader = leader_of(AGREED, check_quorum=False, lease_ms=1_200)
+    for request in leader.sent(AppendEntries):
+        leader.receive(answer(request, applied=1))
+    leader.receive(*(answer(request, applied=1) for request in leader.sent(AppendEntries)))
+    before = granted(leader, "b")[1]
+
+    acknowledged(leader)
+
+    assert 500 < before <= 600
+    assert leader.core.configuration.lease_ms == 1_200
+    assert granted(leader, "b")[1] > 1_100
+
+
+def test_a_new_leader_waits_out_what_the_group_agreed_upon_whatever_it_gives_itself() -> None:
+    leader = leader_of(AGREED, lease_ms=300, lease_drift_percent=5)
+
+    assert leader.core.leases.may_serve_until_ms("unheard of") == leader.now_ms + LONGEST_MS
+
+
+def test_shorter_leases_are_agreed_upon_once_nothing_longer_can_run() -> None:
+    """Goal: what a node holds was given by an earlier leader; the one after this one must still wait for it."""
+    leader = leader_of(AGREED, check_quorum=False, lease_ms=300, lease_drift_percent=5)
+    elected_ms = leader.now_ms
+
+    acknowledged(leader)
+    given = granted(leader, "b")[1]
+    while leader.now_ms < elected_ms + LONGEST_MS:
+        assert leader.core.configuration.lease_ms == 600
+        leader.pass_ms(10)
+    acknowledged(leader)
+
+    assert 200 < given <= 300
+    assert leader.core.configuration.lease_ms == 300
+
+
+def test_what_was_removed_may_be_unknown_for_as_long_as_the_group_agreed_upon() -> None:
+    shorter = Replica(configuration=AGREED, lease_ms=300, lease_drift_percent=5)
+
+    assert leases.removal_unknown_ms(shorter.core) == 3 * LONGEST_MS
+
+
 # Waiting
 
 
@@ -221,6 +346,24 @@ def test_a_node_is_done_once_it_has_applied_the_entry_or_its_lease_is_over() -> 
     assert leases.is_done(leader.core, "b", index)
     assert not leases.is_done(leader.core, "c", index)
     leader.pass_ms(leader.core.leases.may_serve_until_ms("c") - leader.now_ms)
+    assert leases.is_done(leader.core, "c", index)
+
+
+def test_a_server_under_the_id_of_one_that_was_removed_does_not_speak_for_it() -> None:
+    """Goal: the one that was removed does not know it and serves on by its lease, whatever the new one applies."""
+    leader = leading("b", "c")
+    acknowledged(leader)
+    until_ms = leader.core.leases.may_serve_until_ms("c")
+    leader.configure(changed(leader.core.configuration, remove="c"))
+    leader.receive(*(answer(request, applied=1) for request in leader.sent(AppendEntries, "b")))
+    leader.configure(changed(leader.core.configuration, add="c"))
+    index = leader.propose(b"x")
+
+    leader.receive(Applied("c", "a", leader.term, 0, index))
+
+    assert leader.now_ms < until_ms
+    assert not leases.is_done(leader.core, "c", index)
+    leader.pass_ms(until_ms - leader.now_ms)
     assert leases.is_done(leader.core, "c", index)
 
 
@@ -258,11 +401,43 @@ def test_a_member_that_left_lately_is_waited_out() -> None:
     assert leases.is_open(leader.core)
 
 
+def test_a_server_that_is_removed_and_added_again_at_once_counts_as_one_that_left() -> None:
+    """Goal: a follower may learn of both in one message."""
+    follower = follower_of("b", 1, configuration=AGREED, **LEASE)
+    follower.pass_ms(5)
+    without = changed(AGREED, remove="c")
+    changes = [without, changed(without, add="c")]
+
+    follower.receive(
+        append(
+            "b",
+            1,
+            new=[
+                entry(index, 1, encode_configuration(each), EntryKind.CONFIGURATION)
+                for index, each in enumerate(changes, 1)
+            ],
+            sequence=2,
+        )
+    )
+
+    assert follower.core.leases.members_changed_ms == follower.now_ms
+
+
+def test_a_length_that_is_agreed_upon_makes_nobody_leave() -> None:
+    leader = leader_of(**LEASE)
+    began_ms = leader.core.leases.members_changed_ms
+
+    acknowledged(leader)
+
+    assert leader.core.configuration == AGREED
+    assert leader.core.leases.members_changed_ms == began_ms
+
+
 def test_a_new_configuration_counts_as_a_member_that_may_have_left() -> None:
     leader = leading("b", "c")
     leader.pass_ms(5)
 
-    leader.configure(Configuration(("a", "b")))
+    leader.configure(changed(AGREED, remove="c"))
 
     assert leader.core.leases.members_changed_ms == leader.now_ms
 

@@ -51,9 +51,12 @@ def test_the_encoding_stays_as_it_is() -> None:
     """It stands in logs that later versions read."""
     assert encode_configuration(Configuration(("n1", "n2"), ("n3",))) == b"n1,n2;n3"
     assert decode_configuration(b";") == Configuration()
+    agreed = Configuration(("n1", "n2"), ("n3",), lease_ms=600)
+    assert encode_configuration(agreed) == b"n1,n2;n3;;;;600"
+    assert decode_configuration(b"n1,n2;n3;;;;600") == agreed
 
 
-@pytest.mark.parametrize("data", [b"", b"a", b"a;b;c", b"\xff;", "é;".encode()])
+@pytest.mark.parametrize("data", [b"", b"a", b"a;b;c", b"a;;;;;x", b"a;;;;;6;", b"\xff;", "é;".encode()])
 def test_bytes_that_are_no_configuration_are_an_error(data: bytes) -> None:
     with pytest.raises(ValueError):
         decode_configuration(data)

@@ -33,8 +33,8 @@ class Part:
 class CacheGroup(Group):
     """Three cache nodes, asked as their routes ask them."""
 
-    def __init__(self, **config: Any) -> None:
-        super().__init__(**config)
+    def __init__(self, *ids: str, **config: Any) -> None:
+        super().__init__(ids or ("a", "b", "c"), **config)
         self.parts: dict[str, Part] = {}
 
     def make_machine(self) -> ReplicatedMachine:
@@ -45,7 +45,7 @@ class CacheGroup(Group):
 
     def prepare(self, node: RaftNode) -> None:
         metrics = Metrics()
-        coherence = Coherence(node, metrics, recent_ms=2_000)
+        coherence = Coherence(node, metrics)
         node.subscribe(RESTORED_TOPIC, lambda _: coherence.on_restored())
         node.withheld = Invalidations(node, metrics.cache_invalidation_wait_seconds.labels())
         answer_pending(node, node.withheld)
@@ -207,6 +207,30 @@ async def test_a_leader_that_is_cut_off_stops_serving_before_another_answers() -
         await eventually(written)
 
         assert group.local(leader, "k") is None
+
+
+class MixedGroup(CacheGroup):
+    """The setting is being changed: `a` still gives leases of 3 s."""
+
+    def core_config(self, id: str) -> CoreConfig:
+        return CoreConfig(id=id, lease_ms=3_000 if id == "a" else LEASE_MS, lease_drift_percent=5)
+
+
+async def test_a_leader_that_gives_short_leases_waits_out_the_long_ones_of_the_one_before() -> None:
+    """A holder is cut off with 3 s on its lease, and the leader that gave it is gone: whoever follows it gives 0.6 s,
+    and still answers nothing before."""
+    async with MixedGroup(*"abcde") as group:
+        await group.lead(group.nodes["a"])
+        await group.put("a", "k", b"1")
+        holder = group.nodes["e"]
+        await group.fill("e", "k")
+        await eventually(lambda: holder.core.leases.valid_until_ms - group.clock_ms() > 2_500)
+        group.network.isolate("e")
+        await group.crash("a")
+
+        await group.put("b", "k", b"2")
+
+        assert group.local("e", "k") is None
 
 
 async def test_leadership_is_handed_over_without_waiting_for_a_lease() -> None:

@@ -18,8 +18,10 @@ async def test_time_goes_on_though_an_advance_was_replaced() -> None:
         await eventually(lambda: first.core.log.last_index >= 20)
         first.machine.due_ms = first.cluster_time_ms()
         await eventually(
-            lambda: first.core.log.entry(first.core.log.last_index).kind is EntryKind.ADVANCE
-            or first.core.state.role is not Role.LEADER
+            lambda: (
+                first.core.log.entry(first.core.log.last_index).kind is EntryKind.ADVANCE
+                or first.core.state.role is not Role.LEADER
+            )
         )
         await eventually(lambda: any(node.core.state.role is Role.LEADER for node in others))
         first.machine.due_ms = None
@@ -33,3 +35,39 @@ async def test_time_goes_on_though_an_advance_was_replaced() -> None:
             node.machine.due_ms = first.cluster_time_ms()
 
         await eventually(lambda: all(node.machine.due_ms is None for node in group.nodes.values()))
+
+
+async def test_time_under_an_idle_leader_is_not_lost_with_it() -> None:
+    """What is due 3 s from now is due then, although 2 s of that passed without an entry under a leader that is
+    gone: only an election is added."""
+    async with Group() as group:
+        leader = await group.leader()
+        began_ms = group.clock_ms()
+        due_ms = leader.cluster_time_ms() + 3_000
+        await group.pass_ms(2_000)
+        await group.crash(leader.id)
+        rest = tuple(group.nodes.values())
+        for node in rest:
+            node.machine.due_ms = due_ms
+
+        await eventually(lambda: all(node.machine.due_ms is None for node in rest))
+
+        assert 3_000 <= group.clock_ms() - began_ms < 4_900
+
+
+async def test_a_restart_of_all_nodes_loses_little_of_the_time() -> None:
+    """While something is due later, the log is brought the time every second."""
+    async with Group() as group:
+        leader = await group.leader()
+        for node in group.nodes.values():
+            node.machine.due_ms = leader.cluster_time_ms() + 600_000
+        await group.pass_ms(3_000)
+        stopped_ms = leader.cluster_time_ms()
+        for id in group.ids:
+            await group.crash(id)
+        for id in group.ids:
+            group.start(id)
+
+        leader = await group.leader()
+
+        assert stopped_ms - 1_500 <= leader.cluster_time_ms()

@@ -128,7 +128,7 @@ def alone(machine: type[ServiceMachine]) -> Replica:
 def cache() -> Alone:
     """With everything that listens to a cache at a node."""
     replica, metrics = alone(CacheMachine), Metrics()
-    Coherence(replica, metrics, recent_ms=1_800)
+    Coherence(replica, metrics)
     replica.withheld = Invalidations(replica, metrics.cache_invalidation_wait_seconds.labels())
     Changes(replica, metrics.cache_watch_gaps_total.labels())
     return replica

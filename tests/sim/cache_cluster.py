@@ -46,6 +46,8 @@ class Plan:
 
     nodes: int
     lease_ms: int
+    #: What each life of a node is set to give, drawn anew: the setting is being changed, node by node.
+    lengths_ms: tuple[int, ...]
     #: Shortest; the longest is twice that.
     election_timeout_ms: int
     check_quorum: bool
@@ -67,9 +69,11 @@ class Plan:
 
     @classmethod
     def drawn(cls, chance: Random) -> "Plan":
+        lease_ms = chance.choice((300, 600))
         return cls(
             nodes=chance.choice((3, 5)),
-            lease_ms=chance.choice((300, 600)),
+            lease_ms=lease_ms,
+            lengths_ms=chance.choice(((lease_ms,), (lease_ms // 2, lease_ms, 2 * lease_ms))),
             election_timeout_ms=chance.choice((150, 400)),
             check_quorum=chance.random() < 0.5,
             pre_vote=chance.random() < 0.8,

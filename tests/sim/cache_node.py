@@ -18,7 +18,7 @@ from raft.core.types import Configuration, Entry, HardState, SnapshotMeta
 from raft.errors import NoLeader, RaftError
 from raft.replica import RESTORED_TOPIC, Replica
 from raft.transport.codec import PeerMessage
-from services.cache.coherence import Coherence, recent_removal_ms
+from services.cache.coherence import Coherence
 from services.cache.held import HeldLines
 from services.cache.invalidations import Invalidations
 from services.cache.line import Invalidated, Transition
@@ -96,7 +96,7 @@ class Node(Replica):
         core = RaftCore(
             CoreConfig(
                 id=self.id,
-                lease_ms=plan.lease_ms,
+                lease_ms=self.world.random.choice(plan.lengths_ms),
                 lease_drift_percent=5,
                 election_timeout_min_ms=plan.election_timeout_ms,
                 election_timeout_max_ms=2 * plan.election_timeout_ms,
@@ -115,10 +115,8 @@ class Node(Replica):
             machine.restore(disk.chunks)
         super().__init__(core, machine, self.now_ms)
         self.turn_work_max = self.world.turn_work_max
-        config = core.config
-        recent_ms = recent_removal_ms(plan.lease_ms, config.heartbeat_ms, config.election_timeout_min_ms)
         held = HeldLines(lines_max=plan.lines_max, bytes_max=1 << 20)
-        self.coherence = Coherence(self, self.world.metrics, recent_ms=recent_ms, held=held)
+        self.coherence = Coherence(self, self.world.metrics, held=held)
         self.subscribe(RESTORED_TOPIC, lambda _: self.coherence.on_restored())
         #: key -> the newest entry that removed it, as far as this node has applied.
         self.removed: dict[str, int] = {}
@@ -148,10 +146,13 @@ class Node(Replica):
         self.invalidated = invalidated.index
 
     def cluster_time_ms(self) -> int:
-        return self.applier.estimated_time_ms()
+        return self.core.estimated_time_ms(self.now_ms())
 
     def may_serve_locally(self) -> bool:
         return leases.is_valid(self.core, self.now_ms())
+
+    def removal_unknown_ms(self) -> int:
+        return leases.removal_unknown_ms(self.core)
 
     # What the world asks of it
 

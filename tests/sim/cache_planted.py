@@ -36,22 +36,22 @@ BUGS = (
         "lease not bounded by the leader's own",
         (70,),
         "raft.core.leases:on_answer",
-        "min(lease_ms, election.quorum_contact_ms(raft) + lease_ms - received_ms)",
-        "lease_ms",
+        "election.quorum_contact_ms(raft) + lease_ms, ",
+        "raft.now_ms + lease_ms, ",
     ),
     Bug(
         "lapsed lease given anew too early",
         (),
         "raft.core.leases:Leases.needed_index",
-        "max(self._commit_marks[1], self._barriers.get(node, 0))",
+        "max(self._commit_marks[1][0], self._barriers.get(node, 0))",
         "0",
     ),
     Bug(
         "lease given before the no-op is applied",
         (),
         "raft.core.leases:on_answer",
-        "max(raft.term_start_index, raft.leases.needed_index(node))",
-        "raft.leases.needed_index(node)",
+        "raft.term_start_index, raft.leases.needed_index(node), raft.configurations.index_at(commit_index)",
+        "raft.leases.needed_index(node), 0",
     ),
     Bug(
         "no wait after an election",
@@ -92,7 +92,7 @@ BUGS = (
         "absence shown at once",
         (),
         "services.cache.coherence:Coherence.is_surely_absent",
-        "return now_ms >= self._all_recent_until_ms and not self._is_recent(key, now_ms)",
+        "return self._all_removed_ms <= known_since_ms and self._removed.get(key, known_since_ms) <= known_since_ms",
         "return True",
     ),
     Bug(
@@ -108,6 +108,13 @@ BUGS = (
         "raft.core.leases:on_answer",
         "drift_ms = duration_ms * raft.config.lease_drift_percent // 100 + 1",
         "drift_ms = 0",
+    ),
+    Bug(
+        "new leader waits by its own setting",
+        (),
+        "raft.core.leases:_longest_ms",
+        "max(raft.config.lease_ms, agreed.lease_ms)",
+        "raft.config.lease_ms",
     ),
 )
 

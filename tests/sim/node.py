@@ -132,10 +132,17 @@ class SimNode(Replica):
             committed_entries_max=plan.committed_entries_max,
             reads_waiting_max=8,
             learner_lag_max=plan.learner_lag_max,
-            lease_ms=plan.lease_ms,
+            lease_ms=self._lease_ms(),
             # Two clocks may differ by twice the spread; what is promised must cover that.
             lease_drift_percent=5 + plan.clock_spread_permille // 4,
         )
+
+    def _lease_ms(self) -> int:
+        """Now and then the setting is being changed, node by node."""
+        plan = self.world.plan
+        if plan.seed % 2:
+            return plan.lease_ms
+        return plan.lease_ms * Random(f"lease {plan.seed} {self.id} {self.life}").choice((1, 1, 2))
 
     def _has_pre_vote(self) -> bool:
         plan = self.world.plan
@@ -254,7 +261,10 @@ class SimNode(Replica):
         assert core is not None
         core.tick(self.now_ms())
         due_ms = self.service.next_due_ms() if self.leads else None
-        if due_ms is None or core.cluster_time_ms(self.now_ms()) < due_ms:
+        if due_ms is None:
+            return
+        due_ms = core.time_entry_due_ms(due_ms)
+        if core.cluster_time_ms(self.now_ms()) < due_ms:
             return
         if core.is_time_under_way(due_ms, self.applied_index):
             self.world.cover["advance not needed: an entry under way brings the time"] += 1

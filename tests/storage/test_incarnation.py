@@ -22,7 +22,10 @@ from tests.storage.builders import meta, reopen, segments, write_of
 BOUND = replace(
     meta(7),
     configuration=Configuration(
-        ("node1", "node2"), ("nœud",), (("node1", "127.0.0.1:8000"), ("nœud", "[::1]:8002")), (("node2", "f" * 32),)
+        ("node1", "node2"),
+        ("nœud",),
+        (("node1", "127.0.0.1:8000"), ("nœud", "[::1]:8002")),
+        (("node2", "f" * 32),),
     ),
 )
 ALIVE = replace(BOUND, configuration=replace(BOUND.configuration, life="g0006449c1d2e3f-9c0d1e77a1b2"))
@@ -140,6 +143,15 @@ def test_only_a_file_that_names_a_life_is_of_the_new_format(tmp_path: Path) -> N
         assert reader.read(0, FILE_HEADER_BYTES)[8] == version
         reader.close()
     storage.close()
+
+
+def test_the_length_of_leases_that_was_agreed_upon_is_kept_with_a_snapshot() -> None:
+    """Else a node that is started from one would not wait for leases that run."""
+    for bare in (meta(7), BOUND):
+        agreed = replace(bare, configuration=replace(bare.configuration, lease_ms=600))
+
+        assert agreed == decode_meta(encode_meta(agreed))
+        assert encode_meta(agreed)[:-5] in (encode_meta(bare), encode_meta(bare) + bytes(4))
 
 
 def test_a_meta_cut_anywhere_is_an_error_or_the_one_without_addresses_or_life() -> None:

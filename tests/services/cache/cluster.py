@@ -141,6 +141,9 @@ class Replica:
     def may_serve_locally(self) -> bool:
         return self.lease_valid
 
+    def removal_unknown_ms(self) -> int:
+        return 1_800
+
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Callable) -> web.StreamResponse:

@@ -21,7 +21,7 @@ class Node:
         self.machine = ReplicatedMachine(CacheMachine)
         self.log = Log(self.machine.inner)
         self.time_ms = 0
-        self.coherence = Coherence(self, Metrics(), recent_ms=RECENT_MS)
+        self.coherence = Coherence(self, Metrics())
         self.time_ms = 10_000
 
     def subscribe(self, topic, callback):
@@ -33,6 +33,9 @@ class Node:
 
     def now_ms(self) -> int:
         return self.time_ms
+
+    def removal_unknown_ms(self) -> int:
+        return RECENT_MS
 
     def may_serve_locally(self) -> bool:
         return True

@@ -50,7 +50,7 @@ class Replica:
         self.applied = 0
         self.lease = True
         self.listeners: list[tuple[str, Callable[[Any], None]]] = []
-        self.coherence = Coherence(self, Metrics(), recent_ms=1)
+        self.coherence = Coherence(self, Metrics())
 
     @property
     def machine(self) -> "Replica":
@@ -65,6 +65,9 @@ class Replica:
 
     def cluster_time_ms(self) -> int:
         return 1000
+
+    def removal_unknown_ms(self) -> int:
+        return 1
 
     def may_serve_locally(self) -> bool:
         return self.lease

@@ -14,8 +14,8 @@ BUGS = (
         "lease_outlives_the_leaders_own",
         (70,),
         "raft.core.leases:on_answer",
-        "min(lease_ms, election.quorum_contact_ms(raft) + lease_ms - received_ms)",
-        "lease_ms",
+        "election.quorum_contact_ms(raft) + lease_ms, ",
+        "raft.now_ms + lease_ms, ",
     ),
     Bug(
         "new_leader_does_not_wait_for_earlier_leases",
@@ -23,5 +23,12 @@ BUGS = (
         "raft.core.leases:Leases.on_elected",
         "self._earlier_until_ms = now_ms + longest_ms",
         "self._earlier_until_ms = 0",
+    ),
+    Bug(
+        "new_leader_waits_by_its_own_setting",
+        (),
+        "raft.core.leases:_longest_ms",
+        "max(raft.config.lease_ms, agreed.lease_ms)",
+        "raft.config.lease_ms",
     ),
 )

@@ -41,9 +41,16 @@ BUGS = (
     Bug(
         "new_leader_starts_time_anew",
         (77,),
-        "raft.core.raft:RaftCore.cluster_time_ms",
-        "return max(self.log.last_time_ms, self._cluster_time_base_ms + elapsed)",
-        "return elapsed",
+        "raft.core.cluster_time:now",
+        "return max(raft.log.last_time_ms, raft.cluster_time.base_ms + elapsed_ms)",
+        "return elapsed_ms",
+    ),
+    Bug(
+        "new_leader_counts_time_from_its_start",
+        (),
+        "raft.core.cluster_time:begin",
+        "raft.cluster_time.since_ms = raft.now_ms",
+        "pass",
     ),
     Bug(
         "apply_reads_the_local_clock",
