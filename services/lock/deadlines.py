@@ -20,12 +20,14 @@ MOVES_PER_SCHEDULE = 4
 
 class Deadlines(Generic[Id]):
     """`due_of(id)` says when `id` is due by the table, None where it is not (any more); `table` bounds how many
-    entries can count."""
+    entries can count. With `repeats`, an id may be noted for the same time any number of times: it counts once."""
 
-    __slots__ = ("_due_of", "_heap", "_old", "_table")
+    __slots__ = ("_due_of", "_heap", "_noted", "_old", "_table")
 
-    def __init__(self, table: Sized, due_of: Callable[[Id], int | None]) -> None:
+    def __init__(self, table: Sized, due_of: Callable[[Id], int | None], *, repeats: bool = False) -> None:
         self._table = table
+        #: With `repeats`, all entries kept. Two that are the same would both count, and never be shed.
+        self._noted: set[tuple[int, Id]] | None = set() if repeats else None
         self._due_of = due_of
         self._heap: list[tuple[int, Id]] = []
         #: A heap that is being emptied into `_heap`, leftovers dropped on the way.
@@ -38,9 +40,15 @@ class Deadlines(Generic[Id]):
     def clear(self) -> None:
         self._heap.clear()
         self._old.clear()
+        if self._noted is not None:
+            self._noted.clear()
 
     def schedule(self, due_ms: int, id: Id) -> None:
         """Note that `id` is due at `due_ms`; call it after the table says so."""
+        if self._noted is not None:
+            if (due_ms, id) in self._noted:
+                return
+            self._noted.add((due_ms, id))
         heappush(self._heap, (due_ms, id))
         if self._old:
             self._clean()
@@ -52,7 +60,7 @@ class Deadlines(Generic[Id]):
         due = []
         for heap in (self._heap, self._old):
             while heap and heap[0][0] <= now_ms:
-                entry = heappop(heap)
+                entry = self._take(heap)
                 if self._due_of(entry[1]) == entry[0]:
                     due.append(entry)
         due.sort()
@@ -62,7 +70,7 @@ class Deadlines(Generic[Id]):
         next_ms = None
         for heap in (self._heap, self._old):
             while heap and self._due_of(heap[0][1]) != heap[0][0]:
-                heappop(heap)
+                self._take(heap)
             if heap and (next_ms is None or heap[0][0] < next_ms):
                 next_ms = heap[0][0]
         return next_ms
@@ -73,3 +81,11 @@ class Deadlines(Generic[Id]):
             entry = self._old.pop()
             if self._due_of(entry[1]) == entry[0]:
                 heappush(self._heap, entry)
+            elif self._noted is not None:
+                self._noted.discard(entry)
+
+    def _take(self, heap: list[tuple[int, Id]]) -> tuple[int, Id]:
+        entry = heappop(heap)
+        if self._noted is not None:
+            self._noted.discard(entry)
+        return entry

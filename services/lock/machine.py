@@ -103,7 +103,10 @@ class LockMachine:
         """What became of an earlier request, told to one who asks again; see `services.envelope.ServiceMachine`."""
         if kept.get("waiting"):
             place = self._tables.place_of(command.key, command.owner)
-            return None if place is None else self._join(context, command, place)
+            # One that is shared by now, because its exclusive requests have gone, must not be made exclusive again:
+            # who stands behind it may not wait for it, and nobody looked for a cycle.
+            covers = place is not None and (place.exclusive or not command.exclusive)
+            return self._join(context, command, place) if covers else None
         if isinstance(command, Acquire) and kept.get("reason") in ("locked", "timeout"):
             return self.refusal(kept["reason"], command.key)
         if not isinstance(command, Acquire | Renew) or not kept["ok"]:
@@ -111,6 +114,9 @@ class LockMachine:
         hold = self._tables.holds.get(kept.get("token", 0))
         if hold is None:
             return {**_not_held(), "token": kept.get("token", 0)}
+        if isinstance(command, Acquire) and command.exclusive and not hold.exclusive:
+            # Granted to the shared requests that were left in its place: not what this one asks for.
+            return None
         if isinstance(command, Acquire) and hold.unheard and command.waiter not in hold.unheard:
             # Whoever asks again may be told of the hold, so it stays where only the first one leaves.
             unheard = (*hold.unheard, command.waiter) if len(hold.unheard) < LISTENERS_MAX else ()
