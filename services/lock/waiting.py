@@ -185,8 +185,8 @@ class LockWaits:
                 wait.fail(OutcomeUnknown("the outcome is in a snapshot"))
 
     def _on_closed(self, error: RaftError) -> None:
-        """This node takes part no longer: withdraw everything while it can be said, and tell the clients. One that has
-        been told of its grant in this very turn keeps it."""
+        """This node takes part no longer: withdraw everything while it can be said, and tell the clients. One that
+        was told of its grant in this very turn keeps it."""
         for wait in self._waits.values():
             if wait.fail(error):
                 self._withdraw(wait.command)
