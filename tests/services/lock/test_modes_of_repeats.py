@@ -44,6 +44,45 @@ def test_a_place_that_has_become_shared_is_not_made_exclusive_by_a_repeat():
     assert log.machine.inner.status("k")["waiters"][0]["mode"] == "shared"
 
 
+class TestHoldsThatAreAskedForAgain:
+    """By another request of the owner, with another key or none, before the withdrawal of the first is known."""
+
+    def test_one_whose_requests_have_all_gone_is_given_back_with_their_answers(self):
+        log = Log()
+        log(wants("b", "w1", exclusive=True), "K1")
+        log(wants("b", "w2", exclusive=True), "K2")
+
+        for waiter in ("w1", "w2"):
+            log(CancelWait("k", "b", waiter))
+        log(Acquire("k", "other"))
+
+        assert log.holders() == ["other"]
+        assert log(wants("b", "w3", exclusive=True), "K1") == {"waiting": True}
+        assert log(wants("b", "w4", exclusive=True), "K2")["waiting"]
+
+    def test_one_that_a_request_was_told_of_stays_where_the_other_goes(self):
+        log = Log()
+        log(wants("b", "w1", exclusive=True))
+
+        told = log(wants("b", "w2", exclusive=True))
+        log(CancelWait("k", "b", "w1"))
+
+        assert told["token"] == 1
+        assert log.holders() == ["b"]
+
+    def test_one_that_was_told_to_who_does_not_wait_stays(self):
+        """Such a request cannot be withdrawn."""
+        log = Log()
+        log(wants("b", "w1", exclusive=True))
+        log(Acquire("k", "b"))
+        log(wants("b", "w2", exclusive=True))
+
+        for waiter in ("w1", "w2"):
+            log(CancelWait("k", "b", waiter))
+
+        assert log.holders() == ["b"]
+
+
 class TestSnapshotsOfTheVersionBefore:
     def test_an_owner_that_stands_twice_in_a_line_is_restored_into_one_place(self):
         """Version 1 gave each request a place. The end of the second must not find the first's gone."""
