@@ -88,16 +88,16 @@ class LockMachine:
         """Carry out one command and return its answer.
 
         Expiry times in answers are cluster time (`expires_ms`); the route turns them into seconds from now.
-        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event; with `waiter`
-        where it waits in the place of an earlier request, whose id that is.
+        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event. It has `waiter`
+        where it waits in the place of an earlier request, whose id that is, or was granted what that one was.
         """
         if context.time_ms >= self._tables.quiet_until_ms:
             self.advance(context)
         return self._handlers[type(command)](context, command)
 
     def kept(self, answer: dict) -> dict:
-        """All of it."""
-        return answer
+        """All but to whose place it is tied."""
+        return {name: value for name, value in answer.items() if name != "waiter"}
 
     def repeat(self, context: ApplyContext, command: Any, kept: dict) -> dict | None:
         """What became of an earlier request, told to one who asks again; see `services.envelope.ServiceMachine`."""
@@ -118,9 +118,9 @@ class LockMachine:
             # Granted to the shared requests that were left in its place: not what this one asks for.
             return None
         if isinstance(command, Acquire) and hold.unheard and command.waiter not in hold.unheard:
-            # Whoever asks again may be told of the hold, so it stays where only the first one leaves.
-            unheard = (*hold.unheard, command.waiter) if len(hold.unheard) < LISTENERS_MAX else ()
-            hold = self._tables.change_hold(hold, expires_ms=hold.expires_ms, unheard=unheard)
+            hold = self._tables.change_hold(
+                hold, expires_ms=hold.expires_ms, unheard=_unheard_with(hold, command.waiter)
+            )
         return _granted(hold)
 
     def advance(self, context: ApplyContext) -> None:
@@ -174,7 +174,7 @@ class LockMachine:
                 if command.waiter and command.waiter in hold.unheard:
                     # The very request that won it, carried out twice.
                     return _granted(hold)
-                return _granted(self._heard_of(context, hold, command.ttl_ms))
+                return self._ask_again(context, hold, command)
             if exclusive or lock.first.exclusive or lock.queue:
                 if command.wait_ms <= 0:
                     return queries.refusal("locked", lock, asking=hold)
@@ -329,6 +329,16 @@ class LockMachine:
         expires_ms = hold.expires_ms if ttl_ms is None else context.time_ms + ttl_ms
         return self._tables.change_hold(hold, expires_ms=expires_ms, unheard=())
 
+    def _ask_again(self, context: ApplyContext, hold: Hold, command: Acquire) -> dict:
+        """Another request for what the owner's hold covers. As long as all that know of the hold can be withdrawn, it
+        can as well; its answer then goes with that of the first (`waiter`)."""
+        if not command.waiter or not hold.unheard:
+            return _granted(self._heard_of(context, hold, command.ttl_ms))
+        expires_ms = hold.expires_ms if command.ttl_ms is None else context.time_ms + command.ttl_ms
+        unheard = _unheard_with(hold, command.waiter)
+        hold = self._tables.change_hold(hold, expires_ms=expires_ms, unheard=unheard)
+        return {**_granted(hold), "waiter": hold.waiter} if hold.waiter else _granted(hold)
+
     def _leave(self, waiter: Waiter, gone: tuple[Listener, ...]) -> Lock:
         """These requests of a place end, and the place with the last. The caller serves the lock that is returned."""
         left = tuple(listener for listener in waiter.listeners if listener not in gone)
@@ -404,6 +414,11 @@ class LockMachine:
 
 def _granted(hold: Hold) -> dict:
     return {"ok": True, "token": hold.token, "mode": hold.mode, "expires_ms": hold.expires_ms}
+
+
+def _unheard_with(hold: Hold, waiter: str) -> tuple[str, ...]:
+    """Who asks again may be told of the hold, so it stays where only the first one leaves."""
+    return (*hold.unheard, waiter) if len(hold.unheard) < LISTENERS_MAX else ()
 
 
 def _not_held() -> dict:

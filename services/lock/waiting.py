@@ -156,6 +156,7 @@ class LockWaits:
             return await self._decision(wait)
         # Where this node has closed meanwhile, the request is withdrawn: what it was granted is on its way back.
         wait.check_not_failed()
+        answer.pop("waiter", None)
         return answer
 
     async def _decision(self, wait: Wait) -> dict[str, Any]:

@@ -70,7 +70,12 @@ class TwinLocks:
     def acquire(self, command: Acquire) -> dict:
         for hold in self.on(command.key):
             if hold["owner"] == command.owner and (hold["exclusive"] or not command.exclusive):
-                return self.hear_of(hold, command.ttl_ms)
+                if not command.waiter or not hold["unheard"]:
+                    return self.hear_of(hold, command.ttl_ms)
+                if command.ttl_ms is not None:
+                    hold["expires_ms"] = self.now_ms + command.ttl_ms
+                hold["unheard"].append(command.waiter)
+                return {**granted(hold), "waiter": hold["waiter"]}
         ahead = [wait for wait in self.line if wait["key"] == command.key]
         if not any(command.exclusive or wants_exclusive(other) for other in self.on(command.key) + ahead):
             waiter = command.waiter
