@@ -85,6 +85,26 @@ class TestNodesThatStop:
         assert answer["reason"] == "outcome_unknown"
         await eventually(lambda: not cluster.machine.status("k")["held"])
 
+    async def test_a_grant_that_was_told_beside_another_try_is_the_answer(self, cluster):
+        """The node closes while the second try looks for a leader; what the first was granted is not withdrawn."""
+        await cluster.post("/lock/acquire", {"key": "k", "client_id": "a"})
+        replica, tries = cluster.replicas["node1"], 0
+
+        async def troubled(command: bytes, *, parting: bool = False) -> dict[str, Any]:
+            nonlocal tries
+            tries += 1
+            if tries == 1:
+                cluster.append(command)
+                raise OutcomeUnknown("the leader was lost")
+            cluster.apply(Release("k", "a"))
+            stop(replica)
+            raise NoLeader("none")
+
+        replica.propose = troubled
+
+        assert (await cluster.post("/lock/acquire", BODY))["token"] == 2
+        assert cluster.machine.status("k")["held"]
+
 
 class TestRequestsThatAreAskedAgain:
     async def test_a_grant_between_two_tries_is_the_answer_and_is_not_withdrawn(self, cluster):
