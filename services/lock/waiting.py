@@ -133,10 +133,11 @@ class LockWaits:
             except NotDone:
                 if unknown is None:
                     raise
-                if self._node.closed is not None:
-                    raise unknown from None
                 # This try was not carried out, but one before it may have been, or may be in this pause.
-                await asyncio.sleep(RETRY_S)
+                if not wait.told["ok"]:
+                    if self._node.closed is not None:
+                        raise unknown from None
+                    await asyncio.sleep(RETRY_S)
                 answer = wait.told
             else:
                 unknown = None
