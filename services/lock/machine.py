@@ -285,13 +285,16 @@ class LockMachine:
         return "granted"
 
     def _drop_waiters(self, context: ApplyContext, command: DropWaiters) -> dict:
+        node, boot_kept = command.node, command.boot_kept
+        gone_lives = [life for life in self._tables.lives if life[0] == node and life[1] != boot_kept]
         dropped: list[tuple[Waiter, tuple[Listener, ...]]] = []
         count = 0
-        gone_lives = {
-            life for life in self._tables.lives if life[0] == command.node and life[1] != command.boot_kept
-        }
         for waiter in self._tables.waiters.values() if gone_lives else ():
-            gone = tuple(each for each in waiter.listeners if (each.node, each.boot) in gone_lives)
+            listeners = waiter.listeners
+            # All places may have to be passed by: nothing is made for those that stay.
+            if len(listeners) == 1 and listeners[0].node != node:
+                continue
+            gone = tuple(each for each in listeners if each.node == node and each.boot != boot_kept)
             if gone:
                 dropped.append((waiter, gone))
                 count += len(gone)
