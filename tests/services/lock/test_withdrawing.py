@@ -198,6 +198,14 @@ class TestClientsThatGo:
 
         await eventually(lambda: not cluster.machine.status("k")["held"])
 
+    async def test_a_lock_that_is_granted_at_once_to_nobody_here_is_given_back(self, cluster):
+        """The same, where the lock was free: nobody waits for this answer any more."""
+        host = cluster.hosts["node1"]
+
+        cluster.apply(Acquire("k", "b", True, None, 60_000, host.new_waiter_id(), "node1", host.boot))
+
+        await eventually(lambda: not cluster.machine.status("k")["held"])
+
     async def test_a_retry_at_another_node_is_answered_though_the_first_client_goes(self, cluster):
         """Each of both listens for itself, so no withdrawal of the one silences the other."""
         await cluster.post("/lock/acquire", {"key": "k", "client_id": "a"})
