@@ -44,12 +44,12 @@ LISTENERS_MAX = 16
 #: Requests that one `DropWaiters` ends.
 DROPPED_PER_ENTRY_MAX = 1_000
 
-#: What listeners hear of requests that waited: a `Told` each.
+#: What listeners hear of requests that may wait: a `Told` for each that waited or was granted a new hold.
 TOLD_TOPIC = "lock.told"
 
 
 class Told(NamedTuple):
-    """What a request that waited is answered."""
+    """What a request that may wait is answered."""
 
     #: Its id.
     waiter: str
@@ -183,7 +183,12 @@ class LockMachine:
                 return _limit("quota", "holders_per_key_max", HOLDERS_PER_KEY_MAX)
         if len(tables.holds) >= HOLDS_MAX:
             return _limit("quota", "holds_max", HOLDS_MAX)
-        return _granted(self._add_hold(context, command, command.waiter, (command.waiter,) if command.waiter else ()))
+        waiter = command.waiter
+        answer = _granted(self._add_hold(context, command, waiter, (waiter,) if waiter else ()))
+        if waiter:
+            # Its node hears of it beside the answer: there may be nobody to be answered by now.
+            context.events.append((TOLD_TOPIC, Told(waiter, command.key, command.owner, answer)))
+        return answer
 
     def _wait(self, context: ApplyContext, command: Acquire, lock: Lock) -> dict:
         tables = self._tables

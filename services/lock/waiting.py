@@ -174,7 +174,7 @@ class LockWaits:
         if wait is not None:
             wait.tell(told.answer)
         elif told.answer["ok"] and told.waiter.startswith(self._life):
-            # Its client had gone before it came into line.
+            # Its client had gone before it came into line, or was granted the lock at once.
             self._withdrawals.add(told.waiter, (told.key, told.owner, told.waiter))
 
     def _on_restored(self, _: Any) -> None:

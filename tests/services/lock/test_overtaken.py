@@ -35,22 +35,22 @@ async def leave(replica: Replica) -> None:
 
 class TestNodesThatStop:
     async def test_a_request_on_its_way_is_not_told_of_a_grant_that_its_node_withdraws(self, cluster):
-        """Its entry is applied and its answer on the way when the node closes."""
-        replica, answered = cluster.replicas["node1"], asyncio.Event()
-        propose = replica.propose
+        """Its entry is in the log when the node closes, and applied behind that."""
+        replica, answers = cluster.replicas["node1"], asyncio.Queue()
+        commands, propose = [], replica.propose
 
         async def slow(command: bytes, *, parting: bool = False) -> dict[str, Any]:
-            answer = await propose(command, parting=parting)
-            if not parting:
-                await answered.wait()
-            return answer
+            if parting:
+                return await propose(command, parting=parting)
+            commands.append(command)
+            return await answers.get()
 
         replica.propose = slow
         asking = asyncio.create_task(cluster.post("/lock/acquire", BODY, status=503))
-        await eventually(lambda: cluster.machine.status("k")["held"])
+        await eventually(lambda: commands)
 
         stop(replica)
-        answered.set()
+        answers.put_nowait(cluster.append(commands[0])[replica])
         await leave(replica)
 
         assert (await asking)["reason"] == "stopping"
@@ -74,8 +74,8 @@ class TestNodesThatStop:
 
         async def lost(command: bytes, *, parting: bool = False) -> dict[str, Any]:
             replica.propose = propose
-            cluster.append(command)
             stop(replica)
+            cluster.append(command)
             raise OutcomeUnknown("this node stopped before the outcome was known")
 
         propose, replica.propose = replica.propose, lost

@@ -81,7 +81,9 @@ class TwinLocks:
             waiter = command.waiter
             unheard = [waiter] if waiter else []
             what = (command.key, command.owner, command.exclusive, command.node, command.ttl_ms)
-            return self.grant(*what, waiter, unheard)
+            answer = self.grant(*what, waiter, unheard)
+            self.events += [(waiter, answer)] if waiter else []
+            return answer
         if not command.wait_ms:
             return {"ok": False, "reason": "locked"}
         request = {
