@@ -105,11 +105,16 @@ class IdempotencyTable:
 
     def settle(self, waiter: str, answer: dict[str, Any]) -> None:
         """The waiter has this answer from now on; where it was cancelled, its keys are unknown again."""
-        for key in tuple(self._waiters.get(waiter, ())):
+        keys = tuple(self._waiters.get(waiter, ()))
+        if not keys:
+            return
+        # Once: an owner that asks again and again under new keys ties them all to its place.
+        packed = _packed(answer)
+        for key in keys:
             if answer.get("reason") == CANCELLED:
                 self._remove(key)
             else:
-                self._put(key, self._rows[key]._replace(answer=_packed(answer)))
+                self._put(key, self._rows[key]._replace(answer=packed))
 
     def forget(self, key: str) -> None:
         """What is kept under the key does not hold any more."""

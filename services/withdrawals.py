@@ -65,7 +65,7 @@ class Withdrawals(Generic[Item]):
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="withdraw")
             self._background.add(self._running)
-            self._running.add_done_callback(self._on_done)
+            self._running.add_done_callback(self._background.discard)
 
     def forget(self, name: Hashable) -> None:
         """It has ended, or somebody has it after all."""
@@ -81,6 +81,13 @@ class Withdrawals(Generic[Item]):
             await asyncio.wait({self._running})
 
     async def _run(self) -> None:
+        try:
+            await self._withdraw_all()
+        finally:
+            # Here and not when the loop says that this task is done: what is added in between would wait for ever.
+            self._running = None
+
+    async def _withdraw_all(self) -> None:
         while self._items:
             batch = tuple(islice(self._items.items(), WITHDRAWN_PER_ENTRY_MAX))
             command = self._command_of(tuple(item for _, item in batch))
@@ -95,7 +102,3 @@ class Withdrawals(Generic[Item]):
             for name, item in batch:
                 if self._items.get(name) == item:
                     del self._items[name]
-
-    def _on_done(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        self._running = None

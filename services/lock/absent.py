@@ -7,6 +7,7 @@ anew (`services.lock.waiting`): they lose their places in line and nothing else.
 """
 
 import asyncio
+from contextlib import suppress
 
 from raft.errors import RaftError
 from raft.node import RaftNode
@@ -22,11 +23,13 @@ RETRY_S = 0.5
 
 async def clear_lines(here: Host, node: RaftNode) -> None:
     """Runs as long as the node does."""
-    await _drop(node, DropWaiters(here.node_id, here.boot))
+    await _drop_own(node, DropWaiters(here.node_id, here.boot))
     while True:
         await asyncio.sleep(LOOK_S)
         for absent in absent_nodes(node, here.settings.waiter_gone_ms):
-            await _drop(node, DropWaiters(absent))
+            # Where it fails, look again before the next try: the node may be back by then.
+            with suppress(RaftError):
+                await _drop(node, DropWaiters(absent))
 
 
 def absent_nodes(node: RaftNode, gone_ms: int) -> list[str]:
@@ -38,12 +41,17 @@ def absent_nodes(node: RaftNode, gone_ms: int) -> list[str]:
     return [name for name, silence_ms in silences if silence_ms is None or silence_ms >= gone_ms]
 
 
-async def _drop(node: RaftNode, command: DropWaiters) -> None:
-    """Replicate this until it is known to be done, as many entries as it takes. To say it again does no harm."""
-    data = encode_command(command)
+async def _drop_own(node: RaftNode, command: DropWaiters) -> None:
+    """Until it is known to be done. To say it again does no harm: those lives do not come back."""
     while True:
         try:
-            if not (await node.propose(data))["more"]:
-                return
+            return await _drop(node, command)
         except RaftError:
             await asyncio.sleep(RETRY_S)
+
+
+async def _drop(node: RaftNode, command: DropWaiters) -> None:
+    """As many entries as it takes. Raises: RaftError."""
+    data = encode_command(command)
+    while (await node.propose(data))["more"]:
+        pass

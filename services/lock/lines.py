@@ -18,16 +18,15 @@ SWEPT_PER_ENTRY_MAX = 1000
 #: answers behind the end of a million holds get them in time.
 SWEPT_PER_COMMAND_MAX = 32
 
-#: What listeners hear of requests that waited: a `Told` each.
+#: What listeners hear of requests that may wait: a `Told` for each that waited or was granted a new hold.
 TOLD_TOPIC = "lock.told"
-
 
 #: A place as it was, and the requests that left it because their time is over.
 Late = tuple[Waiter, tuple[Listener, ...]]
 
 
 class Told(NamedTuple):
-    """What a request that waited is answered."""
+    """What a request that may wait is answered."""
 
     #: Its id.
     waiter: str

@@ -31,8 +31,8 @@ from services.lock import queries
 from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
 from services.lock.graph import STEPS_MAX, GraphTooLarge, Search, shown
 from services.lock.limits import LIMITS
-from services.lock.lines import LockLines, granted
-from services.lock.records import Listener, Lock, Waiter
+from services.lock.lines import TOLD_TOPIC, LockLines, Told, granted
+from services.lock.records import Hold, Listener, Lock, Waiter
 
 #: Requests that one `DropWaiters` ends.
 DROPPED_PER_ENTRY_MAX = 1_000
@@ -70,21 +70,24 @@ class LockMachine(LockLines):
         """Carry out one command and return its answer.
 
         Expiry times in answers are cluster time (`expires_ms`); the route turns them into seconds from now.
-        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event; with `waiter`
-        where it waits in the place of an earlier request, whose id that is.
+        An acquire that has to wait is answered `{"waiting": True}` and decided later by an event. It has `waiter`
+        where it waits in the place of an earlier request, whose id that is, or was granted what that one was.
         """
         self.advance(context, command)
         return self._handlers[type(command)](context, command)
 
     def kept(self, answer: dict) -> dict:
-        """All of it."""
-        return answer
+        """All but to whose place it is tied."""
+        return {name: value for name, value in answer.items() if name != "waiter"}
 
     def repeat(self, context: ApplyContext, command: Any, kept: dict) -> dict | None:
         """What became of an earlier request, told to one who asks again; see `services.envelope.ServiceMachine`."""
         if kept.get("waiting"):
             place = self._place(context, command.key, command.owner)
-            return None if place is None else self._join(context, command, place)
+            # One that is shared by now, because its exclusive requests have gone, must not be made exclusive again:
+            # who stands behind it may not wait for it, and nobody looked for a cycle.
+            covers = place is not None and (place.exclusive or not command.exclusive)
+            return self._join(context, command, place) if covers else None
         if isinstance(command, Acquire) and kept.get("reason") in ("locked", "timeout"):
             return self.refusal(kept["reason"], command.key)
         if not isinstance(command, Acquire | Renew) or not kept["ok"]:
@@ -92,9 +95,11 @@ class LockMachine(LockLines):
         hold = self._tables.holds.get(kept.get("token", 0))
         if hold is None or self._tables.has_expired(hold):
             return {**_not_held(), "token": kept.get("token", 0)}
+        if isinstance(command, Acquire) and command.exclusive and not hold.exclusive:
+            # Granted to the shared requests that were left in its place: not what this one asks for.
+            return None
         if isinstance(command, Acquire) and hold.unheard and command.waiter not in hold.unheard:
-            # Whoever asks again may be told of the hold, so it stays where only the first one leaves.
-            unheard = (*hold.unheard, command.waiter) if len(hold.unheard) < self._limit["listeners_max"] else ()
+            unheard = self._unheard_with(hold, command.waiter)
             hold = self._tables.change_hold(hold, expires_ms=hold.expires_ms, unheard=unheard)
         return granted(hold)
 
@@ -126,7 +131,7 @@ class LockMachine(LockLines):
                 if command.waiter and command.waiter in hold.unheard:
                     # The very request that won it, carried out twice.
                     return granted(hold)
-                return granted(self._heard_of(context, hold, command.ttl_ms))
+                return self._ask_again(context, hold, command)
             if exclusive or lock.first.exclusive or lock.queue:
                 if command.wait_ms <= 0:
                     return queries.refusal("locked", lock, context.time_ms, asking=hold)
@@ -137,7 +142,12 @@ class LockMachine(LockLines):
             return self._full("quota", "holds_max")
         if tables.bytes >= self._limit["bytes_max"]:
             return self._full("quota", "bytes_max")
-        return granted(self._add_hold(context, command, command.waiter, (command.waiter,) if command.waiter else ()))
+        waiter = command.waiter
+        answer = granted(self._add_hold(context, command, waiter, (waiter,) if waiter else ()))
+        if waiter:
+            # Its node hears of it beside the answer: there may be nobody to be answered by now.
+            context.events.append((TOLD_TOPIC, Told(waiter, command.key, command.owner, answer)))
+        return answer
 
     def _wait(self, context: ApplyContext, command: Acquire, lock: Lock) -> dict:
         tables = self._tables
@@ -245,13 +255,16 @@ class LockMachine(LockLines):
         return "granted"
 
     def _drop_waiters(self, context: ApplyContext, command: DropWaiters) -> dict:
+        node, boot_kept = command.node, command.boot_kept
+        gone_lives = [life for life in self._tables.lives if life[0] == node and life[1] != boot_kept]
         dropped: list[tuple[Waiter, tuple[Listener, ...]]] = []
         count = 0
-        gone_lives = {
-            life for life in self._tables.lives if life[0] == command.node and life[1] != command.boot_kept
-        }
         for waiter in self._tables.waiters.values() if gone_lives else ():
-            gone = tuple(each for each in waiter.listeners if (each.node, each.boot) in gone_lives)
+            listeners = waiter.listeners
+            # All places may have to be passed by: nothing is made for those that stay.
+            if len(listeners) == 1 and listeners[0].node != node:
+                continue
+            gone = tuple(each for each in listeners if each.node == node and each.boot != boot_kept)
             if gone:
                 dropped.append((waiter, gone))
                 count += len(gone)
@@ -267,6 +280,20 @@ class LockMachine(LockLines):
 
     def _full(self, reason: str, limit: str) -> dict:
         return _full(reason, limit, self._limit[limit])
+
+    def _ask_again(self, context: ApplyContext, hold: Hold, command: Acquire) -> dict:
+        """Another request for what the owner's hold covers. As long as all that know of the hold can be withdrawn, it
+        can as well; its answer then goes with that of the first (`waiter`)."""
+        if not command.waiter or not hold.unheard:
+            return granted(self._heard_of(context, hold, command.ttl_ms))
+        expires_ms = hold.expires_ms if command.ttl_ms is None else context.time_ms + command.ttl_ms
+        unheard = self._unheard_with(hold, command.waiter)
+        hold = self._tables.change_hold(hold, expires_ms=expires_ms, unheard=unheard)
+        return {**granted(hold), "waiter": hold.waiter} if hold.waiter else granted(hold)
+
+    def _unheard_with(self, hold: Hold, waiter: str) -> tuple[str, ...]:
+        """Who asks again may be told of the hold, so it stays where only the first one leaves."""
+        return (*hold.unheard, waiter) if len(hold.unheard) < self._limit["listeners_max"] else ()
 
     # Questions; none of them changes anything
 

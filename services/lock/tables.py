@@ -279,12 +279,22 @@ class LockTables:
             if table == "hold":
                 self._index_hold(_hold_of(fields))
             elif table == "waiter":
-                self.add_waiter(_waiter_of(fields))
+                self._restore_waiter(_waiter_of(fields))
             elif table == "lock" and 1 <= fields[0] <= SNAPSHOT_VERSION:
                 self._last_token = fields[1]
                 self.time_ms = fields[2] if len(fields) > 2 else 0
             else:
                 raise ValueError(f"not a record of lock snapshot version {SNAPSHOT_VERSION}: {table!r}")
+
+    def _restore_waiter(self, waiter: Waiter) -> None:
+        """In version 1 an owner had a place for each of its requests: they share its first from now on."""
+        place = self.place_of(waiter.key, waiter.owner)
+        if place is None:
+            self.add_waiter(waiter)
+            return
+        if waiter.ttl_ms is not None:
+            place = place._replace(ttl_ms=waiter.ttl_ms)
+        self.change_waiter(place, (*place.listeners, *waiter.listeners))
 
 
 def _records(head: list, holds: list[Hold], waiters: list[Waiter]) -> Iterator[list]:

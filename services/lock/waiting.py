@@ -1,7 +1,7 @@
 """Requests that wait for a lock at this node.
 
     asked ──in line──> waiting ──told──> answered
-      │ ^───told that it is cancelled, lost in a snapshot, or its outcome unknown: as long as there is time──┘
+      │ ^───told that it is cancelled, or its outcome unknown, as in a snapshot: as long as there is time──┘
       └──the client has gone, its time is over, the node stops──> withdrawn
 
 The rule of the file: a request is told under its own id, by its own node's apply. Whatever ends it without an answer
@@ -37,11 +37,15 @@ Withdrawn = tuple[str, str, str]
 
 
 class Wait:
-    """One request in line, or on its way there."""
+    """One request: known here for as long as its client may still be answered, between two tries as well."""
 
     __slots__ = ("command", "outcome")
 
     def __init__(self, command: Acquire) -> None:
+        self.begin(command)
+
+    def begin(self, command: Acquire) -> None:
+        """Another try: what the one before was told does not count."""
         self.command = command
         self.outcome: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
@@ -49,11 +53,27 @@ class Wait:
         if not self.outcome.done():
             self.outcome.set_result(answer)
 
-    def fail(self, error: RaftError) -> None:
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
-            # A request that is not in line yet hears of the error from its proposal, and nobody asks here.
-            self.outcome.exception()
+    def fail(self, error: RaftError) -> bool:
+        """False where it has been told already, and its client will be."""
+        if self.outcome.done():
+            return False
+        self.outcome.set_exception(error)
+        # A request that is not in line yet may hear of an error from its proposal, and nobody asks here.
+        self.outcome.exception()
+        return True
+
+    def check_not_failed(self) -> None:
+        """Raises: RaftError, with which it was failed."""
+        if self.outcome.done():
+            self.outcome.result()
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What was told beside a try that found no answer: that it is granted, or else nothing that counts."""
+        outcome = self.outcome
+        if outcome.done() and not outcome.cancelled() and not outcome.exception() and outcome.result()["ok"]:
+            return outcome.result()
+        return CANCELLED_ANSWER
 
 
 class LockWaits:
@@ -95,21 +115,30 @@ class LockWaits:
 
     async def _acquire(self, request: web.Request, asked: Acquire) -> dict[str, Any]:
         """Ask until there is a decision or the client's time is over."""
+        wait = self._waits[asked.waiter] = Wait(asked)
+        try:
+            return await self._ask_until_decided(request, wait, asked)
+        finally:
+            del self._waits[asked.waiter]
+
+    async def _ask_until_decided(self, request: web.Request, wait: Wait, asked: Acquire) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         until = loop.time() + asked.wait_ms / 1000
-        command = asked
         unknown: OutcomeUnknown | None = None
         while True:
             try:
-                answer = await self._ask(request, command, asked)
+                answer = await self._ask(request, wait, asked)
             except OutcomeUnknown as error:
-                unknown, answer = error, CANCELLED_ANSWER
+                unknown, answer = error, wait.told
             except NotDone:
-                if unknown is None or self._node.closed is not None:
+                if unknown is None:
                     raise
-                # This try was not carried out, but one before it may have been.
-                answer = CANCELLED_ANSWER
-                await asyncio.sleep(RETRY_S)
+                # This try was not carried out, but one before it may have been, or may be in this pause.
+                if not wait.told["ok"]:
+                    if self._node.closed is not None:
+                        raise unknown from None
+                    await asyncio.sleep(RETRY_S)
+                answer = wait.told
             else:
                 unknown = None
             if answer.get("reason") != CANCELLED:
@@ -119,16 +148,17 @@ class LockWaits:
                 if unknown is not None:
                     raise unknown
                 return self._node.machine.inner.refusal("timeout", asked.key)
-            command = replace(asked, wait_ms=left_ms)
+            wait.begin(replace(asked, wait_ms=left_ms))
 
-    async def _ask(self, request: web.Request, command: Acquire, asked: Acquire) -> dict[str, Any]:
-        """One try: `command` is what the client `asked`, with what is left of its time."""
-        wait = self._waits[command.waiter] = Wait(command)
-        try:
-            answer = await self._node.propose(encode_request(request, command, asked))
-            return await self._decision(wait) if answer.get("waiting") else answer
-        finally:
-            del self._waits[command.waiter]
+    async def _ask(self, request: web.Request, wait: Wait, asked: Acquire) -> dict[str, Any]:
+        """One try: what the client `asked`, with what is left of its time."""
+        answer = await self._node.propose(encode_request(request, wait.command, asked))
+        if answer.get("waiting"):
+            return await self._decision(wait)
+        # Where this node has closed meanwhile, the request is withdrawn: what it was granted is on its way back.
+        wait.check_not_failed()
+        answer.pop("waiter", None)
+        return answer
 
     async def _decision(self, wait: Wait) -> dict[str, Any]:
         try:
@@ -144,19 +174,21 @@ class LockWaits:
         if wait is not None:
             wait.tell(told.answer)
         elif told.answer["ok"] and told.waiter.startswith(self._life):
-            # Its client had gone before it came into line.
+            # Its client had gone before it came into line, or was granted the lock at once.
             self._withdrawals.add(told.waiter, (told.key, told.owner, told.waiter))
 
     def _on_restored(self, _: Any) -> None:
-        """A snapshot stands for the entries that decided some waits: nobody tells of these any more."""
+        """A snapshot stands for the entries that decided some waits: nobody tells of these any more. One of them may
+        have been granted."""
         machine = self._node.machine.inner
         for wait in self._waits.values():
             command = wait.command
             if not machine.is_waiting(command.key, command.owner, command.waiter):
-                wait.tell(CANCELLED_ANSWER)
+                wait.fail(OutcomeUnknown("the outcome is in a snapshot"))
 
     def _on_closed(self, error: RaftError) -> None:
-        """This node takes part no longer: withdraw everything while it can be said, and tell the clients."""
+        """This node takes part no longer: withdraw everything while it can be said, and tell the clients. One that
+        was told of its grant in this very turn keeps it."""
         for wait in self._waits.values():
-            self._withdraw(wait.command)
-            wait.fail(error)
+            if wait.fail(error):
+                self._withdraw(wait.command)

@@ -1,18 +1,18 @@
 """A wait whose client, node or quorum goes away: nothing is granted to nobody, nothing is held twice."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-from raft.errors import NoLeader, OutcomeUnknown, Stopping
+from raft.errors import NoLeader, OutcomeUnknown, RaftError, Stopping
 from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
 from raft.state_machine import ApplyContext
 from services.envelope import ReplicatedMachine, encode_command
 from services.handlers import fingerprint
-from services.lock.absent import absent_nodes
+from services.lock.absent import LOOK_S, RETRY_S, absent_nodes, clear_lines
 from services.lock.commands import Acquire, CancelWait, Release
 from services.lock.machine import LockMachine
 from services.lock.waiting import LockWaits
@@ -198,6 +198,14 @@ class TestClientsThatGo:
 
         await eventually(lambda: not cluster.machine.status("k")["held"])
 
+    async def test_a_lock_that_is_granted_at_once_to_nobody_here_is_given_back(self, cluster):
+        """The same, where the lock was free: nobody waits for this answer any more."""
+        host = cluster.hosts["node1"]
+
+        cluster.apply(Acquire("k", "b", True, None, 60_000, host.new_waiter_id(), "node1", host.boot))
+
+        await eventually(lambda: not cluster.machine.status("k")["held"])
+
     async def test_a_retry_at_another_node_is_answered_though_the_first_client_goes(self, cluster):
         """Each of both listens for itself, so no withdrawal of the one silences the other."""
         await cluster.post("/lock/acquire", {"key": "k", "client_id": "a"})
@@ -276,6 +284,22 @@ class TestNodesAndQuorums:
 
         assert absent_nodes(node, 2_000) == ["node3", "node4"]
 
+    async def test_a_node_that_is_back_is_not_cleared_because_it_was_gone_when_the_leader_tried(self, cluster):
+        """The leader could not reach anybody itself; its old judgement must not count once it can."""
+        cluster.apply(Acquire("k", "a"))
+        cluster.apply(Acquire("k", "b", True, None, 60_000, "b", "node2", "boot"))
+        node = Leader(cluster.replicas["node1"].machine, {"node2": 2_000})
+        node.troubles = [None, NoLeader("none")]
+        node.on_trouble = lambda: node.silences.update(node2=0)
+        node.carry_out = cluster.append
+
+        clearing = asyncio.create_task(clear_lines(cluster.hosts["node1"], node))
+        await asyncio.sleep(LOOK_S + 2 * RETRY_S)
+        clearing.cancel()
+
+        assert node.troubles == []
+        assert cluster.machine.status("k")["queue_length"] == 1
+
 
 class Leader:
     """As much of a leading `RaftNode` as says whose node is silent."""
@@ -284,11 +308,23 @@ class Leader:
 
     def __init__(self, machine: ReplicatedMachine, silences: dict[str, int]) -> None:
         self.machine = machine
-        self._silences = silences
+        self.silences = silences
+        #: Of the next proposals, one each; None is none.
+        self.troubles: list[RaftError | None] = []
+        self.on_trouble: Callable[[], None] = lambda: None
+        self.carry_out: Callable[[bytes], Any] = lambda command: None
+
+    async def propose(self, command: bytes) -> dict[str, Any]:
+        trouble = self.troubles.pop(0) if self.troubles else None
+        if trouble is not None:
+            self.on_trouble()
+            raise trouble
+        self.carry_out(command)
+        return {"more": False}
 
     @property
     def leads(self) -> bool:
         return True
 
     def silence_ms(self, member: str) -> int | None:
-        return self._silences.get(member)
+        return self.silences.get(member)

@@ -122,13 +122,20 @@ class TwinLocks:
         self.settle(command.key, command.owner)
         for hold in self.on(command.key):
             if hold["owner"] == command.owner and (hold["exclusive"] or not command.exclusive):
-                return self.hear_of(hold, command.ttl_ms)
+                if not command.waiter or not hold["unheard"]:
+                    return self.hear_of(hold, command.ttl_ms)
+                if command.ttl_ms is not None:
+                    hold["expires_ms"] = self.now_ms + command.ttl_ms
+                hold["unheard"].append(command.waiter)
+                return {**granted(hold), "waiter": hold["waiter"]}
         ahead = [wait for wait in self.line if wait["key"] == command.key]
         if not any(command.exclusive or wants_exclusive(other) for other in self.on(command.key) + ahead):
             waiter = command.waiter
             unheard = [waiter] if waiter else []
             what = (command.key, command.owner, command.exclusive, command.node, command.ttl_ms)
-            return self.grant(*what, waiter, unheard)
+            answer = self.grant(*what, waiter, unheard)
+            self.events += [(waiter, answer)] if waiter else []
+            return answer
         if not command.wait_ms:
             return {"ok": False, "reason": "locked"}
         request = {
