@@ -276,12 +276,20 @@ async def _run(seed: int) -> World:
     return world
 
 
+async def _end_all() -> None:
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_who_is_told_ok_has_the_lock_and_nothing_is_left_for_who_has_gone(seed):
     loop = VirtualTimeLoop()
     try:
         world = loop.run_until_complete(_run(seed))
     finally:
+        loop.run_until_complete(_end_all())
         loop.close()
 
     tables = world.newest().machine.inner._tables
