@@ -19,6 +19,8 @@ Item = TypeVar("Item")
 
 #: What is withdrawn by one entry: with names of the longest legal length, half of what a command may have.
 WITHDRAWN_PER_ENTRY_MAX = 500
+#: What one node may have to withdraw. Beyond it the oldest is left to its own time, or to the leader.
+WITHDRAWALS_MAX = 100_000
 #: Pause before a withdrawal is said again.
 RETRY_S = 0.2
 
@@ -62,6 +64,8 @@ class Withdrawals(Generic[Item]):
     def add(self, name: Hashable, item: Item) -> None:
         """Withdraw this, now and again until that is known. It takes the place of another of its name."""
         self._items[name] = item
+        if len(self._items) > WITHDRAWALS_MAX:
+            del self._items[next(iter(self._items))]
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name="withdraw")
             self._background.add(self._running)

@@ -9,7 +9,8 @@ import pytest
 from raft.errors import NoLeader, OutcomeUnknown, Stopping
 from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
-from services.lock.commands import Acquire, Release
+from services import withdrawals as withdrawals_module
+from services.lock.commands import Acquire, CancelWaits, Release
 from services.withdrawals import Withdrawals
 from tests.helpers import eventually
 from tests.services.lock.serving import LockCluster, Replica, lock_cluster
@@ -153,6 +154,18 @@ class TestRequestsThatAreAskedAgain:
 
 
 class TestWithdrawals:
+    async def test_what_is_owed_without_a_leader_is_bounded(self, cluster, monkeypatch):
+        """Clients with short timeouts come and go for as long as there is none."""
+        monkeypatch.setattr(withdrawals_module, "WITHDRAWALS_MAX", 3)
+        cluster.replicas["node1"].troubles = [NoLeader("none")]
+        owed: Withdrawals = Withdrawals(cluster.replicas["node1"], CancelWaits, set())
+
+        for number in range(5):
+            owed.add(number, ("k", "b", str(number)))
+
+        assert len(owed) == 3
+        await eventually(lambda: not len(owed))
+
     async def test_what_is_added_in_the_moment_in_which_the_last_is_known_is_withdrawn_too(self, cluster):
         said = []
 
