@@ -207,7 +207,6 @@ class Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.address = counted_address(transport.get_extra_info("peername"))
-        _probe_silence(transport.get_extra_info("socket"))
         super().connection_made(transport)
         # aiohttp has set its timer, for the pause between two requests. Before the first one the time is another; and
         # the timer must not be late for the first pause: it is put off when it fires too early.
@@ -342,8 +341,9 @@ def counted_address(peername: Any) -> str:
     return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
 
 
-def _probe_silence(sock: Any) -> None:
-    """Have the system ask now and then whether the other side is still there."""
+def probe_silence(sock: Any) -> None:
+    """Have the system ask now and then whether the other side is still there. Connections have it from the socket
+    that accepts them: on each of them it would cost more than all else that is done for it here."""
     with contextlib.suppress(OSError, AttributeError):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_SECONDS)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS)

@@ -107,8 +107,8 @@ class Snapshotter:
         if self._taking or index < self._not_before:
             return False
         entries = index - node.core.log.snapshot.index
-        sizes = self._storage.statistics()
-        if entries < node.config.snapshot_entries and sizes.bytes_since_snapshot < node.config.snapshot_bytes:
+        few = entries < node.config.snapshot_entries
+        if few and self._storage.bytes_since_snapshot < node.config.snapshot_bytes:
             return False
         copied = self.copy() if entries else None
         if copied is None:

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from common import descriptors
 from common.config import Settings
-from common.listener import Limits, Listener, ListenerRunner
+from common.listener import Limits, Listener, ListenerRunner, probe_silence
 from common.logs import get_logger
 from services.auth import PUBLIC_ROUTES
 from services.host import HOST
@@ -63,7 +63,10 @@ async def listen(runner: ListenerRunner, host: str, port: int, *, backlog: int) 
     Raises:
         OSError: the address cannot be had.
     """
-    await web.TCPSite(runner, host, port, reuse_address=True, backlog=backlog).start()
+    site = web.TCPSite(runner, host, port, reuse_address=True, backlog=backlog)
+    await site.start()
+    for accepting in site._server.sockets:
+        probe_silence(accepting)
 
 
 def _runner(

@@ -39,6 +39,9 @@ def needed_from(raft: RaftCore) -> Index:
 def would_overtake(raft: RaftCore, size: int) -> bool:
     """Leader: whether so much more in the log is too much for a follower that is catching up."""
     log, bytes_max = raft.log, raft.config.catch_up_bytes_max
+    if 4 * (log.memory_bytes + size) <= bytes_max:
+        # Not even all of the log, which is asked first: it is so for each command of a group that is well.
+        return False
     for progress in _catching_up(raft):
         behind = log.counted_bytes(progress.needed_index - 1, log.last_index)
         # What is a little behind only is not looked at any closer: that is every follower under load.

@@ -11,7 +11,6 @@ still has to do both (etcd's `async_storage_writes_append_aba_race`).
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 
 from raft.core.types import Entry, Index, SnapshotMeta, Term
 
@@ -103,11 +102,11 @@ class RaftLog:
 
     def _count(self, entries: Iterable[Entry]) -> None:
         """`entries` were put behind the log."""
-        sizes = [len(entry.data) + ENTRY_OVERHEAD_BYTES for entry in entries]
-        before = self._ends[-1] if self._ends else self._base_bytes
-        ends = accumulate(sizes, initial=before)
-        next(ends)
-        self._ends.extend(ends)
+        ends = self._ends
+        end = ends[-1] if ends else self._base_bytes
+        for entry in entries:
+            end += len(entry.data) + ENTRY_OVERHEAD_BYTES
+            ends.append(end)
 
     def is_up_to_date(self, last_index: Index, last_term: Term) -> bool:
         """Whether a log that ends so is at least as up-to-date as this one (paper 5.4.1: the later term wins,

@@ -226,7 +226,7 @@ class Storage:
     @property
     def bytes_since_snapshot(self) -> int:
         """Bytes written to the log since the newest snapshot: when they are many, another one is due."""
-        return self._wal.statistics().entry_bytes
+        return self._wal.entry_bytes
 
     def statistics(self) -> StorageStatistics:
         sizes, meta = self._wal.statistics(), self._wal.snapshot

@@ -167,6 +167,11 @@ class Wal:
             self._writer = None
             writer.close()
 
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of entries behind the newest snapshot; cheap, for it is asked with each apply."""
+        return self._entry_bytes
+
     def statistics(self) -> WalStatistics:
         log_bytes = sum(segment.size for segment in self._segments)
         return WalStatistics(len(self._segments), log_bytes, self._entry_bytes)

@@ -59,15 +59,31 @@ class Identity:
 class Stated:
     """What a peer says of its data directories."""
 
-    __slots__ = ("_incarnations", "_lives")
+    __slots__ = ("_incarnations", "_judged", "_lives")
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._incarnations = _decode(headers.get(INCARNATIONS_HEADER, ""))
         self._lives = _decode(headers.get(LIVES_HEADER, ""))
+        #: By group what was judged last, behind what that followed from.
+        self._judged: dict[str, tuple[object, NodeId, str, tuple[bool, bool]]] = {}
 
     def says_lives(self, header: str) -> None:
         """On a stream, this is what it says from now on."""
         self._lives = _decode(header)
+        self._judged.clear()
+
+    def judged(self, node: RaftNode, peer: NodeId) -> tuple[bool, bool]:
+        """Whether the requests of `peer`, who says this, are heard by this node, and whether its answers count. It is
+        asked of each message, and seldom changes."""
+        core = node.core
+        configuration, leader, life = core.configuration, core.state.leader, node.life
+        known = self._judged.get(node.group)
+        if known is not None and known[0] is configuration and known[1] == leader and known[2] == life:
+            return known[3]
+        said = self.of(node.group)
+        judged = (is_request_heard(node, peer, *said), does_answer_count(node, peer, *said))
+        self._judged[node.group] = (configuration, leader, life, judged)
+        return judged
 
     def of(self, group: str) -> tuple[str, str]:
         """Incarnation and life; each empty where nothing is said."""

@@ -41,7 +41,6 @@ from raft.transport.identity import (
     LIVES_HEADER,
     NODE_HEADER,
     Stated,
-    does_answer_count,
     is_request_heard,
 )
 from raft.transport.member_codec import (
@@ -222,9 +221,10 @@ class PeerListener:
         return web.Response(body=body, content_type=CONTENT_TYPE, headers=self._peers.identity.answer_headers())
 
     def _is_wanted(self, node: RaftNode, message: PeerMessage, stated: Stated) -> bool:
+        heard, counts = stated.judged(node, message.sender)
         if isinstance(message, _ANSWERS):
-            return does_answer_count(node, message.sender, *stated.of(node.group))
-        return self._hears(node, message.sender, stated)
+            return counts
+        return heard or self._hears(node, message.sender, stated)
 
     def _hears(self, node: RaftNode, peer: NodeId, stated: Stated) -> bool:
         incarnation, life = stated.of(node.group)

@@ -242,7 +242,8 @@ class LineStore:
     def _is_over(self, bytes_max: int) -> bool:
         """Whether a line must go."""
         count = len(self._lines)
-        return (count > self._limit["lines_max"] or self._counted_bytes() > bytes_max) and count > 1
+        counted_bytes = self._bytes + TAG_OVERHEAD_BYTES * len(self._tags.live)
+        return (counted_bytes > bytes_max or count > self._limit["lines_max"]) and count > 1
 
     def _is_crowded(self) -> bool:
         """Whether evictions are so far behind that no more may be written."""

@@ -52,7 +52,8 @@ class Tags:
     """All tags of one store."""
 
     def __init__(self) -> None:
-        self._live: dict[str, Generation] = {}
+        #: By tag, the lines that carry it and are worth something.
+        self.live: dict[str, Generation] = {}
         #: Dead generations that still have lines, by index, oldest first.
         self._dead: OrderedDict[int, Generation] = OrderedDict()
         #: The same by tag, oldest first.
@@ -60,7 +61,7 @@ class Tags:
 
     def __len__(self) -> int:
         """Tags that some living line carries."""
-        return len(self._live)
+        return len(self.live)
 
     @property
     def has_dead(self) -> bool:
@@ -69,9 +70,9 @@ class Tags:
     def add(self, line: Line) -> None:
         """The line was written; it is the newest of each of its tags."""
         for tag in line.tags:
-            generation = self._live.get(tag)
+            generation = self.live.get(tag)
             if generation is None:
-                generation = self._live[tag] = Generation(tag)
+                generation = self.live[tag] = Generation(tag)
             generation.keys[line.key] = None
             generation.count(line.directory, 1)
 
@@ -104,7 +105,7 @@ class Tags:
 
     def invalidate(self, tag: str, index: int) -> Generation | None:
         """Every line that carries the tag is dead; None where none does."""
-        generation = self._live.pop(tag, None)
+        generation = self.live.pop(tag, None)
         if generation is not None:
             self._bury(generation, index)
         return generation
@@ -131,7 +132,7 @@ class Tags:
             for tag in line.tags:
                 generation = self._find(tag, line.version)
                 if generation is None:
-                    generation = self._live[tag] = Generation(tag)
+                    generation = self.live[tag] = Generation(tag)
                 generation.keys[line.key] = None
                 generation.count(line.directory, 1)
 
@@ -144,7 +145,7 @@ class Tags:
         generations = self._dead_of.get(tag)
         if generations and generations[-1].index > version:
             return generations[bisect_right(generations, version, key=attrgetter("index"))]
-        return self._live.get(tag)
+        return self.live.get(tag)
 
     def _generation_of(self, tag: str, version: int) -> Generation:
         generation = self._find(tag, version)
@@ -153,7 +154,7 @@ class Tags:
 
     def _forget(self, generation: Generation) -> None:
         if generation.index == _LIVE:
-            del self._live[generation.tag]
+            del self.live[generation.tag]
             return
         del self._dead[generation.index]
         others = self._dead_of[generation.tag]

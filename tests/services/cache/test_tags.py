@@ -208,7 +208,7 @@ def test_every_view_agrees_with_the_lines_after_every_command(small_steps: None)
             last_invalidated[command.tag] = log.index
 
         tags = log.machine._tags
-        generations = [*tags._live.values(), *tags._dead.values()]
+        generations = [*tags.live.values(), *tags._dead.values()]
         for key, line in log.machine._lines.items():
             dead = any(last_invalidated.get(tag, 0) > line.version for tag in line.tags)
             expired = line.expires_at is not None and line.expires_at <= log.time_ms

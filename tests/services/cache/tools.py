@@ -62,7 +62,7 @@ def observable(machine: CacheMachine) -> dict[str, Any]:
         "leases": (list(leases._leases.values()), dict(leases._invalidated), leases._forgotten_index),
         "tags": {
             (each.tag, each.index): (list(each.keys), each.holders())
-            for each in [*tags._live.values(), *tags._dead.values()]
+            for each in [*tags.live.values(), *tags._dead.values()]
         },
         "due": machine.next_due_ms(),
         "statistics": machine.statistics(),
