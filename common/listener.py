@@ -13,7 +13,6 @@ may do so for as long as the handler likes.
 import asyncio
 import contextlib
 import ipaddress
-import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -24,9 +23,10 @@ from aiohttp.http import HttpVersion11
 from aiohttp.web_protocol import RequestHandler
 from multidict import istr
 
+from common.keepalive import probing, set_tcp_options
 from common.logs import SparseLog, get_logger
 from common.malformed import sentence_for
-from common.web import ApiError, bad_request
+from common.web import ApiError, bad_request, internal_error
 
 #: How often all connections are looked at, in seconds; more often where a timeout is shorter.
 LOOK_SECONDS = 1.0
@@ -307,9 +307,7 @@ class Connection(RequestHandler):
             log.warning("a request is malformed", refusal.detail, address=self.address, problem=refusal.detail)
         else:
             log.error("request failed", repr(type(exc)), status=status, exc_info=exc)
-            refusal = ApiError(
-                500, "internal", "This node met an error of its own; its log has the details. The outcome is unknown."
-            )
+            refusal = internal_error()
         # Of a request that could not be read, aiohttp believes that it was of HTTP/1.0.
         request._version = HttpVersion11
         response = refusal.response()
@@ -344,7 +342,5 @@ def counted_address(peername: Any) -> str:
 def probe_silence(sock: Any) -> None:
     """Have the system ask now and then whether the other side is still there. Connections have it from the socket
     that accepts them: on each of them it would cost more than all else that is done for it here."""
-    with contextlib.suppress(OSError, AttributeError):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_SECONDS)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES_MAX)
+    with contextlib.suppress(OSError):
+        set_tcp_options(sock, probing(after_s=PROBE_AFTER_SECONDS, every_s=PROBE_SECONDS, lost_max=PROBES_MAX))

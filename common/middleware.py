@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 
 from common.logs import SparseLog, get_logger
 from common.metrics import Metrics
-from common.web import ApiError, json_response
+from common.web import ApiError, internal_error, json_response
 
 #: Status that is counted where the client went away before its answer (nginx' custom).
 CLIENT_CLOSED_REQUEST = 499
@@ -103,9 +103,7 @@ def _error_response(request: web.Request, error: Exception, translate: Translate
             400, "bad_request", "The body ended early or is not encoded as its headers say; send it again whole."
         ).response()
     log.error("request failed", _kind(request, error), route=_template(request), exc_info=error)
-    return ApiError(
-        500, "internal", "This node met an error of its own; its log has the details. The outcome is unknown."
-    ).response()
+    return internal_error().response()
 
 
 def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:

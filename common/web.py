@@ -82,6 +82,13 @@ def bad_request(detail: str) -> ApiError:
     return ApiError(400, "bad_request", detail)
 
 
+def internal_error() -> ApiError:
+    """500 for what nobody foresaw; the log has the rest."""
+    return ApiError(
+        500, "internal", "This node met an error of its own; its log has the details. The outcome is unknown."
+    )
+
+
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """`value` as JSON. Values of `msgspec.Raw` are copied as they are, so they must be JSON already."""
     if headers:

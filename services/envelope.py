@@ -224,4 +224,3 @@ class ReplicatedMachine:
                     chunk, size = [], 0
         if chunk:
             yield pack(chunk)
-

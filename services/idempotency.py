@@ -83,7 +83,7 @@ class IdempotencyTable:
         if row is None:
             return None
         if time_ms - row.since_ms >= KEEP_MS:
-            self._remove(key)
+            self.forget(key)
             return None
         return row
 
@@ -96,7 +96,7 @@ class IdempotencyTable:
         for _ in range(ROOM_PER_ENTRY_MAX):
             if len(self._rows) <= keys_max and self.bytes <= bytes_max:
                 return
-            self._remove(next(iter(self._rows)))
+            self.forget(next(iter(self._rows)))
             self.forgotten_early += 1
 
     def used(self) -> dict[str, int]:
@@ -108,17 +108,24 @@ class IdempotencyTable:
         keys = tuple(self._waiters.get(waiter, ()))
         if not keys:
             return
+        if answer.get("reason") == CANCELLED:
+            for key in keys:
+                self.forget(key)
+            return
         # Once: an owner that asks again and again under new keys ties them all to its place.
         packed = _packed(answer)
         for key in keys:
-            if answer.get("reason") == CANCELLED:
-                self._remove(key)
-            else:
-                self._put(key, self._rows[key]._replace(answer=packed))
+            self._put(key, self._rows[key]._replace(answer=packed))
 
     def forget(self, key: str) -> None:
-        """What is kept under the key does not hold any more."""
-        self._remove(key)
+        """What is kept under the key goes."""
+        row = self._rows.pop(key)
+        self.bytes -= _size(key, row)
+        if row.waiter is not None:
+            keys = self._waiters[row.waiter]
+            del keys[key]
+            if not keys:
+                del self._waiters[row.waiter]
 
     def forget_old(self, time_ms: int) -> None:
         """Take back the room of rows whose time is over, a bounded number at a time."""
@@ -128,7 +135,7 @@ class IdempotencyTable:
             key, row = next(iter(self._rows.items()))
             if time_ms - row.since_ms < KEEP_MS:
                 return
-            self._remove(key)
+            self.forget(key)
 
     def snapshot(self) -> tuple[int, Iterator[list]]:
         """The number of rows, and the rows."""
@@ -149,15 +156,6 @@ class IdempotencyTable:
         self.bytes += _size(key, row)
         if row.waiter is not None:
             self._waiters.setdefault(row.waiter, {})[key] = None
-
-    def _remove(self, key: str) -> None:
-        row = self._rows.pop(key)
-        self.bytes -= _size(key, row)
-        if row.waiter is not None:
-            keys = self._waiters[row.waiter]
-            del keys[key]
-            if not keys:
-                del self._waiters[row.waiter]
 
 
 def _packed(answer: dict[str, Any]) -> bytes:

@@ -26,7 +26,7 @@ def encode_configuration(configuration: Configuration) -> bytes:
     """`voter,voter;learner` in ASCII, where any is known `;id=address,...;id=incarnation,...` behind it, where any of
     the two is known `;life` behind that, and where it is agreed upon `;lease_ms`."""
     parts = [",".join(configuration.voters), ",".join(configuration.learners)]
-    later = bool(configuration.life or configuration.lease_ms)
+    later = configuration.needs_later_version
     if configuration.addresses or configuration.incarnations or later:
         parts += [_encode_pairs(configuration.addresses), _encode_pairs(configuration.incarnations)]
     if later:

@@ -86,6 +86,11 @@ class Configuration:
     def members(self) -> tuple[NodeId, ...]:
         return tuple(sorted((*self.voters, *self.learners)))
 
+    @property
+    def needs_later_version(self) -> bool:
+        """Whether it says what the first version of the formats has no place for."""
+        return bool(self.life or self.lease_ms)
+
     def address_of(self, member: NodeId) -> str:
         """`host:port`, or empty where the configuration does not know it."""
         return _value_of(self.addresses, member)

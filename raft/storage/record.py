@@ -117,7 +117,7 @@ _ENTRY_TYPE = int(RecordType.ENTRY)
 
 def encode_file_header(magic: bytes, *, seed: int, meta: SnapshotMeta | None = None) -> bytes:
     """The header of a file that holds `meta` in its first records. What an earlier version can read says so."""
-    later = meta is not None and (meta.configuration.life or meta.configuration.lease_ms)
+    later = meta is not None and meta.configuration.needs_later_version
     version = FORMAT_VERSION if later else 1
     return _FILE_HEADER.pack(magic, version, seed)
 
@@ -252,7 +252,7 @@ def encode_meta(meta: SnapshotMeta) -> bytes:
     parts = [_META.pack(meta.index, meta.term, meta.time_ms, len(voters), len(learners))]
     parts += map(_encode_text, (*voters, *learners))
     addresses, incarnations = configuration.addresses, configuration.incarnations
-    later = bool(configuration.life or configuration.lease_ms)
+    later = configuration.needs_later_version
     if addresses or incarnations or later:
         parts.append(_PAIRS.pack(len(addresses), len(incarnations)))
         parts += (_encode_text(text) for pair in (*addresses, *incarnations) for text in pair)

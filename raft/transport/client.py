@@ -17,7 +17,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import aiohttp
 
@@ -62,6 +62,8 @@ TIMED_MAX = 1024
 
 #: Messages whose sender waits for an answer on the peer's stream.
 _NEED_ANSWERS = (Forward, ReadIndex)
+
+Answer = TypeVar("Answer")
 
 logger = get_logger("raft.transport")
 
@@ -225,50 +227,44 @@ class PeerLink:
         Raises:
             ConnectionError, TimeoutError: there was none, or none that could be read.
         """
-        if self._session is None:
-            raise ConnectionError("not started")
-        url = f"{self.url}/raft/{group}/install_snapshot"
-        timeout = aiohttp.ClientTimeout(total=CHUNK_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
         started = time.perf_counter()
-        try:
-            said = self._said_now()
-            async with self._session.post(url, data=encode_chunk(chunk), headers=said, timeout=timeout) as response:
-                body = await response.read()
-                if response.status != 200 or not self._trusts(group, response):
-                    raise ConnectionError(f"{self.peer} answered {response.status}")
-                answer = decode_chunk_reply(body)
-        except (aiohttp.ClientError, OSError, WireError) as error:
-            raise ConnectionError(f"{self.peer}: {error!r}") from error
+        body = await self._ask(group, "install_snapshot", encode_chunk(chunk), CHUNK_TIMEOUT_S)
+        answer = self._decoded(decode_chunk_reply, body)
         self._observe_rpc("install_snapshot", time.perf_counter() - started)
         return answer
 
     async def change_members(self, group: str, change: MemberChange) -> MemberChangeReply:
         """Put a change of members to the peer. Raises as `send_chunk`."""
-        if self._session is None:
-            raise ConnectionError("not started")
-        url = f"{self.url}/raft/{group}/members"
-        timeout = aiohttp.ClientTimeout(total=CHANGE_SECONDS_MAX + POST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        try:
-            said = self._said_now()
-            async with self._session.post(url, data=encode_change(change), headers=said, timeout=timeout) as response:
-                body = await response.read()
-                if response.status != 200:
-                    raise ConnectionError(f"{self.peer} answered {response.status}")
-                return decode_change_reply(body)
-        except (aiohttp.ClientError, OSError, WireError) as error:
-            raise ConnectionError(f"{self.peer}: {error!r}") from error
+        timeout_s = CHANGE_SECONDS_MAX + POST_TIMEOUT_S
+        body = await self._ask(group, "members", encode_change(change), timeout_s, is_trust_needed=False)
+        return self._decoded(decode_change_reply, body)
 
     async def inquire(self, group: str, question: bytes) -> bytes:
         """Put a service's question to the peer. Raises as `send_chunk`."""
+        return await self._ask(group, "inquiry", question, POST_TIMEOUT_S)
+
+    async def _ask(
+        self, group: str, operation: str, data: bytes, timeout_s: float, *, is_trust_needed: bool = True
+    ) -> bytes:
+        """Post to the peer and return the answer's body. Raises as `send_chunk`."""
         if self._session is None:
             raise ConnectionError("not started")
+        url, said = f"{self.url}/raft/{group}/{operation}", self._said_now()
+        timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_TIMEOUT_S)
         try:
-            async with self._session.post(f"{self.url}/raft/{group}/inquiry", data=question) as response:
+            async with self._session.post(url, data=data, headers=said, timeout=timeout) as response:
                 body = await response.read()
-                if response.status != 200 or not self._trusts(group, response):
+                if response.status != 200 or (is_trust_needed and not self._trusts(group, response)):
                     raise ConnectionError(f"{self.peer} answered {response.status}")
                 return body
         except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionError(f"{self.peer}: {error!r}") from error
+
+    def _decoded(self, decode_answer: Callable[[bytes], Answer], body: bytes) -> Answer:
+        """Raises ConnectionError where the body cannot be read."""
+        try:
+            return decode_answer(body)
+        except WireError as error:
             raise ConnectionError(f"{self.peer}: {error!r}") from error
 
     def _trusts(self, group: str, response: aiohttp.ClientResponse) -> bool:

@@ -120,7 +120,7 @@ def snapshot_to_list(snapshot: SnapshotMeta) -> list:
         [list(pair) for pair in configuration.addresses],
         [list(pair) for pair in configuration.incarnations],
         # What is known only where all members read it.
-        *([configuration.life] if configuration.life or configuration.lease_ms else []),
+        *([configuration.life] if configuration.needs_later_version else []),
         *([configuration.lease_ms] if configuration.lease_ms else []),
     ]
 

@@ -25,19 +25,17 @@ class HttpTransport:
         return link is not None and link.connected
 
     async def change_members(self, to: NodeId, change: MemberChange) -> MemberChangeReply:
-        link = self._links.get(to)
-        if link is None:
-            raise ConnectionError(f"no way to {to} is known")
-        return await link.change_members(self._group, change)
+        return await self._link(to).change_members(self._group, change)
 
     async def inquire(self, to: NodeId, question: bytes) -> bytes:
+        return await self._link(to).inquire(self._group, question)
+
+    async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
+        return await self._link(chunk.message.to).send_chunk(self._group, chunk)
+
+    def _link(self, to: NodeId) -> PeerLink:
+        """Raises ConnectionError where there is none."""
         link = self._links.get(to)
         if link is None:
             raise ConnectionError(f"no way to {to} is known")
-        return await link.inquire(self._group, question)
-
-    async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
-        link = self._links.get(chunk.message.to)
-        if link is None:
-            raise ConnectionError(f"{chunk.message.to} is no member")
-        return await link.send_chunk(self._group, chunk)
+        return link

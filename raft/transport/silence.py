@@ -12,6 +12,8 @@ two minutes to go on after the network is whole again.
 import socket
 from typing import Any
 
+from common.keepalive import probing, set_tcp_options
+
 #: For so long a stream may be silent, where the settings do not ask for more.
 SILENCE_MS = 1_000
 #: How often the writing end pings; one that is not answered within half of this ends the stream. Pings queue behind
@@ -27,14 +29,7 @@ def break_on_silence(connection: Any, silence_ms: int) -> None:
         return
     seconds = -(-silence_ms // 1000)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        ("TCP_USER_TIMEOUT", silence_ms),
-        # The name on macOS, and that of all others.
-        ("TCP_KEEPALIVE", seconds),
-        ("TCP_KEEPIDLE", seconds),
-        ("TCP_KEEPINTVL", 1),
-        ("TCP_KEEPCNT", PROBES_MAX),
-    ):
-        number = getattr(socket, option, None)
-        if number is not None:
-            connection.setsockopt(socket.IPPROTO_TCP, number, value)
+    set_tcp_options(
+        connection,
+        {"TCP_USER_TIMEOUT": silence_ms, **probing(after_s=seconds, every_s=1, lost_max=PROBES_MAX)},
+    )

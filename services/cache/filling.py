@@ -303,12 +303,11 @@ class FillLines:
             self._owed.forget(key)
             self.granted += 1
 
-    def _spawn(self, coroutine: Any) -> asyncio.Task:
+    def _spawn(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name="fill")
         for tasks in (self._background, self._asking):
             tasks.add(task)
             task.add_done_callback(tasks.discard)
-        return task
 
     # What happens meanwhile
 
@@ -344,7 +343,6 @@ class FillLines:
         """A node that serves no more sends its callers away."""
         for line in self._lines.values():
             _settle(tuple(line.callers), why)
-
 
     async def _settle_questions(self) -> None:
         """What a question that is under way brings is given back before this node leaves."""

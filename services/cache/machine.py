@@ -61,10 +61,11 @@ class CacheMachine(LineStore):
         """Carry out one command. Values in the answer are raw JSON bytes, under `val`; the answer to
         `FillMany` has one such answer per key under `items`."""
         handler = self._handlers[type(command)]
-        self.advance(context, command)
+        keys = keys_of(command)
+        self._sweep(context, len(keys))
         answer = handler(context, command)
         writer = command.node if answer.get("state") == M and isinstance(command, WRITES) else ""
-        self._announce(context, keys_of(command), writer)
+        self._announce(context, keys, writer)
         return answer
 
     def kept(self, answer: dict[str, Any]) -> dict[str, Any]:

@@ -11,15 +11,10 @@ from common.wire import WireError, pack, unpack
 from services.cache.invalidations import Invalidations
 
 
-class Inquiries(Protocol):
-    """The part of `raft.inquiries.Inquiries` that this needs."""
-
-    async def ask(self, question: bytes) -> bytes: ...
-
-
 class Node(Protocol):
     """The part of `raft.node.RaftNode` that this needs."""
 
+    #: `raft.inquiries.Inquiries`.
     inquiries: Any
 
 

@@ -218,5 +218,3 @@ def _count_reads(here: Host, results: list[dict[str, Any]]) -> None:
     here.metrics.cache_hit_total.add(hits)
     here.metrics.cache_miss_total.add(len(results) - hits)
     here.metrics.cache_filled_total.add(sum(1 for result in results if result.get("source") == "fill"))
-
-

@@ -73,7 +73,7 @@ class Search:
         looked[(waiter.key, exclusive)] = waiter.arrived_index
         for hold in lock.holds():
             self._step()
-            if (exclusive or hold.exclusive) and (hold.expires_ms is None or hold.expires_ms > self._now_ms):
+            if (exclusive or hold.exclusive) and not hold.has_ended(self._now_ms):
                 yield hold
         for ahead in (lock.queue or {}).values():
             if ahead.arrived_index >= waiter.arrived_index:

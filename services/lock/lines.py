@@ -113,13 +113,16 @@ class LockLines:
             asked.key, asked.owner, asked.exclusive, asked.node, expires_ms, waiter, unheard
         )
 
-    def _heard_of(self, context: ApplyContext, hold: Hold, ttl_ms: int | None) -> Hold:
+    def _heard_of(
+        self, context: ApplyContext, hold: Hold, ttl_ms: int | None, unheard: tuple[str, ...] = ()
+    ) -> Hold:
         """The owner asks about its hold: the ttl, if given, starts anew. It knows of the hold from now on, whatever
-        became of the requests that won it: a late `CancelWait` of these must not take it away."""
+        became of the requests that won it: a late `CancelWait` of these must not take it away. With `unheard`, only
+        these requests know of it, and all of them can still be withdrawn."""
         if ttl_ms is None and not hold.unheard:
             return hold
         expires_ms = hold.expires_ms if ttl_ms is None else context.time_ms + ttl_ms
-        return self._tables.change_hold(hold, expires_ms=expires_ms, unheard=())
+        return self._tables.change_hold(hold, expires_ms=expires_ms, unheard=unheard)
 
     def _leave(self, waiter: Waiter, gone: tuple[Listener, ...]) -> Lock:
         """These requests of a place end, and the place with the last. The caller serves the lock that is returned."""

@@ -284,11 +284,8 @@ class LockMachine(LockLines):
     def _ask_again(self, context: ApplyContext, hold: Hold, command: Acquire) -> dict:
         """Another request for what the owner's hold covers. As long as all that know of the hold can be withdrawn, it
         can as well; its answer then goes with that of the first (`waiter`)."""
-        if not command.waiter or not hold.unheard:
-            return granted(self._heard_of(context, hold, command.ttl_ms))
-        expires_ms = hold.expires_ms if command.ttl_ms is None else context.time_ms + command.ttl_ms
-        unheard = self._unheard_with(hold, command.waiter)
-        hold = self._tables.change_hold(hold, expires_ms=expires_ms, unheard=unheard)
+        unheard = self._unheard_with(hold, command.waiter) if command.waiter and hold.unheard else ()
+        hold = self._heard_of(context, hold, command.ttl_ms, unheard)
         return {**granted(hold), "waiter": hold.waiter} if hold.waiter else granted(hold)
 
     def _unheard_with(self, hold: Hold, waiter: str) -> tuple[str, ...]:
@@ -337,6 +334,7 @@ class LockMachine(LockLines):
         if hold is not None and self._tables.has_expired(hold):
             hold = None
         return queries.verdict(hold, self._seen(key), key, token)
+
 
 def _not_held() -> dict:
     return {"ok": False, "reason": "not_held"}

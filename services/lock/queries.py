@@ -29,7 +29,7 @@ def _shown(lock: Lock, count: int, time_ms: int = 0) -> list[dict]:
     shown = [holder(lock.first)]
     if lock.more:
         more = islice(lock.more.values(), count - 1)
-        shown.extend(holder(hold) for hold in more if hold.expires_ms is None or hold.expires_ms > time_ms)
+        shown.extend(holder(hold) for hold in more if not hold.has_ended(time_ms))
     return shown
 
 

@@ -33,6 +33,10 @@ class Hold(NamedTuple):
     def mode(self) -> str:
         return EXCLUSIVE if self.exclusive else SHARED
 
+    def has_ended(self, time_ms: int) -> bool:
+        """Whether it has ended by that time, swept or not."""
+        return self.expires_ms is not None and self.expires_ms <= time_ms
+
 
 class Listener(NamedTuple):
     """One request that waits in a place; an owner that asks again while it waits joins its own place."""

@@ -148,15 +148,14 @@ class LockTables:
         self.bytes += waiter_bytes(waiter)
         self._count_lives(waiter, 1)
 
-    def change_waiter(self, waiter: Waiter, listeners: tuple[Listener, ...]) -> Waiter:
-        """Put other requests into a place, which stays where it is in its line; returns the new record."""
+    def change_waiter(self, waiter: Waiter, listeners: tuple[Listener, ...]) -> None:
+        """Put other requests into a place, which stays where it is in its line."""
         self._count_lives(waiter, -1)
         self._deadlines.remove((waiter.deadline_ms, waiter.id))
         changed = waiter.with_listeners(listeners)
         self._set_waiter(self.locks[waiter.key], changed)
         self.bytes += waiter_bytes(changed) - waiter_bytes(waiter)
         self._count_lives(changed, 1)
-        return changed
 
     def remove_waiter(self, waiter: Waiter) -> Lock:
         """Take an owner out of a line. The caller serves the lock that is returned."""
@@ -209,7 +208,7 @@ class LockTables:
 
     def has_expired(self, hold: Hold) -> bool:
         """Whether the hold has ended by time, swept or not."""
-        return hold.expires_ms is not None and hold.expires_ms <= self.time_ms
+        return hold.has_ended(self.time_ms)
 
     def next_due_ms(self) -> int | None:
         """Cluster time of the next expiry or deadline; None where nothing is pending."""

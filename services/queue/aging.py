@@ -13,7 +13,6 @@ setting that is changed holds at once for what is there already, however much th
 """
 
 from collections.abc import Iterator
-from heapq import heappop
 
 from services.queue.messages import Message
 from services.queue.state import Queue
@@ -74,9 +73,8 @@ def _heads(store: QueueStore, queue: Queue) -> Iterator[tuple[int, Message]]:
 def _drop_dead(store: QueueStore, queue: Queue, count_max: int) -> int:
     dropped = 0
     while queue.dead and dropped < count_max:
-        oldest = _message(store, queue.dead[0])
-        if store.is_expired(queue, oldest):
-            store.drop(queue, heappop(queue.dead), oldest)
+        if store.is_expired(queue, _message(store, queue.dead[0])):
+            store.drop_oldest_dead(queue)
             queue.counters.expired += 1
         elif _has_too_many_dead(queue):
             _drop_oldest_dead(store, queue)
@@ -102,8 +100,7 @@ def _too_old(store: QueueStore, queue: Queue) -> Iterator[tuple[int, Message]]:
 
 
 def _drop_oldest_dead(store: QueueStore, queue: Queue) -> None:
-    message_id = heappop(queue.dead)
-    store.drop(queue, message_id, _message(store, message_id))
+    store.drop_oldest_dead(queue)
     queue.counters.dead_dropped += 1
 
 

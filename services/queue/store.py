@@ -4,6 +4,8 @@ The rule: a message changes only in `add`, `move` and `drop`, which keep the tab
 the calendar in step; everything else in here is made of those three. Pure: time is an argument.
 """
 
+from heapq import heappop
+
 from raft.state_machine import ApplyContext
 from services.queue.deadlines import DeadlineCalendar
 from services.queue.limits import FORGET_EVERY_MS, IDLE_MS, MESSAGE_OVERHEAD_BYTES
@@ -104,6 +106,13 @@ class QueueStore:
         self.drop(queue, message_id, message)
         if message.state == READY:
             queue.lane(message.priority).note_removed(message, self.messages.__contains__)
+
+    def drop_oldest_dead(self, queue: Queue) -> None:
+        """Forget the oldest dead letter of a queue that has one."""
+        message_id = heappop(queue.dead)
+        message = self.messages.get(message_id)
+        assert message is not None, message_id
+        self.drop(queue, message_id, message)
 
     def is_expired(self, queue: Queue, message: Message) -> bool:
         """Whether a message is too old to be delivered, or to stay a dead letter."""

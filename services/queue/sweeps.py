@@ -93,10 +93,7 @@ def _drop(
     dropped = 0
     if DEAD in states:
         while queue.dead and queue.dead[0] < before_id and dropped < SWEEP_PER_ENTRY_MAX:
-            message_id = heappop(queue.dead)
-            dead = store.messages.get(message_id)
-            assert dead is not None, message_id
-            store.drop(queue, message_id, dead)
+            store.drop_oldest_dead(queue)
             dropped += 1
     left = _count(queue, states)
     more = False

@@ -135,7 +135,6 @@ class WaitingRoom:
                 line.close()
                 del self._lines[queue]
 
-
     def _on_closed(self, _: Any) -> None:
         """The node takes no more requests: whoever waits asks once more, and is told so."""
         for line in self._lines.values():
