@@ -154,11 +154,12 @@ def test_the_bounds_are_those_of_the_settings(tmp_path: Path) -> None:
     """Goal: a silent client, one that stops in its body and one too many, on the loop that nodes run on."""
     node = Node(tmp_path, connections_max="3", header_timeout_ms="5000", body_timeout_ms="400")
     lock = b"POST /lock/acquire HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    silent: list[socket.socket] = []
     try:
         node.wait_ready()
         first, _, answer = exchange(node.port, lock + b'Content-Length: 900\r\n\r\n{"key": ')
         assert (first, answer["reason"]) == ("HTTP/1.1 408", "too_slow")
-        silent = [socket.create_connection(("127.0.0.1", node.port), timeout=10) for _ in range(3)]
+        silent += [socket.create_connection(("127.0.0.1", node.port), timeout=10) for _ in range(3)]
         first, _, answer = exchange(node.port, lock + b"Content-Length: 0\r\n\r\n")
         assert (first, answer["reason"]) == ("HTTP/1.1 429", "overloaded")
         assert [connection.recv(1) for connection in silent] == [b""] * 3
@@ -167,6 +168,8 @@ def test_the_bounds_are_those_of_the_settings(tmp_path: Path) -> None:
         with urlopen(f"http://127.0.0.1:{node.port}/metrics", timeout=10) as metrics:
             assert refused in metrics.read().decode()
     finally:
+        for connection in silent:
+            connection.close()
         node.process.kill()
         node.process.wait()
 

@@ -167,7 +167,7 @@ async def test_an_old_disk_among_restored_ones_is_refused_and_nothing_diverges(o
 
         stranger = group.run("c")
         await eventually(lambda: "of another life of the group" in stranger.hindrance)
-        leader = next(node for node in await leading(group, "a", "b"))
+        leader = await leading(group, "a", "b")
         for number in range(5):
             await leader.propose(b"second life %d" % number)
 
@@ -193,7 +193,7 @@ async def test_the_last_disk_of_a_former_group_does_not_take_over_a_new_one() ->
         for id in ("a", "b"):
             group.wipe(id)
             group.run(id)
-        leader = next(node for node in await leading(group, "a", "b"))
+        leader = await leading(group, "a", "b")
         await leader.propose(b"new")
 
         stranger = group.run("c")
@@ -250,15 +250,14 @@ async def test_the_log_is_right_where_the_note_beside_it_is_another_one() -> Non
         await written(group, "a", life)
 
 
-async def leading(group: AdmittingGroup, *ids: str) -> list[Any]:
-    """The node that these agree on as their leader, as the only one in a list."""
+async def leading(group: AdmittingGroup, *ids: str) -> RaftNode:
+    """The node that these agree on as their leader."""
 
     def agreed() -> list[Any]:
         known = {group.nodes[id].core.state.leader for id in ids}
         return [group.nodes[id] for id in ids if known == {id}]
 
-    await eventually(agreed)
-    return agreed()
+    return (await eventually(agreed))[0]
 
 
 async def test_nobody_founds_a_second_group_beside_a_disk_that_answers() -> None:

@@ -13,7 +13,7 @@ RECENT_MS = 1_000
 
 
 class Node:
-    """A node whose clock the test moves; `looked` counts looks at it."""
+    """A node whose clock the test moves."""
 
     id = "node1"
 

@@ -1,8 +1,11 @@
 """A hand on the lock machine: counts log indexes, keeps cluster time, spells commands briefly."""
 
 from itertools import count
+from typing import Any
 
 from raft.state_machine import ApplyContext
+from services.envelope import ReplicatedMachine, encode_command
+from services.handlers import fingerprint
 from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
 from services.lock.lines import Told
 from services.lock.machine import LockMachine
@@ -103,3 +106,21 @@ def everything(machine: LockMachine) -> tuple:
         machine.used(),
         [machine.status(key) for key in machine.page("", "", 1 << 30)],
     )
+
+
+class Log:
+    """One replicated machine, with the envelope that keeps answers."""
+
+    def __init__(self) -> None:
+        self.machine = ReplicatedMachine(LockMachine)
+        self.index = 0
+        self.time_ms = 1_000
+
+    def __call__(self, command: Any, key: str | None = None) -> dict[str, Any]:
+        self.index += 1
+        mark = None if key is None else fingerprint(command)
+        data = encode_command(command, idempotency_key=key, fingerprint=mark)
+        return self.machine.apply(ApplyContext(self.index, self.time_ms), data)
+
+    def holders(self) -> list[str]:
+        return [held["owner"] for held in self.machine.inner.status("k")["holders"]]

@@ -11,6 +11,7 @@ from common.config import load_settings
 from common.metrics import Metrics
 from common.middleware import request_middleware
 from raft.errors import RaftError
+from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
 from services.envelope import ReplicatedMachine, encode_command
 from services.errors import from_raft
@@ -57,6 +58,16 @@ class Replica:
             for wanted, callback in tuple(self._listeners):
                 if wanted == topic:
                     callback(body)
+
+    def close(self, why: RaftError) -> None:
+        """Take no more requests, as a node that stops."""
+        self.closed = why
+        self.tell([(CLOSED_TOPIC, why)])
+
+    async def leave(self) -> None:
+        """Say what is left to be said."""
+        for said in self.before_leaving:
+            await said()
 
 
 class LockCluster:

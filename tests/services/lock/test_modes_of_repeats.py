@@ -1,12 +1,8 @@
 """A key that asked for the exclusive mode, in a place or a hold that is shared by now; and old snapshots."""
 
-
-
-
 from services.lock.commands import Acquire, CancelWait, Release
 from services.lock.machine import LockMachine
-from tests.services.lock.driving import Driver
-from tests.services.lock.test_withdrawing import Log
+from tests.services.lock.driving import Driver, Log
 
 
 def wants(owner: str, waiter: str, *, exclusive: bool) -> Acquire:

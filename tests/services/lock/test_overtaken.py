@@ -1,37 +1,17 @@
 """Requests that are withdrawn while somebody is about to answer them: who is told `ok` has the lock."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-
 from raft.errors import NoLeader, OutcomeUnknown, Stopping
-from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
 from services import withdrawals as withdrawals_module
 from services.lock.commands import Acquire, CancelWaits, Release
 from services.withdrawals import Withdrawals
 from tests.helpers import eventually
-from tests.services.lock.serving import LockCluster, Replica, lock_cluster
 
 BODY = {"key": "k", "client_id": "b", "wait": 60}
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[LockCluster]:
-    async with lock_cluster() as cluster:
-        yield cluster
-
-
-def stop(replica: Replica) -> None:
-    replica.closed = Stopping("this node is stopping")
-    replica.tell([(CLOSED_TOPIC, replica.closed)])
-
-
-async def leave(replica: Replica) -> None:
-    for said in replica.before_leaving:
-        await said()
+STOPPING = Stopping("this node is stopping")
 
 
 class TestNodesThatStop:
@@ -50,9 +30,9 @@ class TestNodesThatStop:
         asking = asyncio.create_task(cluster.post("/lock/acquire", BODY, status=503))
         await eventually(lambda: commands)
 
-        stop(replica)
+        replica.close(STOPPING)
         answers.put_nowait(cluster.append(commands[0])[replica])
-        await leave(replica)
+        await replica.leave()
 
         assert (await asking)["reason"] == "stopping"
         assert not cluster.machine.status("k")["held"]
@@ -64,8 +44,8 @@ class TestNodesThatStop:
         await eventually(lambda: cluster.machine.status("k")["queue_length"] == 1)
 
         cluster.apply(Release("k", "a"))
-        stop(cluster.replicas["node1"])
-        await leave(cluster.replicas["node1"])
+        cluster.replicas["node1"].close(STOPPING)
+        await cluster.replicas["node1"].leave()
 
         assert (await asking)["token"] == 2
         assert cluster.machine.status("k")["holders"][0]["owner"] == "b"
@@ -75,7 +55,7 @@ class TestNodesThatStop:
 
         async def lost(command: bytes, *, parting: bool = False) -> dict[str, Any]:
             replica.propose = propose
-            stop(replica)
+            replica.close(STOPPING)
             cluster.append(command)
             raise OutcomeUnknown("this node stopped before the outcome was known")
 
@@ -98,7 +78,7 @@ class TestNodesThatStop:
                 cluster.append(command)
                 raise OutcomeUnknown("the leader was lost")
             cluster.apply(Release("k", "a"))
-            stop(replica)
+            replica.close(STOPPING)
             raise NoLeader("none")
 
         replica.propose = troubled
@@ -188,5 +168,3 @@ class TestWithdrawals:
         await asyncio.sleep(0.1)
 
         assert (len(said), len(withdrawals)) == (2, 0)
-
-

@@ -1,7 +1,6 @@
 """The lock routes over HTTP: vocabularies, answers, refusals, waiting, counting."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,13 +9,7 @@ from services.envelope import encode_command
 from services.limits import SetLimits
 from services.lock.commands import DropWaiters
 from tests.helpers import eventually
-from tests.services.lock.serving import LockCluster, lock_cluster
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[LockCluster]:
-    async with lock_cluster() as cluster:
-        yield cluster
+from tests.services.lock.serving import LockCluster
 
 
 def started(coroutine: Any) -> asyncio.Task:

@@ -1,50 +1,20 @@
 """A wait whose client, node or quorum goes away: nothing is granted to nobody, nothing is held twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from raft.errors import NoLeader, OutcomeUnknown, RaftError, Stopping
-from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
-from raft.state_machine import ApplyContext
-from services.envelope import ReplicatedMachine, encode_command
-from services.handlers import fingerprint
+from services.envelope import ReplicatedMachine
 from services.lock.absent import LOOK_S, RETRY_S, absent_nodes, clear_lines
 from services.lock.commands import Acquire, CancelWait, Release
-from services.lock.machine import LockMachine
 from services.lock.waiting import LockWaits
 from tests.helpers import eventually
-from tests.services.lock.serving import LockCluster, lock_cluster
+from tests.services.lock.driving import Log
 
 BODY = {"key": "k", "client_id": "b", "wait": 60}
 KEY = {"Idempotency-Key": "one"}
-
-
-@pytest.fixture
-async def cluster() -> AsyncIterator[LockCluster]:
-    async with lock_cluster() as cluster:
-        yield cluster
-
-
-class Log:
-    """One replicated machine, with the envelope that keeps answers."""
-
-    def __init__(self) -> None:
-        self.machine = ReplicatedMachine(LockMachine)
-        self.index = 0
-        self.time_ms = 1_000
-
-    def __call__(self, command: Any, key: str | None = None) -> dict[str, Any]:
-        self.index += 1
-        mark = None if key is None else fingerprint(command)
-        data = encode_command(command, idempotency_key=key, fingerprint=mark)
-        return self.machine.apply(ApplyContext(self.index, self.time_ms), data)
-
-    def holders(self) -> list[str]:
-        return [held["owner"] for held in self.machine.inner.status("k")["holders"]]
 
 
 def asked(owner: str, waiter: str, *, ttl_ms: int | None = None) -> Acquire:
@@ -266,10 +236,8 @@ class TestNodesAndQuorums:
         await eventually(lambda: cluster.machine.status("k")["queue_length"] == 2)
         replica, before = cluster.replicas["node1"], cluster.index
 
-        replica.closed = Stopping("this node is stopping")
-        replica.tell([(CLOSED_TOPIC, replica.closed)])
-        for said in replica.before_leaving:
-            await said()
+        replica.close(Stopping("this node is stopping"))
+        await replica.leave()
 
         assert [answer["reason"] for answer in await asyncio.gather(*waiting)] == ["stopping", "stopping"]
         assert cluster.machine.status("k")["queue_length"] == 0
