@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
@@ -135,7 +136,7 @@ class SnapshotSending:
                     if setbacks > SETBACKS_MAX:
                         raise TransferFailed("its answers lead no further")
                 offset = answer.next_offset
-                data = await disk.run_aside(lambda: reader.read(offset, CHUNK_BYTES))  # noqa: B023
+                data = await disk.run_aside(partial(reader.read, offset, CHUNK_BYTES))
         finally:
             reader.close()
         return None
