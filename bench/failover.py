@@ -19,17 +19,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.load import post
 from common.runtime import run
 from services.cluster.backend import Backend
-from services.cluster.home import Home
+from services.cluster.home import Cluster, Home, Record, new_cluster
 from services.cluster.local import LocalBackend
-from services.cluster.nodes import leaders
 from services.cluster.processes import is_port_free
-from services.cluster.topology import SEPARATED, Node, Topology
+from services.cluster.roster import roster
+from services.cluster.topology import SEPARATED, Node
 from services.cluster.waiting import wait_ready
 
 CLIENTS = 16
@@ -147,7 +147,7 @@ class Bench:
 
     def __init__(self, backend: Backend, deadline: float) -> None:
         self.backend = backend
-        self.nodes = backend.topology.nodes
+        self.nodes = backend.topology.members("lock")
         self.figures = {fault: Figures() for fault in WANTED}
         self.stale = 0
         self.answers_after_thaw = 0
@@ -159,7 +159,7 @@ class Bench:
         await asyncio.to_thread(wait_ready, self.backend, self.nodes)
         found: dict = {}
         while not found:
-            found = await asyncio.to_thread(leaders, self.backend, "lock")
+            found = (await asyncio.to_thread(roster, self.backend)).leaders("lock")
         node = self.backend.topology.node(max(found, key=lambda id: found[id].term))
         pid = self.backend.processes()[node.id].pid
         assert pid is not None
@@ -270,14 +270,13 @@ async def measure(backend: Backend, options: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
-def free_topology() -> Topology:
-    """The three lock nodes, on ports that nobody listens at."""
-    trio = Topology("failover", SEPARATED.members("lock"))
+def free_cluster() -> Cluster:
+    """A cluster whose ports are taken by nobody; its lock nodes will run."""
     for offset in range(2_000, 14_000, 10):
-        topology = trio.shifted(offset)
-        ports = [port for node in topology.nodes for port in (node.client_port, node.peer_port)]
+        record = Record("local", SEPARATED.name, offset)
+        ports = [port for node in record.nodes().members("lock") for port in (node.client_port, node.peer_port)]
         if all(is_port_free("127.0.0.1", port) for port in ports):
-            return topology
+            return replace(new_cluster(), record=record)
     raise SystemExit("no free ports were found")
 
 
@@ -293,14 +292,15 @@ def main() -> int:
     options = parser.parse_args()
     home = tempfile.mkdtemp(prefix="mufakat-failover-")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MUFAKAT_")}
-    backend = LocalBackend(Home(Path(home)), free_topology(), environ=environ)
+    backend = LocalBackend(Home(Path(home)), free_cluster(), environ=environ)
+    nodes = backend.topology.members("lock")
     try:
-        backend.prepare()
-        backend.start_all()
-        wait_ready(backend, backend.topology.nodes)
+        for node in nodes:
+            backend.start(node)
+        wait_ready(backend, nodes)
         return run(measure(backend, options))
     finally:
-        backend.end_all(wipe=False)
+        backend.end_all()
         if options.keep:
             print(f"kept: {home}")
         else:

@@ -32,7 +32,14 @@ VARIABLE_PREFIX = "MUFAKAT_"
 
 #: Variables with the prefix that the command line reads and a node does not.
 COMMAND_VARIABLES = frozenset(
-    {"MUFAKAT_HOME", "MUFAKAT_TOPOLOGY", "MUFAKAT_MODE", "MUFAKAT_PUBLISH", "MUFAKAT_BASE_IMAGE"}
+    {
+        "MUFAKAT_HOME",
+        "MUFAKAT_TOPOLOGY",
+        "MUFAKAT_MODE",
+        "MUFAKAT_PUBLISH",
+        "MUFAKAT_BASE_IMAGE",
+        "MUFAKAT_PROCESS_LOCK",
+    }
 )
 
 #: Names of the variables that give the published port of a node begin so; the commands read them, too.
@@ -70,6 +77,8 @@ class Setting:
     minimum: int | None
     maximum: int | None
     doc: str
+    #: Its value is not to be shown.
+    secret: bool = False
 
 
 def _setting(
@@ -81,7 +90,7 @@ def _setting(
     maximum: int | None = None,
     secret: bool = False,
 ) -> Any:
-    metadata = {"parse": parse, "doc": doc, "minimum": minimum, "maximum": maximum}
+    metadata = {"parse": parse, "doc": doc, "minimum": minimum, "maximum": maximum, "secret": secret}
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata, repr=not secret)
     return field(default=default, metadata=metadata, repr=not secret)
@@ -126,6 +135,7 @@ class Settings:
         "needed with more than one node.",
         secret=True,
     )
+    cluster_id: str = _setting("", parse_text, "Names the cluster.")
     data_dir: str = _setting("", parse_text, "Where logs and snapshots lie; empty: .mufakat/<node_id>.")
     heartbeat_ms: int = _setting(
         50, parse_int, "A leader speaks to each follower this often.", minimum=5, maximum=10_000
@@ -303,6 +313,7 @@ SETTINGS: tuple[Setting, ...] = tuple(
         minimum=each.metadata["minimum"],
         maximum=each.metadata["maximum"],
         doc=each.metadata["doc"],
+        secret=each.metadata["secret"],
     )
     for each in fields(Settings)
 )

@@ -4,6 +4,7 @@ The rule of the file: nothing here waits for the cluster. These routes tell the 
 also while there is no leader and no quorum.
 """
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,6 +82,9 @@ async def status(request: web.Request) -> web.Response:
             "id": here.node_id,
             "node": here.node_id,
             "version": VERSION,
+            "cluster": here.settings.cluster_id or None,
+            "pid": os.getpid(),
+            "data_dir": str(here.data_dir),
             "uptime_s": max((each.uptime_ms for each in statuses.values()), default=0) / 1000,
             "members": _members(here, statuses.values()),
             "groups": {group: _group_status(here, each) for group, each in statuses.items()},

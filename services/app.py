@@ -28,7 +28,7 @@ from raft.core.config import CoreConfig
 from raft.disk import DiskQueue
 from raft.node import RaftNode
 from raft.status import NodeConfig
-from raft.storage import StorageError, open_storage
+from raft.storage import DataDirectoryGone, StorageError, open_storage
 from raft.storage.incarnation import keep_life, kept_life, take_incarnation
 from raft.transport.admission_client import AdmissionClient
 from raft.transport.http import HttpTransport
@@ -43,11 +43,14 @@ from services.errors import from_raft
 from services.failures import advice_for, describe
 from services.host import HOST, Host
 from services.listeners import client_runner, listen, peer_runner, share_descriptors
+from services.process_file import ProcessFile, take_process
 from services.refused import REFUSALS, GroupNodes, Refusal
 from services.roles import ROLES
 
 #: How long requests under way may take to end once the node stops.
 SHUTDOWN_TIMEOUT_S = 3.0
+#: How often the node sees that its data directory is still there.
+DIRECTORY_LOOK_SECONDS = 0.5
 #: The node's background tasks; their `failed` is done with the error once the node must not go on.
 TASKS: web.AppKey[Tasks] = web.AppKey("tasks", Tasks)
 
@@ -81,23 +84,24 @@ def create_app(settings: Settings | None = None) -> web.Application:
     return app
 
 
-async def run_node(settings: Settings) -> int:
-    """Serve until told to stop; returns the exit code: 0 after SIGTERM or SIGINT, 1 after a fatal error."""
+async def run_node(settings: Settings, *, process_lock: str = "") -> int:
+    """Serve until told to stop; returns the exit code: 0 after SIGTERM or SIGINT, 1 after a fatal error.
+
+    Args:
+        process_lock: the lock on the data directory that the starter took for this process (`services.process_file`).
+    """
     configure_logs(level=settings.log_level, format=settings.log_format, node=settings.node_id)
     stop = asyncio.Event()
     on_stop_signals(stop.set)
-    app = create_app(settings)
-    shares = share_descriptors(settings)
-    runner = client_runner(app, shares, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-    failure: BaseException | None = None
+    failure: BaseException | None
     try:
-        failure = await _serve(app, runner, settings, shares.backlog, stop)
+        process = take_process(settings.data_dir, process_lock)
+        process.note(settings.node_id)
+        failure = await _run(settings, process, stop)
+        if failure is None:
+            process.leave()
     except (StorageError, OSError) as error:
         failure = error
-    finally:
-        await runner.cleanup()
-    if failure is None and TASKS in app and app[TASKS].failed.done():
-        failure = app[TASKS].failed.result()
     if failure is None:
         return 0
     # The last line of the log: whoever looks why the node is gone looks there first.
@@ -105,8 +109,20 @@ async def run_node(settings: Settings) -> int:
     return 1
 
 
+async def _run(settings: Settings, process: ProcessFile, stop: asyncio.Event) -> BaseException | None:
+    """Serve until `stop`; returns and raises as `_serve`, and returns what went wrong while it stopped."""
+    app = create_app(settings)
+    shares = share_descriptors(settings)
+    runner = client_runner(app, shares, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    try:
+        failure = await _serve(app, runner, process, shares.backlog, stop)
+    finally:
+        await runner.cleanup()
+    return app[TASKS].failed.result() if failure is None and app[TASKS].failed.done() else failure
+
+
 async def _serve(
-    app: web.Application, runner: ListenerRunner, settings: Settings, backlog: int, stop: asyncio.Event
+    app: web.Application, runner: ListenerRunner, process: ProcessFile, backlog: int, stop: asyncio.Event
 ) -> BaseException | None:
     """Serve until `stop`; returns the error that the process must not survive, or None.
 
@@ -116,10 +132,12 @@ async def _serve(
     with garbage_at_rest():
         await runner.setup()
     _put_in_front(app, runner)
+    settings = app[HOST].settings
+    failed = app[TASKS].failed
+    app[TASKS].start("watch the data directory", _watch_directory(process, failed))
     await listen(runner, settings.listen_host, settings.client_port, backlog=backlog)
     freeze_garbage()
     logger.info("serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups)
-    failed = app[TASKS].failed
     stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
     await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -128,6 +146,16 @@ async def _serve(
         return failed.result()
     logger.info("stopping")
     return None
+
+
+async def _watch_directory(process: ProcessFile, failed: asyncio.Future[BaseException]) -> None:
+    """Let the node end once its data directory is another one than this process holds: what it would write goes
+    nowhere, and a second process could run on the new one under the same id."""
+    while not failed.done():
+        if not await asyncio.to_thread(process.is_in_place):
+            gone = f"data directory {process.path.parent} was deleted or replaced while the node ran"
+            failed.set_result(DataDirectoryGone(gone))
+        await asyncio.sleep(DIRECTORY_LOOK_SECONDS)
 
 
 def _put_in_front(app: web.Application, runner: web.AppRunner) -> None:

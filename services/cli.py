@@ -7,20 +7,25 @@ done, 1 tried and failed, 2 asked wrongly, 3 something is in the way, 4 no clust
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from common.config import SETTINGS, Setting, SettingsError, load_settings
-from services import cli_members, cli_storage
-from services.cluster.errors import ClusterError, UsageError
-from services.cluster.home import Home
+from services import cli_config, cli_members, cli_storage
+from services.cluster.errors import ClusterError, UsageError, in_words
+from services.cluster.home import DOWN, Home
 from services.cluster.lifecycle import Request, Surroundings, down, summary, up
 from services.cluster.nodes import kill_leader, kill_nodes, start_nodes, stop_nodes
 from services.cluster.printing import echo
-from services.cluster.status import cluster_status, status_json, status_table
+from services.cluster.status import cluster_status, status_json, status_text
 from services.cluster.topology import TOPOLOGIES
+from services.process_file import INHERITED_VARIABLE
+
+#: How often `status --watch` looks.
+WATCH_SECONDS = 2.0
 
 #: How many lines of each node `logs` shows unless told.
 LOG_LINES_DEFAULT = 20
@@ -36,6 +41,13 @@ class Commands(click.Group):
             # Advice names the program as it was called, so that it can be copied.
             click.echo(str(error).replace("`mufakat ", f"`{_program()} "), err=True)
             context.exit(error.exit_code)
+        except BrokenPipeError:
+            # Who read our output has gone; nothing is left to say, and the interpreter must not try to.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(1)
+        except OSError as error:
+            click.echo(in_words(error), err=True)
+            context.exit(ClusterError.exit_code)
         except KeyboardInterrupt:
             context.exit(130)
 
@@ -87,7 +99,7 @@ def serve_command(**flags: str | None) -> None:
     from common.runtime import run
     from services.app import run_node
 
-    sys.exit(run(run_node(settings)))
+    sys.exit(run(run_node(settings, process_lock=os.environ.pop(INHERITED_VARIABLE, ""))))
 
 
 @main.command("up")
@@ -150,18 +162,22 @@ def kill_leader_command(group: str) -> None:
 
 @main.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status_command(as_json: bool) -> None:
-    """Show every node: where it listens, whether it runs, who leads."""
+@click.option("--watch", is_flag=True, help=f"Show it anew every {WATCH_SECONDS:.0f} s until interrupted.")
+def status_command(as_json: bool, watch: bool) -> None:
+    """Show every node: where it listens, whether it runs, who leads, and why one is not ready."""
     surroundings = _surroundings()
-    record = surroundings.home.record()
-    if record is None and as_json:
-        echo(status_json(None, None, []))
-    record = surroundings.home.require_record()
-    statuses = cluster_status(surroundings.backend(record))
-    if as_json:
-        echo(status_json(record.mode, record.topology, statuses))
-    else:
-        echo(f"{record.topology} topology, {record.mode} mode\n{status_table(statuses)}")
+    while True:
+        cluster = surroundings.home.cluster()
+        if as_json and (cluster is None or cluster.state == DOWN):
+            echo(status_json(None, None))
+        backend = surroundings.require_backend()
+        found = cluster_status(backend)
+        shown = status_json(backend, found) if as_json else status_text(backend, found)
+        # On a terminal the screen is cleared first (ECMA-48), so that it stands still.
+        echo(f"\033[H\033[2J{shown}" if watch and sys.stdout.isatty() else shown)
+        if not watch:
+            return
+        time.sleep(WATCH_SECONDS)
 
 
 @main.command("logs")
@@ -181,7 +197,7 @@ def logs_command(node: tuple[str, ...], follow: bool, lines: int) -> None:
     backend.show_logs(nodes, follow=follow, lines=lines)
 
 
-for _command in (*cli_members.COMMANDS, *cli_storage.COMMANDS):
+for _command in (*cli_config.COMMANDS, *cli_members.COMMANDS, *cli_storage.COMMANDS):
     main.add_command(_command)
 
 

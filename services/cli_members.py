@@ -30,7 +30,7 @@ def _whom(command: Callable[..., None]) -> Callable[..., None]:
 def member_group() -> None:
     """See and change which servers a cluster consists of.
 
-    Where tokens are in use, the admin token is taken from MUFAKAT_AUTH_TOKENS.
+    Where tokens are in use, the admin token is that of the cluster; with --node, the one in MUFAKAT_AUTH_TOKENS.
     """
 
 
@@ -43,12 +43,13 @@ def list_command(address: str, group: str | None) -> None:
 
 @member_group.command("add")
 @click.argument("member", metavar="ID")
-@click.argument("where", metavar="HOST:PORT")
+@click.argument("where", metavar="[HOST:PORT]", default="")
 @_whom
 def add_command(member: str, where: str, address: str, group: str | None) -> None:
-    """Add the server ID, whose clients reach it at HOST:PORT.
+    """Add the server ID, whose clients reach it at HOST:PORT. Without HOST:PORT, start it here first (local mode).
 
-    Start it with `mufakat serve`, MUFAKAT_JOIN=true and a MUFAKAT_CLUSTER that names everybody, before or after.
+    Elsewhere, start it with `mufakat serve`, MUFAKAT_JOIN=true and a MUFAKAT_CLUSTER that names everybody, before or
+    after.
     """
     add_member(_surroundings(), Whom(address, group), member, where)
 

@@ -3,7 +3,7 @@
 import errno
 
 from common.runtime import DESCRIPTOR_ERRNOS
-from raft.storage import CorruptStorage, DataDirectoryInUse, DiskFull, StorageError
+from raft.storage import CorruptStorage, DataDirectoryGone, DataDirectoryInUse, DiskFull, StorageError
 
 #: An address that cannot be listened on; every other `OSError` here but a want of descriptors is the disk's.
 _ADDRESS_ERRNOS = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL})
@@ -21,6 +21,8 @@ def advice_for(error: BaseException) -> str:
         return "start the node again: it will say whether it can do without what is damaged"
     if isinstance(error, DataDirectoryInUse):
         return "another process uses this data directory: end it, or name another directory"
+    if isinstance(error, DataDirectoryGone):
+        return "start the node again: the group takes an empty one in, or says what to do"
     if isinstance(error, DiskFull):
         return "free some space, then start the node again"
     if isinstance(error, OSError) and error.errno in _ADDRESS_ERRNOS:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -37,6 +38,11 @@ class Host:
     @property
     def node_id(self) -> str:
         return self.settings.node_id
+
+    @property
+    def data_dir(self) -> Path:
+        """Where logs and snapshots lie, as an absolute path."""
+        return Path(self.settings.data_dir).absolute()
 
     @property
     def life(self) -> str:

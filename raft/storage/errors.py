@@ -2,6 +2,7 @@
 
     StorageError
     ├── DataDirectoryInUse     another process holds the lock
+    ├── DataDirectoryGone      it was deleted or replaced while a process held it
     ├── DiskFull               no space; nothing was written, the same write may be tried again
     ├── CorruptStorage         what is on disk is not what was written: the node must refuse to take part
     │   ├── CorruptLog         ... in a segment of the write-ahead log
@@ -20,6 +21,10 @@ class StorageError(Exception):
 
 class DataDirectoryInUse(StorageError):
     """Another process has this data directory open."""
+
+
+class DataDirectoryGone(StorageError):
+    """The data directory was deleted or replaced while this process held it."""
 
 
 class DiskFull(StorageError):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.cluster.home import Cluster
 from services.cluster.topology import Node, Topology
 
 #: How long a node may take to stop by itself before it is made to.
@@ -14,9 +15,10 @@ STOP_GRACE_SECONDS = 15.0
 class NodeProcess:
     """Whether a node's process runs."""
 
-    #: Process id on this machine; None where none runs.
+    #: Process id on this machine; None where none runs, and while one was only just started.
     pid: int | None
-    #: "running"; "stopped" (it was asked to); "dead" (it was killed or ended by itself).
+    #: "running"; "stopped" (it was asked to); "dead" (it was killed or ended by itself); "elsewhere" (it was not
+    #: started from here, and nothing is known of its process).
     state: str
 
     @property
@@ -25,10 +27,12 @@ class NodeProcess:
 
 
 class Backend(Protocol):
-    """One way of running the nodes of a topology."""
+    """One way of running the nodes of a cluster."""
 
     #: "local" or "docker".
     mode: str
+    cluster: Cluster
+    #: The nodes that are looked after: the topology's, and those that were added on this machine.
     topology: Topology
     #: Where this machine reaches the nodes' client ports.
     host: str
@@ -41,13 +45,29 @@ class Backend(Protocol):
         """
 
     def start_all(self) -> None:
-        """Start every node; returns before they are ready."""
+        """Start every node that does not run; returns before they are ready."""
 
-    def end_all(self, *, wipe: bool) -> None:
-        """Stop every node, and delete what they stored where `wipe` says so."""
+    def is_running(self) -> bool:
+        """Whether any node runs, also one that is not of this topology."""
+
+    def end_leftovers(self) -> list[str]:
+        """Stop nodes that run although the cluster is down; returns which."""
+
+    def end_all(self) -> None:
+        """Stop every node, also one that is not of this topology."""
+
+    def wipe(self) -> None:
+        """Delete what the nodes stored. None may run.
+
+        Raises:
+            ClusterError: something is left; the message names it.
+        """
 
     def processes(self) -> dict[str, NodeProcess]:
         """How each node's process stands, by node id in the topology's order."""
+
+    def process_of(self, node: Node) -> NodeProcess:
+        """How the process of one node stands, which need not be of the topology."""
 
     def start(self, node: Node) -> None:
         """Start one node that does not run; returns before it is ready."""

@@ -10,13 +10,13 @@ from pathlib import Path
 from common.parsers import parse_cluster
 from raft.storage import StorageError
 from raft.storage.backup import Backup, verify_backup
-from services.cluster.admin_calls import admin_headers
 from services.cluster.backend import Backend
+from services.cluster.calls import Calls, address_of, admin_headers
 from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
-from services.cluster.probe import ask_all, readiness
-from services.cluster.topology import TOPOLOGIES, Node, Topology
+from services.cluster.roster import Roster, Seat
+from services.cluster.topology import TOPOLOGIES, Topology
 from services.cluster.waiting import look_while_electing
 
 #: How long a node may let us wait for the next bytes of a backup.
@@ -35,15 +35,12 @@ def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: 
         ClusterError: the node refused, or what came is not whole.
     """
     if address:
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdigit():
-            raise UsageError(f"`{address}` is no address; write it as host:port.")
-        asked = (host, int(port))
+        asked, headers = address_of(address), admin_headers(surroundings.environ)
     else:
-        asked = _ready_member(surroundings.require_backend(), group)
+        asked, headers = _ready_member(surroundings.require_backend(), group)
     draft = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
-        _download(asked, f"/admin/backup?group={group}", admin_headers(surroundings.environ), draft)
+        _download(asked, f"/admin/backup?group={group}", headers, draft)
         try:
             backup = verify_backup(draft)
         except StorageError as error:
@@ -55,18 +52,22 @@ def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: 
     return replace(backup, path=file)
 
 
-def _ready_member(backend: Backend, group: str) -> tuple[str, int]:
-    """A member that is ready; waits where one runs and the group may be electing."""
-    members = backend.topology.members(group)
+def _ready_member(backend: Backend, group: str) -> tuple[tuple[str, int], dict[str, str]]:
+    """The address of a member that is ready, and what to send along; waits where one runs and the group may be
+    electing."""
+    backend.topology.members(group)
+    calls = Calls(backend)
 
-    def ready_ones() -> list[Node]:
-        answers = ask_all(members, lambda node: readiness(backend.host, node.client_port))
-        return [node for node in members if answers[node.id].is_ready]
+    def ready_ones(now: Roster) -> list[Seat]:
+        members = [seat for seat in now.members(group) if seat.answer]
+        return [seat for seat in members if (told := seat.answer.groups.get(group)) and told.ready]
 
-    ready = look_while_electing(backend, members, ready_ones)
+    ready, now = look_while_electing(ready_ones, backend)
     if not ready:
-        raise ClusterError(f"No node of the group {group!r} is ready. `mufakat status` shows why.")
-    return backend.host, ready[0].client_port
+        told = [f"{seat.node.id} {seat.told}" for seat in now.members(group) if isinstance(seat.told, str)]
+        why = f" ({'; '.join(told)})" if told else ""
+        raise ClusterError(f"No node of the group {group!r} is ready{why}. `mufakat status` shows why.")
+    return calls.address(ready[0].node), calls.headers
 
 
 def _download(address: tuple[str, int], path: str, headers: dict[str, str], draft: Path) -> None:

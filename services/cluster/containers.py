@@ -15,9 +15,10 @@ from common.config import PORT_VARIABLE_PREFIX
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
 from services.cluster.engine import COMPOSE_FOLDER, Engine, call_docker, run_shown
 from services.cluster.errors import ClusterError, InTheWay
-from services.cluster.home import Home
+from services.cluster.home import Cluster, Home
 from services.cluster.processes import is_port_free
-from services.cluster.topology import SEPARATED, Node, Topology
+from services.cluster.settings import ID_VARIABLE, SECRET_VARIABLE
+from services.cluster.topology import SEPARATED, Node
 
 #: Compose's name for our containers, networks and volumes; docker/.env says it to those who call compose
 #: themselves.
@@ -41,9 +42,10 @@ class DockerBackend:
     mode = "docker"
 
     def __init__(
-        self, home: Home, topology: Topology, engine: Engine, *, environ: Mapping[str, str] = os.environ
+        self, home: Home, cluster: Cluster, engine: Engine, *, environ: Mapping[str, str] = os.environ
     ) -> None:
-        self.topology = topology
+        self.cluster = cluster
+        self.topology = cluster.nodes()
         self._home = home
         self._engine = engine
         self._environ = environ
@@ -68,9 +70,11 @@ class DockerBackend:
         }
         return {
             **self._environ,
+            **self.cluster.settings,
             **ports,
+            ID_VARIABLE: self.cluster.id,
             "MUFAKAT_PUBLISH": self.publish,
-            "MUFAKAT_CLUSTER_SECRET": self._home.cluster_secret(self._environ),
+            SECRET_VARIABLE: self._home.cluster_secret(self._environ),
         }
 
     def _containers(self) -> dict[str, dict[str, Any]]:
@@ -130,15 +134,29 @@ class DockerBackend:
                 "what was made."
             )
 
-    def end_all(self, *, wipe: bool) -> None:
-        if self._compose(
-            "down", "--timeout", str(int(STOP_GRACE_SECONDS)), *(("--volumes",) if wipe else ())
-        ):
+    def is_running(self) -> bool:
+        return bool(self._containers())
+
+    def end_leftovers(self) -> list[str]:
+        # Containers that were not started by us are in the way (`prepare`): whose they are is not known.
+        return []
+
+    def end_all(self) -> None:
+        self._down()
+
+    def wipe(self) -> None:
+        self._down("--volumes")
+
+    def _down(self, *arguments: str) -> None:
+        if self._compose("down", "--timeout", str(int(STOP_GRACE_SECONDS)), *arguments):
             raise ClusterError("The containers could not all be removed; the lines above say why.")
 
     def processes(self) -> dict[str, NodeProcess]:
         containers = self._containers()
         return {node.id: container_process(containers.get(node.id)) for node in self.topology.nodes}
+
+    def process_of(self, node: Node) -> NodeProcess:
+        return self.processes().get(node.id) or NodeProcess(None, "elsewhere")
 
     def start(self, node: Node) -> None:
         call_docker("start", self._container_id(node))

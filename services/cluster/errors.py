@@ -8,6 +8,8 @@
 Every message is one or two sentences that say what is wrong and what to do.
 """
 
+import errno
+
 
 class ClusterError(Exception):
     """The command was tried and failed."""
@@ -31,3 +33,29 @@ class NoCluster(ClusterError):
     """No cluster was started from here, or it was taken down."""
 
     exit_code = 4
+
+
+#: What to do about the errors of the system that commands meet, by number.
+_ADVICE = {
+    errno.EACCES: "Run the command as the user whom it belongs to, or name another folder with MUFAKAT_HOME",
+    errno.EPERM: "It is protected or belongs to another user (see `ls -ld`, `lsattr`)",
+    errno.EROFS: "Make the file system writable, or name another folder with MUFAKAT_HOME",
+    errno.ENOSPC: "Free some space, then try again",
+    errno.EDQUOT: "Free some space, then try again",
+    errno.ENOTDIR: "A part of that path is a file; set MUFAKAT_HOME to a folder",
+    errno.EISDIR: "A folder is where a file should be",
+    errno.ENOTEMPTY: "Something was put there meanwhile; try again",
+    errno.EMFILE: "Raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "Raise the limit of open files (`ulimit -n`)",
+    errno.EIO: "See that the disk is sound (`dmesg`)",
+}
+
+
+def in_words(error: OSError) -> str:
+    """An error of the system in one or two sentences: of which file, what, and what to do."""
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return f"{error}."
+    file = f"{error.filename}: " if error.filename else ""
+    what = error.strerror or str(error) or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{file}{what}." + (f" {advice}." if advice else "")

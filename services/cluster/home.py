@@ -1,29 +1,30 @@
-"""The folder in which a local cluster lives, and the record of which cluster is up.
+"""The folder in which a cluster lives, and what is known of it there.
 
     MUFAKAT_HOME (default .mufakat)      mode 0700
-        cluster.json                     mode, topology, port offset; there from `up` until `down`
+        cluster.json                     the cluster: its id, its settings, how it runs or ran last; mode 0600
         cluster_secret                   what the nodes know each other by, mode 0600
         lock                             held while a command starts or ends processes
         separated/node1/                 one folder a node, by topology: node1 is not the same node in each
-            pid.json                     process id and start mark; there from `start` until `stop`
-            node.log                     what the process wrote to its output
+            node.log                     what the process wrote
             data/                        its log and snapshots
+                PROCESS                  held by its process, and which one that is (`services.process_file`)
 
-The data stays when the cluster is taken down, as it would on a server that is switched off.
+The data stays when the cluster is taken down, as it would on a server that is switched off. So do the settings: they
+belong to the cluster, not to the shell that a command is called from. `down --wipe` ends the cluster: the next `up`
+begins another one.
 """
 
 import contextlib
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from common.config import CLUSTER_SECRET_LENGTH_MIN
-from services.cluster.errors import ClusterError, InTheWay, NoCluster
+from services.cluster.errors import ClusterError, InTheWay, NoCluster, UsageError
 from services.cluster.topology import TOPOLOGIES, Node, Topology
 
 try:
@@ -34,10 +35,17 @@ except ImportError:  # Windows: only containers are run from there, and the engi
 #: Where a cluster lives unless MUFAKAT_HOME says otherwise, from the folder that the command is called in.
 HOME_DEFAULT = ".mufakat"
 
+#: Of cluster.json.
+FORMAT = 2
+
+#: Whether nodes are to run: not; they are being started, and perhaps not all were; they were all started.
+DOWN, STARTING, UP = "down", "starting", "up"
+STATES = (DOWN, STARTING, UP)
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Which cluster is up."""
+    """How a cluster runs, or ran last."""
 
     #: "local" or "docker".
     mode: str
@@ -50,31 +58,48 @@ class Record:
         """The topology's table with the ports that this cluster uses."""
         return TOPOLOGIES[self.topology].shifted(self.port_offset)
 
+    def __str__(self) -> str:
+        offset = f", ports moved by {self.port_offset}" if self.port_offset else ""
+        return f"{self.topology}, {self.mode} mode{offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What cluster.json tells."""
+
+    #: Made once, told by every node; no other cluster has it.
+    id: str
+    #: Variable to text, for every node alike; what is not here has its default.
+    settings: Mapping[str, str] = field(default_factory=dict)
+    #: None where it never ran.
+    record: Record | None = None
+    state: str = DOWN
+    #: Nodes on this machine beyond the topology, which were added to it.
+    added: tuple[Node, ...] = ()
+
+    def nodes(self) -> Topology:
+        """The topology and the nodes that were added to it. Only of one that has run."""
+        assert self.record is not None
+        return self.record.nodes().with_added(self.added)
+
+
+def new_cluster() -> Cluster:
+    """A cluster that nobody has heard of."""
+    return Cluster(secrets.token_hex(8))
+
 
 def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace a small file in one step, so that no reader ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(draft, path)
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object that a file of ours holds; None where there is none.
-
-    Raises:
-        ClusterError: it holds something else.
-    """
+    """Replace a small file in one step and durably, so that no reader ever sees half of it. Raises OSError."""
+    draft = path.with_name(f"{path.name}.new")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ClusterError(f"{path} cannot be read as JSON. Delete it if nobody needs it any more.")
-    return value
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 class Home:
@@ -89,85 +114,122 @@ class Home:
         return cls(Path(environ.get("MUFAKAT_HOME") or HOME_DEFAULT))
 
     def create(self) -> None:
-        """Make the folder where it is missing; nobody but its owner may look into it."""
+        """Make the folder where it is missing; nobody but its owner may look into it.
+
+        Raises:
+            UsageError: there is something else.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"{self.root} is no folder. Set MUFAKAT_HOME to that in which the cluster shall live.")
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def node_folder(self, topology: Topology, node: Node) -> Path:
         """Where everything of one node lies."""
         return self.root / topology.name / node.id
 
+    def data_folders(self) -> list[Path]:
+        """The data directory of every node of which there is one, in every topology."""
+        return sorted(path for name in TOPOLOGIES for path in self.root.glob(f"{name}/*/data"))
+
     @property
-    def _record_path(self) -> Path:
+    def cluster_path(self) -> Path:
+        """Where it stands what is known of the cluster."""
         return self.root / "cluster.json"
 
-    def record(self) -> Record | None:
-        """Which cluster is up; None where none is.
+    @property
+    def _secret_path(self) -> Path:
+        return self.root / "cluster_secret"
+
+    def cluster(self) -> Cluster | None:
+        """The cluster that lives here, up or down; None where none was begun.
 
         Raises:
-            ClusterError: the record cannot be read.
+            ClusterError: it cannot be read.
         """
-        value = read_json(self._record_path)
-        if value is None:
-            return None
         try:
-            record = Record(**value)
-            record.nodes()
-        except (TypeError, KeyError) as error:
+            text = self.cluster_path.read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except UnicodeDecodeError:
+            text = ""
+        try:
+            return _decode(json.loads(text))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ClusterError(
-                f"{self._record_path} was not written by this version of mufakat. End the cluster "
-                "with the version that started it, or delete the file."
+                f"{self.cluster_path} cannot be read: it is damaged, or of another version of mufakat. "
+                "`mufakat down` ends what runs here. Then delete the file: the cluster's settings and its id go with "
+                "it, and what the nodes stored stays."
             ) from error
-        return record
 
-    def require_record(self) -> Record:
-        """Which cluster is up.
+    def keep(self, cluster: Cluster) -> None:
+        """Write it down."""
+        self.create()
+        content = {"format": FORMAT, **asdict(cluster)}
+        write_file(self.cluster_path, json.dumps(content, indent=2) + "\n", mode=0o600)
+
+    def forget(self) -> None:
+        """The cluster is no more: not its id, not its settings, not its secret."""
+        self.cluster_path.unlink(missing_ok=True)
+        self._secret_path.unlink(missing_ok=True)
+
+    def record(self) -> Record | None:
+        """How the cluster that is up runs; None where none is. Raises as `cluster`."""
+        cluster = self.cluster()
+        return cluster.record if cluster is not None and cluster.state != DOWN else None
+
+    def require_cluster(self) -> Cluster:
+        """The cluster that is up.
 
         Raises:
             NoCluster: none is.
         """
-        record = self.record()
-        if record is None:
+        cluster = self.cluster()
+        if cluster is None or cluster.state == DOWN or cluster.record is None:
             raise NoCluster(
-                f"No cluster is up (nothing is recorded in {self.root}). Start one with `mufakat up`; "
-                "if yours lives elsewhere, set MUFAKAT_HOME to its folder."
+                f"No cluster is up in {self.root}. Start one with `mufakat up`; if yours lives elsewhere, set "
+                "MUFAKAT_HOME to its folder."
             )
-        return record
+        return cluster
 
-    def write_record(self, record: Record) -> None:
-        """Note that this cluster is up."""
-        self.create()
-        write_file(self._record_path, json.dumps(asdict(record)) + "\n")
-
-    def forget_record(self) -> None:
-        """Note that no cluster is up."""
-        self._record_path.unlink(missing_ok=True)
-
-    def wipe(self, topology: Topology) -> None:
-        """Delete all data and logs of a topology's nodes."""
-        shutil.rmtree(self.root / topology.name, ignore_errors=True)
+    def kept_secret(self) -> str:
+        """What the nodes know each other by; empty where nothing is kept yet."""
+        try:
+            return self._secret_path.read_text(encoding="utf-8").strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
 
     def cluster_secret(self, environ: Mapping[str, str]) -> str:
-        """What the nodes know each other by: made up once and kept, or taken from MUFAKAT_CLUSTER_SECRET.
+        """What the nodes know each other by: made up once and kept, or the first time taken from
+        MUFAKAT_CLUSTER_SECRET.
 
         Raises:
-            ClusterError: the one that is given is too short.
+            UsageError: the one that is given is too short.
+            InTheWay: it is another one than is kept.
         """
-        path = self.root / "cluster_secret"
-        given = environ.get("MUFAKAT_CLUSTER_SECRET", "")
-        if given and len(given) < CLUSTER_SECRET_LENGTH_MIN:
-            raise ClusterError(
-                f"MUFAKAT_CLUSTER_SECRET is {len(given)} characters long; at least "
-                f"{CLUSTER_SECRET_LENGTH_MIN} are needed."
+        kept, given = self.kept_secret(), environ.get("MUFAKAT_CLUSTER_SECRET", "").strip()
+        if not given or given == kept:
+            return kept or self.keep_secret(secrets.token_urlsafe(32))
+        if kept:
+            raise InTheWay(
+                f"MUFAKAT_CLUSTER_SECRET in this shell's environment is not the secret that this cluster uses (in "
+                f"{self._secret_path}). Unset it; or, while the cluster is down, change the cluster's with "
+                "`mufakat config set MUFAKAT_CLUSTER_SECRET`."
             )
-        kept = path.read_text(encoding="utf-8").strip() if path.exists() else ""
-        secret = given or kept or secrets.token_urlsafe(32)
-        if secret != kept:
-            write_file(path, secret + "\n", mode=0o600)
+        return self.keep_secret(given)
+
+    def keep_secret(self, secret: str) -> str:
+        """Write the secret down and return it. Raises UsageError where it is too short."""
+        if len(secret) < CLUSTER_SECRET_LENGTH_MIN:
+            raise UsageError(
+                f"MUFAKAT_CLUSTER_SECRET is {len(secret)} characters long; at least {CLUSTER_SECRET_LENGTH_MIN} are "
+                "needed."
+            )
+        write_file(self._secret_path, secret + "\n", mode=0o600)
         return secret
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the folder while nodes are started or ended, so that two commands never start a node twice.
+        """Hold the folder while nodes are started or ended, so that two commands never work against each other.
 
         Raises:
             InTheWay: another command holds it.
@@ -176,7 +238,7 @@ class Home:
         if fcntl is None:
             yield
             return
-        with open(self.root / "lock", "w", encoding="utf-8") as file:
+        with open(self.root / "lock", "a", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -185,3 +247,17 @@ class Home:
                     "when it has finished."
                 ) from None
             yield
+
+
+def _decode(content: dict[str, Any]) -> Cluster:
+    if content.pop("format") != FORMAT:
+        raise ValueError("another format")
+    record = content["record"] and Record(**content["record"])
+    added = tuple(Node(**{**node, "groups": tuple(node["groups"])}) for node in content["added"])
+    cluster = replace(Cluster(**content), record=record, added=added)
+    settings_are_texts = all(isinstance(text, str) for pair in cluster.settings.items() for text in pair)
+    if cluster.state not in STATES or not isinstance(cluster.id, str) or not settings_are_texts:
+        raise ValueError("an unknown state")
+    if record is not None:
+        cluster.nodes()
+    return cluster

@@ -2,17 +2,20 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.cluster.backend import Backend
 from services.cluster.containers import DockerBackend, ImageNotBuilt
 from services.cluster.engine import Engine, NoEngine, detect_engine
 from services.cluster.errors import ClusterError, InTheWay
-from services.cluster.home import Home, Record
+from services.cluster.home import DOWN, STARTING, UP, Cluster, Home, Record, new_cluster
 from services.cluster.local import SERVE_COMMAND, LocalBackend
 from services.cluster.printing import echo
-from services.cluster.status import cluster_status, status_table
+from services.cluster.settings import settle
+from services.cluster.status import cluster_status, status_text
+from services.cluster.topology import TOPOLOGIES
 from services.cluster.waiting import wait_ready
+from services.cluster.wiping import wipe_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +40,19 @@ class Surroundings:
     #: What the process of a node is started with in local mode.
     serve_command: tuple[str, ...] = SERVE_COMMAND
 
-    def backend(self, record: Record) -> Backend:
-        """The way in which a recorded cluster runs.
+    def backend(self, cluster: Cluster) -> Backend:
+        """The way in which a cluster runs, or ran last.
 
         Raises:
             ClusterError: it runs in containers and no engine answers.
         """
-        if record.mode == "local":
-            return LocalBackend(self.home, record.nodes(), environ=self.environ, command=self.serve_command)
+        assert cluster.record is not None
+        if cluster.record.mode == "local":
+            return LocalBackend(self.home, cluster, environ=self.environ, command=self.serve_command)
         engine = self.detect()
         if isinstance(engine, NoEngine):
             raise ClusterError(f"The cluster runs in containers, but {engine.reason}.")
-        return DockerBackend(self.home, record.nodes(), engine, environ=self.environ)
+        return DockerBackend(self.home, cluster, engine, environ=self.environ)
 
     def require_backend(self) -> Backend:
         """The cluster that is up.
@@ -56,7 +60,13 @@ class Surroundings:
         Raises:
             NoCluster: none is.
         """
-        return self.backend(self.home.require_record())
+        return self.backend(self.home.require_cluster())
+
+    def settled(self, cluster: Cluster) -> Cluster:
+        """The cluster with its settings; the environment must not say anything else. Raises as `settings.settle`."""
+        settled = settle(cluster, self.environ, self.home.cluster_path)
+        self.home.cluster_secret(self.environ)
+        return settled
 
 
 def choose_mode(surroundings: Surroundings, asked: str | None) -> str:
@@ -95,84 +105,182 @@ def up(surroundings: Surroundings, request: Request) -> Backend:
     """Bring a cluster up and wait until all of it is ready.
 
     Raises:
-        InTheWay: another cluster is up, this one is half up, or a port is taken.
+        InTheWay: another cluster is up, this one is half up, a port is taken, or the environment says something else
+            than the cluster's settings.
         ClusterError: it could not be started, or was not ready in time.
     """
     home = surroundings.home
     with home.exclusive():
-        record = home.record()
-        backend = _up_again(surroundings, record, request) if record else _up_anew(surroundings, request)
-    seconds = wait_ready(backend, backend.topology.nodes)
-    echo(f"All {len(backend.topology.nodes)} nodes are ready ({seconds:.1f} s).")
+        cluster = surroundings.settled(home.cluster() or new_cluster())
+        if cluster.record is None or cluster.state == DOWN:
+            backend = _up_anew(surroundings, cluster, request)
+        else:
+            backend = _up_again(surroundings, cluster, request)
+        backend = surroundings.backend(replace(backend.cluster, state=UP))
+    nodes = [node for node in backend.topology.nodes if backend.process_of(node).is_running]
+    seconds, found = wait_ready(backend, nodes)
+    removed = [seat.node.id for seat in found.seats if seat.is_removed]
+    echo(f"All {len(nodes) - len(removed)} nodes are ready ({seconds:.1f} s).")
+    if removed:
+        echo(f"{', '.join(removed)}: no member any more. `mufakat member add` takes it back, `mufakat stop` ends it.")
     return backend
 
 
-def _up_anew(surroundings: Surroundings, request: Request) -> Backend:
+def _up_anew(surroundings: Surroundings, cluster: Cluster, request: Request) -> Backend:
     mode = choose_mode(surroundings, request.mode)
-    backend = surroundings.backend(Record(mode, request.topology, request.port_offset))
+    backend = _prepared(surroundings, cluster, request, mode)
+    _warn_of_other_data(surroundings.home, cluster, backend)
+    _start(surroundings.home, backend)
+    return backend
+
+
+def _prepared(surroundings: Surroundings, cluster: Cluster, request: Request, mode: str) -> Backend:
+    """The cluster as it shall run, with nothing in its way."""
+    wanted = replace(cluster, record=Record(mode, request.topology, request.port_offset), state=STARTING)
+    if cluster.record is None or cluster.record.topology != request.topology:
+        wanted = replace(wanted, added=())
+    backend = surroundings.backend(wanted)
+    for name in backend.end_leftovers():
+        echo(f"{name} ran still from before and was stopped.")
     try:
         backend.prepare()
     except ImageNotBuilt as error:
         if request.mode:
             raise
         echo(f"{error}\nMode: local after all, because the image could not be built.")
-        backend = surroundings.backend(Record("local", request.topology, request.port_offset))
-        backend.prepare()
-    # Before the first node starts: `down` must find what an interrupted `up` left behind.
-    surroundings.home.write_record(Record(backend.mode, request.topology, request.port_offset))
-    echo(f"Starting {len(backend.topology.nodes)} nodes ({request.topology} topology).")
-    backend.start_all()
+        return _prepared(surroundings, cluster, replace(request, mode="local"), "local")
     return backend
 
 
-def _up_again(surroundings: Surroundings, record: Record, request: Request) -> Backend:
+def _start(home: Home, backend: Backend) -> None:
+    """Start what does not run. Before the first node starts it is written down that they are being started, and after
+    the last that they were: so `down` finds what an interrupted `up` left behind, and the next `up` goes on."""
+    home.keep(replace(backend.cluster, state=STARTING))
+    echo(f"Starting {len(backend.topology.nodes)} nodes ({backend.topology.name} topology).")
+    backend.start_all()
+    home.keep(replace(backend.cluster, state=UP))
+
+
+def _warn_of_other_data(home: Home, cluster: Cluster, backend: Backend) -> None:
+    """Say so where the cluster will not find what was stored before."""
+    folder = home.root / backend.topology.name
+    if backend.mode == "docker" and any(folder.glob("*/data/*/")):
+        echo(
+            f"Note: what local mode stored, in {folder}, is not in the containers. For that cluster: `mufakat down`, "
+            f"then `mufakat up --mode local --topology {backend.topology.name}`."
+        )
+    last = cluster.record
+    if backend.mode == "local" and last and last.mode == "docker" and last.topology == backend.topology.name:
+        echo(
+            "Note: this cluster ran in containers before, and what it stored there is not here. For that cluster: "
+            f"`mufakat down`, then `mufakat up --mode docker --topology {backend.topology.name}`."
+        )
+
+
+def _up_again(surroundings: Surroundings, cluster: Cluster, request: Request) -> Backend:
     """`up` where a cluster is recorded already: the same one is fine, anything else is in the way."""
+    record = cluster.record
+    assert record is not None
     wanted = Record(request.mode or record.mode, request.topology, request.port_offset)
     if wanted != record:
         raise InTheWay(
-            f"A cluster is up already: {_describe(record)}; you asked for {_describe(wanted)}. Take it "
+            f"A cluster is up already: {record}; you asked for {wanted}. Take it "
             "down first with `mufakat down` (`make down`)."
         )
-    backend = surroundings.backend(record)
+    backend = surroundings.backend(cluster)
     processes = backend.processes()
     missing = [node_id for node_id, process in processes.items() if not process.is_running]
-    if not missing:
-        echo(f"The cluster is up already ({_describe(record)}).")
+    if cluster.state == STARTING and missing:
+        echo(f"The last `up` did not come to its end ({record}). Going on with it.")
+        _check_ports(backend)
+        _start(surroundings.home, backend)
+    elif not missing:
+        echo(f"The cluster is up already ({record}).")
+        surroundings.home.keep(replace(cluster, state=UP))
     elif len(missing) == len(processes):
-        echo(f"The cluster was up before ({_describe(record)}) and no node runs. Starting them all.")
-        for node in backend.topology.nodes:
-            backend.start(node)
+        echo(f"The cluster was up before ({record}) and no node runs. Starting them all.")
+        _check_ports(backend)
+        backend.start_all()
     else:
         states = ", ".join(f"{node_id} ({processes[node_id].state})" for node_id in missing)
         raise InTheWay(
-            f"The cluster is half up ({_describe(record)}): {states}. `mufakat start "
+            f"The cluster is half up ({record}): {states}. `mufakat start "
             f"{' '.join(missing)}` starts what is missing, `mufakat down` ends the rest."
         )
     return backend
 
 
-def _describe(record: Record) -> str:
-    offset = f", ports moved by {record.port_offset}" if record.port_offset else ""
-    return f"{record.topology}, {record.mode} mode{offset}"
+def _check_ports(backend: Backend) -> None:
+    if isinstance(backend, LocalBackend):
+        backend.prepare()
 
 
 def down(surroundings: Surroundings, *, wipe: bool) -> None:
-    """Stop every node and forget the cluster; with `wipe`, delete what it stored.
+    """Stop every node that runs here; with `wipe`, delete what the cluster stored, also when it is down already.
 
     Raises:
-        NoCluster: none is up.
+        NoCluster: there is nothing to stop, and nothing to delete.
+        ClusterError: not everything could be deleted, or cluster.json cannot be read; the nodes are ended.
     """
     home = surroundings.home
+    if not home.root.is_dir():
+        home.require_cluster()
     with home.exclusive():
-        record = home.require_record()
-        surroundings.backend(record).end_all(wipe=wipe)
-        home.forget_record()
-    echo(f"The cluster is down ({_describe(record)}). What it stored is {'deleted' if wipe else 'kept'}.")
+        try:
+            cluster = home.cluster()
+        except ClusterError:
+            end_unknown(home, surroundings.environ)
+            raise
+        if cluster is None or cluster.record is None:
+            _down_unrecorded(surroundings, wipe=wipe)
+            return
+        backend = surroundings.backend(cluster)
+        was_down = cluster.state == DOWN and not backend.is_running()
+        if was_down and not wipe:
+            home.require_cluster()
+        backend.end_all()
+        home.keep(replace(cluster, state=DOWN))
+        if wipe:
+            backend.wipe()
+            _forget(home, cluster)
+    state = "was down already" if was_down else "is down"
+    echo(f"The cluster {state} ({cluster.record}). What it stored is {'deleted' if wipe else 'kept'}.")
+
+
+def _down_unrecorded(surroundings: Surroundings, *, wipe: bool) -> None:
+    """`down` where nothing says what ran: what runs is found by its data."""
+    home = surroundings.home
+    ended = end_unknown(home, surroundings.environ)
+    stored = [name for name in TOPOLOGIES if (home.root / name).exists()]
+    if not ended and not (wipe and stored):
+        home.require_cluster()
+    if wipe:
+        for name in stored:
+            wipe_nodes(home.root / name)
+        home.forget()
+    echo(f"What it stored is {'deleted' if wipe else 'kept'}.")
+
+
+def end_unknown(home: Home, environ: Mapping[str, str]) -> list[str]:
+    """End every node that runs on a data directory of this home, and say which."""
+    cluster = replace(new_cluster(), record=Record("local", next(iter(TOPOLOGIES))))
+    ended = LocalBackend(home, cluster, environ=environ).end_leftovers()
+    for name in ended:
+        echo(f"{name} ran here and was stopped.")
+    return ended
+
+
+def _forget(home: Home, cluster: Cluster) -> None:
+    """A wiped cluster is no more, unless there is data of its other topology."""
+    if any((home.root / name).exists() for name in TOPOLOGIES):
+        home.keep(replace(cluster, state=DOWN, added=()))
+    else:
+        home.forget()
 
 
 def summary(surroundings: Surroundings, backend: Backend) -> str:
     """What stands under a successful `up`: the nodes, and three things to try."""
-    return f"{status_table(cluster_status(backend))}\n\nTry next:\n{_next_steps(surroundings, backend)}"
+    return f"{status_text(backend, cluster_status(backend))}\n\nTry next:\n{_next_steps(surroundings, backend)}"
 
 
 def _next_steps(surroundings: Surroundings, backend: Backend) -> str:

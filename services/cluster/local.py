@@ -1,25 +1,28 @@
 """Local mode: one detached process a node, on this machine.
 
-There is no supervisor process. A node is known by its `pid.json`; whoever needs to know whether it runs looks
-there and at the process table. So nothing restarts a node that was killed, and nothing is left to crash.
+There is no supervisor process. Who needs to know whether a node runs asks its data directory, which its process holds
+as long as it lives (`services.process_file`). So nothing restarts a node that was killed, nothing is left to
+crash, and a node is found by its data whatever became of the command that started it.
 """
 
 import itertools
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from common.config import SettingsError, load_settings
+from common.config import VARIABLE_PREFIX
+from raft.storage.errors import DataDirectoryInUse
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
-from services.cluster.environ import shared_variables
-from services.cluster.errors import ClusterError, InTheWay, UsageError
-from services.cluster.home import Home, read_json, write_file
+from services.cluster.errors import ClusterError, InTheWay, in_words
+from services.cluster.home import Cluster, Home
 from services.cluster.printing import echo, echo_log_line
-from services.cluster.processes import Process, await_stop, is_port_free, kill_process, spawn, stop_process
+from services.cluster.processes import Process, end_all, holder, is_port_free, kill_all, spawn
+from services.cluster.settings import ID_VARIABLE, SECRET_VARIABLE
 from services.cluster.topology import Node, Topology
+from services.cluster.wiping import wipe_nodes
+from services.process_file import look, reserve
 
 #: The nodes of a local cluster listen here and nowhere else.
 LOCAL_HOST = "127.0.0.1"
@@ -38,7 +41,7 @@ SERVE_COMMAND = (sys.executable, "-m", "services.cli", "serve")
 
 
 class LocalBackend:
-    """The nodes of one topology as processes, with all that they leave behind under one home folder."""
+    """The nodes of one cluster as processes, with all that they leave behind under one home folder."""
 
     mode = "local"
     host = LOCAL_HOST
@@ -46,12 +49,13 @@ class LocalBackend:
     def __init__(
         self,
         home: Home,
-        topology: Topology,
+        cluster: Cluster,
         *,
         environ: Mapping[str, str] = os.environ,
         command: Sequence[str] = SERVE_COMMAND,
     ) -> None:
-        self.topology = topology
+        self.cluster = cluster
+        self.topology: Topology = cluster.nodes()
         self._home = home
         self._environ = environ
         self._command = tuple(command)
@@ -59,34 +63,26 @@ class LocalBackend:
     def _folder(self, node: Node) -> Path:
         return self._home.node_folder(self.topology, node)
 
-    def _pid_path(self, node: Node) -> Path:
-        return self._folder(node) / "pid.json"
+    def data_dir(self, node: Node) -> Path:
+        """Where the node keeps its log and snapshots."""
+        return Path(node.data_dir) if node.data_dir else self._folder(node) / "data"
 
     def log_path(self, node: Node) -> Path:
         """The file that takes what the node writes to its output."""
         return self._folder(node) / "node.log"
 
-    def _process(self, node: Node) -> Process | None:
-        """The process that was last started for the node and was not stopped; it may have ended since."""
-        value = read_json(self._pid_path(node))
-        return None if value is None else Process(int(value["pid"]), str(value["started"]))
-
     def prepare(self) -> None:
-        """See that the settings make sense and that nobody else listens where the nodes are to listen.
+        """See that nobody else listens where the nodes that do not run are to listen.
 
         Raises:
-            UsageError: a MUFAKAT_* variable is wrong.
             InTheWay: a port is taken.
         """
-        try:
-            load_settings(self.node_environ(self.topology.nodes[0]))
-        except SettingsError as error:
-            raise UsageError(f"{error}.") from error
+        processes = self.processes()
         taken = [
             f"{port} ({node.id})"
             for node in self.topology.nodes
             for port in (node.client_port, node.peer_port)
-            if not is_port_free(LOCAL_HOST, port)
+            if not processes[node.id].is_running and not is_port_free(LOCAL_HOST, port)
         ]
         if taken:
             some = "Port" if len(taken) == 1 else "Ports"
@@ -96,67 +92,120 @@ class LocalBackend:
             )
 
     def node_environ(self, node: Node) -> dict[str, str]:
-        """The environment of a node's process: the caller's, and who the node is."""
+        """The environment of a node's process: the caller's, the settings of the cluster, and who the node is. No
+        setting of the caller reaches it (`services.cluster.settings`)."""
         cluster = ",".join(
             f"{other.id}={LOCAL_HOST}:{other.client_port}" for other in self.topology.companions(node)
         )
-        return shared_variables(self._environ) | {
+        of_the_caller = {name: text for name, text in self._environ.items() if not name.startswith(VARIABLE_PREFIX)}
+        return {
+            **of_the_caller,
+            **self.cluster.settings,
+            ID_VARIABLE: self.cluster.id,
+            SECRET_VARIABLE: self._home.cluster_secret(self._environ),
             "MUFAKAT_NODE_ID": node.id,
             "MUFAKAT_GROUPS": ",".join(node.groups),
             "MUFAKAT_CLUSTER": cluster,
-            "MUFAKAT_DATA_DIR": str(self._folder(node) / "data"),
-            "MUFAKAT_CLUSTER_SECRET": self._home.cluster_secret(self._environ),
+            "MUFAKAT_DATA_DIR": str(self.data_dir(node)),
+            **({"MUFAKAT_JOIN": "true"} if node.id in self.topology.added else {}),
         }
 
     def start_all(self) -> None:
+        processes = self.processes()
         for node in self.topology.nodes:
-            self.start(node)
+            if not processes[node.id].is_running:
+                self.start(node)
 
     def start(self, node: Node) -> None:
         folder = self._folder(node)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        log_path = self.log_path(node)
-        if log_path.exists() and log_path.stat().st_size > LOG_BYTES_MAX:
-            os.replace(log_path, log_path.with_name("node.log.1"))
         try:
-            process = spawn(self._command, environ=self.node_environ(node), folder=folder, log_path=log_path)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            log_path = self.log_path(node)
+            if log_path.exists() and log_path.stat().st_size > LOG_BYTES_MAX:
+                os.replace(log_path, log_path.with_name("node.log.1"))
+            # From here on the data directory is held: by us, then by the process, also where we are killed between.
+            lock = reserve(self.data_dir(node))
+        except DataDirectoryInUse as error:
+            raise InTheWay(f"{node.id} runs already: {self.data_dir(node)} is held by its process.") from error
         except OSError as error:
-            raise ClusterError(f"{node.id} cannot be started: {error}.") from error
-        write_file(self._pid_path(node), f'{{"pid": {process.pid}, "started": "{process.started}"}}\n')
+            raise ClusterError(f"{node.id} cannot be started: {in_words(error)}") from error
+        try:
+            spawn(self._command, environ=self.node_environ(node), folder=folder, log_path=log_path, lock=lock)
+        except OSError as error:
+            raise ClusterError(f"{node.id} cannot be started: {in_words(error)}") from error
+        finally:
+            lock.close()
 
     def processes(self) -> dict[str, NodeProcess]:
-        return {node.id: self._node_process(node) for node in self.topology.nodes}
+        return {node.id: self.process_of(node) for node in self.topology.nodes}
 
-    def _node_process(self, node: Node) -> NodeProcess:
-        process = self._process(node)
-        if process is None:
-            return NodeProcess(None, "stopped")
-        return NodeProcess(process.pid, "running") if process.is_alive() else NodeProcess(None, "dead")
+    def process_of(self, node: Node) -> NodeProcess:
+        if node not in self.topology.nodes and not node.data_dir:
+            return NodeProcess(None, "elsewhere")
+        seen = look(self.data_dir(node))
+        if seen.is_held:
+            return NodeProcess(seen.record.pid if seen.record else None, "running")
+        return NodeProcess(None, "stopped" if seen.record is None else "dead")
 
     def stop(self, node: Node) -> bool:
-        process = self._process(node)
-        in_good_order = process is None or stop_process(process, grace_seconds=STOP_GRACE_SECONDS)
-        self._pid_path(node).unlink(missing_ok=True)
-        return in_good_order
+        process = self._holder(node)
+        killed = end_all({node.id: process}, grace_seconds=STOP_GRACE_SECONDS) if process else set()
+        self._note_stopped(node)
+        return not killed
 
     def kill(self, node: Node) -> None:
-        process = self._process(node)
+        process = self._holder(node)
         if process is not None:
-            # The pid file stays, so that the node is shown as dead, not as stopped.
-            kill_process(process)
+            # What it noted of itself stays, so that the node is shown as dead, not as stopped.
+            kill_all([process])
 
-    def end_all(self, *, wipe: bool) -> None:
+    def end_all(self) -> None:
         # All at the same time: one after the other they would go on electing leaders only to lose them.
-        found = [(node, self._process(node)) for node in self.topology.nodes]
-        for _, process in found:
-            if process is not None:
-                process.send(signal.SIGTERM)
-        for node, process in found:
-            if process is not None and not await_stop(process, grace_seconds=STOP_GRACE_SECONDS):
-                echo(f"{node.id} did not stop within {STOP_GRACE_SECONDS:.0f} s and was killed.")
-            self._pid_path(node).unlink(missing_ok=True)
-        if wipe:
-            self._home.wipe(self.topology)
+        found = {name: process for name, (_, process) in self.running().items()}
+        for name in sorted(end_all(found, grace_seconds=STOP_GRACE_SECONDS)):
+            echo(f"{name} did not stop within {STOP_GRACE_SECONDS:.0f} s and was killed.")
+        for node in self.topology.nodes:
+            self._note_stopped(node)
+
+    def is_running(self) -> bool:
+        return bool(self.running())
+
+    def end_leftovers(self) -> list[str]:
+        names = sorted(self.running())
+        if names:
+            self.end_all()
+        return names
+
+    def running(self) -> dict[str, tuple[Path, Process]]:
+        """Every process that holds a data directory of this home or of a node that was added, by the node's id, or
+        its topology and id where that is another one: its data directory and which one it is."""
+        names = {self.data_dir(node): node.id for node in self.topology.nodes}
+        folders = dict.fromkeys([*names, *self._home.data_folders()])
+        return {
+            names.get(folder) or f"{folder.parent.parent.name}/{folder.parent.name}": (folder, process)
+            for folder in folders
+            if (process := holder(folder)) is not None
+        }
+
+    def wipe(self) -> None:
+        wipe_nodes(self._home.root / self.topology.name)
+
+    def _holder(self, node: Node) -> Process | None:
+        if node not in self.topology.nodes and not node.data_dir:
+            raise ClusterError(
+                f"{node.id} was not started from here, and nothing is known of its process. End it where it runs."
+            )
+        return holder(self.data_dir(node))
+
+    def _note_stopped(self, node: Node) -> None:
+        """Have the node shown as stopped, not as dead, where it could not say so itself."""
+        data_dir = self.data_dir(node)
+        if look(data_dir).record is not None:
+            lock = reserve(data_dir)
+            try:
+                lock.leave()
+            finally:
+                lock.close()
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
         try:

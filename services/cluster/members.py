@@ -1,35 +1,59 @@
-"""Asking a cluster that runs who its members are, and to add or remove one."""
+"""Asking a cluster that runs who its members are, and to add or remove one.
 
-import http.client
-import json
+A node that is added without an address is started here, beside the others, and looked after from then on as they are.
+So is one that was started by hand on this machine and then added.
+"""
+
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from services.cluster.backups import admin_headers
-from services.cluster.errors import ClusterError, UsageError
+from common.parsers import join_address
+from services.cluster.backend import Backend
+from services.cluster.calls import ELSEWHERE, Calls, address_of, admin_headers, call
+from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo, table
-from services.cluster.topology import Topology
-
-#: A change may wait for a leader that hands over first, in each of three groups.
-ANSWER_SECONDS_MAX = 30.0
-ANSWER_BYTES_MAX = 1 << 20
+from services.cluster.processes import is_port_free
+from services.cluster.roster import Seat, roster
+from services.cluster.topology import PORT_MAX, Node
+from services.cluster.waiting import wait_live
 
 HEADINGS = ("GROUP", "MEMBER", "ADDRESS", "ROLE", "LEADER")
-
-#: Answers that another node may give better.
-_ELSEWHERE = frozenset({0, 429, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True)
 class Whom:
     """Which nodes a command speaks to, and about what."""
 
-    #: host:port of one node; empty: those of the cluster that is up here.
+    #: host:port of one node of any cluster; empty: those of the cluster that is up here.
     address: str = ""
     #: The group; None: all groups of the nodes asked.
     group: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Nodes that can answer for each other, in the order in which to ask them."""
+
+    addresses: tuple[tuple[str, int], ...]
+    #: The group to name to them; None: all of theirs.
+    group: str | None
+    headers: dict[str, str]
+
+    def ask(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        """The answer of the first node that can give one."""
+        status, answer = 0, {}
+        for address in self.addresses:
+            status, answer = call(address, path, body, headers=self.headers)
+            if status not in ELSEWHERE:
+                break
+        if status == 200 and answer.get("ok") is True:
+            return answer
+        if status == 0:
+            named = ", ".join(join_address(*address) for address in self.addresses)
+            raise ClusterError(f"None of {named or 'its nodes'} answers. `mufakat status` shows which nodes run.")
+        raise ClusterError(str(answer.get("detail") or f"A node answered {status}."))
 
 
 def list_members(surroundings: Surroundings, whom: Whom) -> str:
@@ -40,10 +64,9 @@ def list_members(surroundings: Surroundings, whom: Whom) -> str:
         ClusterError: nobody answered.
     """
     rows: list[tuple[str, ...]] = []
-    for addresses, group in _audiences(surroundings, whom):
-        path = "/admin/members" + (f"?group={group}" if group else "")
-        answer = _ask(surroundings, addresses, path, None)
-        for name, told in answer["groups"].items():
+    for audience in _audiences(surroundings, whom):
+        path = "/admin/members" + (f"?group={audience.group}" if audience.group else "")
+        for name, told in audience.ask(path, None)["groups"].items():
             for member in told["members"]:
                 leads = "leader" if member["id"] == told["leader"] else ""
                 rows.append((name, member["id"], member["address"] or "-", member["role"], leads))
@@ -51,13 +74,22 @@ def list_members(surroundings: Surroundings, whom: Whom) -> str:
 
 
 def add_member(surroundings: Surroundings, whom: Whom, member: str, address: str) -> None:
-    """Add a server, as a learner until it has caught up. Raises as `list_members`."""
-    body = {"add": {"id": member, "address": address}}
+    """Add a server, as a learner until it has caught up. Without an address, start it here first.
+
+    Raises: as `list_members`; InTheWay where the environment says something else than the cluster's settings.
+    """
+    if not address:
+        address = _start_here(surroundings, whom, member)
+    elif whom.address:
+        address_of(address)
+    body = {"add": {"id": member, "address": join_address(*address_of(address))}}
     changed = _change(surroundings, whom, "add", body, member)
     if changed:
         echo(f"{member} was added: a learner now, a voter once it has caught up.")
     else:
         echo(f"{member} is a member already, at {address}.")
+    if not whom.address:
+        _look_after(surroundings, member)
 
 
 def remove_member(surroundings: Surroundings, whom: Whom, member: str) -> None:
@@ -66,78 +98,100 @@ def remove_member(surroundings: Surroundings, whom: Whom, member: str) -> None:
     echo(f"{member} was removed. It takes no part any more; stop it where it runs still.")
 
 
+def _start_here(surroundings: Surroundings, whom: Whom, member: str) -> str:
+    """Start a node of this id beside the others, on the next port that is free; returns its address."""
+    home = surroundings.home
+    if whom.address:
+        raise UsageError(f"Where is {member}? `mufakat member add {member} HOST:PORT`.")
+    home.require_cluster()
+    with home.exclusive():
+        cluster = surroundings.settled(home.require_cluster())
+        backend = surroundings.backend(cluster)
+        known = next((node for node in backend.topology.nodes if node.id == member), None)
+        if known is None and backend.mode != "local":
+            raise UsageError(
+                f"Containers are started by compose: start {member} yourself, then say where it is: "
+                f"`mufakat member add {member} HOST:PORT`."
+            )
+        node = known or _new_node(backend, whom.group, member)
+        if known is None:
+            cluster = replace(cluster, added=(*cluster.added, node))
+            # Before it starts: whatever becomes of this command, the node is known.
+            home.keep(cluster)
+            backend = surroundings.backend(cluster)
+        if not backend.process_of(node).is_running:
+            backend.start(node)
+            echo(f"Starting {node.id} on {backend.host}:{node.client_port}.")
+    wait_live(backend, node)
+    return join_address(backend.host, node.client_port)
+
+
+def _new_node(backend: Backend, group: str | None, member: str) -> Node:
+    """A node beside those that carry the group: the same groups, the next port."""
+    kinds = dict.fromkeys(node.groups for node in backend.topology.nodes if group is None or group in node.groups)
+    if len(kinds) != 1:
+        groups = "|".join(backend.topology.groups())
+        raise UsageError(f"Which service shall {member} carry? Say it with `--group {groups}`.")
+    carried = next(iter(kinds))
+    taken = {port for node in backend.topology.nodes for port in (node.client_port, node.peer_port)}
+    port = max(node.client_port for node in backend.topology.nodes if node.groups == carried) + 1
+    while True:
+        node = Node(member, carried, port)
+        if node.peer_port > PORT_MAX:
+            raise InTheWay(f"There is no free port for {member} above those of {', '.join(carried)}.")
+        free = not {port, node.peer_port} & taken and all(
+            is_port_free(backend.host, each) for each in (port, node.peer_port)
+        )
+        if free:
+            return node
+        port += 1
+
+
+def _look_after(surroundings: Surroundings, member: str) -> None:
+    """Remember a member on this machine that was started by other means, so that `down` finds it."""
+    with surroundings.home.exclusive():
+        cluster = surroundings.home.require_cluster()
+        seat = roster(surroundings.backend(cluster)).seat(member)
+        is_known = seat is None or any(node.id == member for node in cluster.nodes().nodes)
+        if not is_known and seat is not None and seat.node.data_dir:
+            node = replace(seat.node, host="")
+            surroundings.home.keep(replace(cluster, added=(*cluster.added, node)))
+
+
 def _change(
     surroundings: Surroundings, whom: Whom, action: str, body: dict[str, dict[str, str]], member: str
 ) -> bool:
     audiences = list(_audiences(surroundings, whom, member))
     if len(audiences) > 1:
         raise UsageError(f"Which service's nodes is {member} one of? Say it with `--group lock|queue|cache`.")
-    addresses, group = audiences[0]
-    if group is not None:
-        body[action]["group"] = group
-    return bool(_ask(surroundings, addresses, "/admin/members", body).get("changed", True))
+    if audiences[0].group is not None:
+        body[action]["group"] = audiences[0].group
+    return bool(audiences[0].ask("/admin/members", body).get("changed", True))
 
 
-def _audiences(
-    surroundings: Surroundings, whom: Whom, member: str = ""
-) -> Iterator[tuple[list[tuple[str, int]], str | None]]:
-    """Nodes that can answer for each other, in the order in which to ask them, and the group to name to them."""
+def _audiences(surroundings: Surroundings, whom: Whom, member: str = "") -> Iterator[Audience]:
+    """Whom to ask: the node that was named, or those of the cluster here that run and are found to be of it."""
     if whom.address:
-        host, _, port = whom.address.rpartition(":")
-        if not host or not port.isdigit():
-            raise UsageError(f"`{whom.address}` is no address; write it as host:port.")
-        yield [(host, int(port))], whom.group
+        yield Audience((address_of(whom.address),), whom.group, admin_headers(surroundings.environ))
         return
     backend = surroundings.require_backend()
-    topology: Topology = backend.topology
+    calls, now = Calls(backend), roster(backend)
     if whom.group is not None:
-        yield [(backend.host, node.client_port) for node in topology.members(whom.group)], whom.group
+        backend.topology.members(whom.group)
+        yield _audience(calls, [seat for seat in now.seats if whom.group in seat.node.groups], whom.group, member)
         return
     # Nodes with the same groups; where the member is one of them, no others.
-    kinds = dict.fromkeys(node.groups for node in topology.nodes)
-    own = [node.groups for node in topology.nodes if node.id == member]
+    kinds = dict.fromkeys(node.groups for node in backend.topology.nodes)
+    own = [seat.node.groups for seat in now.seats if seat.node.id == member and seat.node.groups in kinds]
     for groups in own or kinds:
-        asked = [node for node in topology.nodes if node.groups == groups]
-        # Whoever is to be removed is asked last: it may be gone.
-        asked.sort(key=lambda node: node.id == member)
-        yield [(backend.host, node.client_port) for node in asked], None
+        yield _audience(calls, [seat for seat in now.seats if seat.node.groups == groups], None, member)
 
 
-def _ask(
-    surroundings: Surroundings, addresses: list[tuple[str, int]], path: str, body: dict[str, Any] | None
-) -> dict[str, Any]:
-    """The answer of the first node that can give one."""
-    headers = admin_headers(surroundings.environ)
-    status, answer = 0, {}
-    for host, port in addresses:
-        status, answer = _call(host, port, path, body, headers)
-        if status not in _ELSEWHERE:
-            break
-    if status == 200 and answer.get("ok") is True:
-        return answer
-    if status == 0:
-        named = ", ".join(f"{host}:{port}" for host, port in addresses)
-        raise ClusterError(f"None of {named} answers. `mufakat status` shows which nodes run.")
-    raise ClusterError(str(answer.get("detail") or f"A node answered {status}."))
-
-
-def _call(
-    host: str, port: int, path: str, body: dict[str, Any] | None, headers: dict[str, str]
-) -> tuple[int, dict[str, Any]]:
-    """One request: the status and what was answered; (0, {}) where the node cannot be reached."""
-    connection = http.client.HTTPConnection(host, port, timeout=ANSWER_SECONDS_MAX)
-    try:
-        if body is None:
-            connection.request("GET", path, headers=headers)
-        else:
-            headers = {**headers, "Content-Type": "application/json"}
-            connection.request("POST", path, json.dumps(body), headers)
-        response = connection.getresponse()
-        answer = json.loads(response.read(ANSWER_BYTES_MAX))
-    except (OSError, http.client.HTTPException):
-        return 0, {}
-    except ValueError:
-        return response.status, {}
-    finally:
-        connection.close()
-    return response.status, answer if isinstance(answer, dict) else {}
+def _audience(calls: Calls, seats: list[Seat], group: str | None, member: str) -> Audience:
+    strangers = [seat.told for seat in seats if isinstance(seat.told, str) and seat.process.is_running]
+    asked = [seat for seat in seats if seat.answer is not None]
+    if not asked and strangers:
+        raise ClusterError(strangers[0])
+    # Whoever is to be removed is asked last: it may be gone.
+    asked.sort(key=lambda seat: seat.node.id == member)
+    return Audience(tuple(calls.address(seat.node) for seat in asked), group, calls.headers)

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 
-from services.cluster.backend import Backend
+from services.cluster.backend import Backend, NodeProcess
 from services.cluster.errors import ClusterError
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
-from services.cluster.probe import GroupHealth, ask_all, health
+from services.cluster.probe import GroupTold
+from services.cluster.roster import roster
 from services.cluster.topology import Node
 from services.cluster.waiting import look_while_electing, wait_live
 
@@ -19,26 +20,29 @@ POLL_SECONDS = 0.01
 
 
 def start_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
-    """Start nodes that do not run and wait until each answers. One that runs already is left alone.
+    """Start nodes that do not run, with the settings of the cluster, and wait until each answers. One that runs is
+    left alone.
 
     Raises:
         UsageError: there is no node of that id.
+        InTheWay: the environment says something else than the settings of the cluster.
         ClusterError: a node ended, or did not answer in time.
     """
-    backend = surroundings.require_backend()
-    nodes = [backend.topology.node(node_id) for node_id in node_ids]
+    surroundings.home.require_cluster()
     with surroundings.home.exclusive():
-        processes = backend.processes()
-        missing = [node for node in nodes if not processes[node.id].is_running]
-        for node in missing:
-            backend.start(node)
-    for node in nodes:
-        if node not in missing:
-            echo(f"{node.id} runs already (pid {processes[node.id].pid}).")
+        backend = surroundings.backend(surroundings.settled(surroundings.home.require_cluster()))
+        nodes = [backend.topology.node(node_id) for node_id in dict.fromkeys(node_ids)]
+        missing = []
+        for node in nodes:
+            process = backend.process_of(node)
+            if process.is_running:
+                echo(f"{node.id} runs already{_pid(process)}.")
+            else:
+                missing.append(node)
+                backend.start(node)
     for node in missing:
         wait_live(backend, node)
-        pid = backend.processes()[node.id].pid
-        echo(f"{node.id} runs (pid {pid}) and answers on {backend.host}:{node.client_port}.")
+        echo(f"{node.id} runs{_pid(backend.process_of(node))} and answers on {backend.host}:{node.client_port}.")
 
 
 def stop_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
@@ -72,22 +76,37 @@ def _end_nodes(
     surroundings: Surroundings, node_ids: Sequence[str], end: Callable[[Backend, Node], str]
 ) -> None:
     backend = surroundings.require_backend()
-    nodes = [backend.topology.node(node_id) for node_id in node_ids]
     with surroundings.home.exclusive():
-        processes = backend.processes()
-        for node in nodes:
-            if processes[node.id].is_running:
+        for node in find_nodes(backend, node_ids):
+            process = backend.process_of(node)
+            if process.is_running:
                 what = end(backend, node)
-                echo(f"{node.id} {what}. It stays down until `{surroundings.program} start {node.id}`.")
+                echo(f"{node.id} {what}. {_way_back(surroundings, backend, node)}")
             else:
-                echo(f"{node.id} does not run ({processes[node.id].state}).")
+                echo(f"{node.id} does not run ({process.state}).")
 
 
-def leaders(backend: Backend, group: str) -> dict[str, GroupHealth]:
-    """The nodes that say they lead `group`, by id: none while it elects, for a moment two after it."""
-    answers = ask_all(backend.topology.members(group), lambda node: health(backend.host, node.client_port))
-    seen = {node_id: answer.groups.get(group) for node_id, answer in answers.items() if answer}
-    return {node_id: known for node_id, known in seen.items() if known and known.role == "leader"}
+def find_nodes(backend: Backend, node_ids: Sequence[str]) -> list[Node]:
+    """The nodes of these ids, each once; members beyond the topology are asked for where they are needed.
+
+    Raises:
+        UsageError: there is no node of an id.
+    """
+    wanted = dict.fromkeys(node_ids)
+    topology = backend.topology
+    if set(wanted) - {node.id for node in topology.nodes}:
+        topology = topology.with_added(tuple(seat.node for seat in roster(backend).seats))
+    return [topology.node(node_id) for node_id in wanted]
+
+
+def _way_back(surroundings: Surroundings, backend: Backend, node: Node) -> str:
+    if node in backend.topology.nodes:
+        return f"{node.id} stays down until `{surroundings.program} start {node.id}`."
+    return f"{node.id} was not started by this command; start it as you did before."
+
+
+def _pid(process: NodeProcess) -> str:
+    return f" (pid {process.pid})" if process.pid else ""
 
 
 def kill_leader(surroundings: Surroundings, group: str) -> None:
@@ -98,26 +117,26 @@ def kill_leader(surroundings: Surroundings, group: str) -> None:
         ClusterError: the group has no leader to kill, or elected none in time.
     """
     backend = surroundings.require_backend()
-    found = look_while_electing(backend, backend.topology.members(group), lambda: leaders(backend, group))
+    backend.topology.members(group)
+    found, now = look_while_electing(lambda now: now.leaders(group), backend)
     if not found:
         raise ClusterError(
             f"The group {group!r} has no leader now. `{surroundings.program} status` shows why."
         )
     leader_id, led = max(found.items(), key=_term)
-    pid = backend.processes()[leader_id].pid
+    seat = now.seat(leader_id)
+    assert seat is not None
     with surroundings.home.exclusive():
         killed_at = time.monotonic()
-        backend.kill(backend.topology.node(leader_id))
-    echo(f"{leader_id} (pid {pid}) led {group} at term {led.term} and was killed.")
+        backend.kill(seat.node)
+    echo(f"{leader_id}{_pid(seat.process)} led {group} at term {led.term} and was killed.")
     new_id, leading = wait_newer_leader(backend, group, led.term, program=surroundings.program)
     seconds = time.monotonic() - killed_at
     echo(f"{new_id} leads {group} now at term {leading.term}, {seconds:.2f} s after the kill.")
-    echo(f"{leader_id} stays down until `{surroundings.program} start {leader_id}`.")
+    echo(_way_back(surroundings, backend, seat.node))
 
 
-def wait_newer_leader(
-    backend: Backend, group: str, old_term: int, *, program: str
-) -> tuple[str, GroupHealth]:
+def wait_newer_leader(backend: Backend, group: str, old_term: int, *, program: str) -> tuple[str, GroupTold]:
     """Wait until a node leads `group` in a later term than `old_term`; returns its id and what it says.
 
     Raises:
@@ -125,7 +144,7 @@ def wait_newer_leader(
     """
     until = time.monotonic() + NEW_LEADER_SECONDS_MAX
     while time.monotonic() < until:
-        leading = max(leaders(backend, group).items(), key=_term, default=None)
+        leading = max(roster(backend).leaders(group).items(), key=_term, default=None)
         if leading and leading[1].term > old_term:
             return leading
         time.sleep(POLL_SECONDS)
@@ -135,5 +154,5 @@ def wait_newer_leader(
     )
 
 
-def _term(item: tuple[str, GroupHealth]) -> int:
+def _term(item: tuple[str, GroupTold]) -> int:
     return item[1].term

@@ -1,12 +1,13 @@
-"""What the nodes themselves say, over HTTP: `/health`, `/readyz`, `/livez`.
+"""What the nodes themselves say, over HTTP.
 
 Standard library only, and blocking: these calls are a handful of small requests to this machine, and the
-command that makes them must start fast. Nothing here raises because a node is away; that is an answer too.
+command that makes them must start fast. Nothing here raises because a node is away; that is an answer too. What
+answers may be a node of another cluster, on ports that are ours: whoever asks compares the cluster's id.
 """
 
 import http.client
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,14 +17,14 @@ from services.cluster.topology import Node
 #: How long a node may take to answer before it counts as away.
 PROBE_TIMEOUT_SECONDS = 2.0
 
-#: Largest answer that is read; a health answer takes some hundred bytes.
+#: Largest answer that is read; a status takes some thousand bytes.
 ANSWER_BYTES_MAX = 1_048_576
 
 Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class GroupHealth:
+class GroupTold:
     """How one group stands, as one node sees it."""
 
     #: "leader", "follower" or "candidate".
@@ -31,34 +32,90 @@ class GroupHealth:
     term: int
     #: The leader's id as far as the node knows; None while there is none.
     leader: str | None
+    #: "voter", "learner" or "none"; empty where the node does not say.
+    membership: str = ""
+    #: Entries that it knows to be committed and has not applied.
+    lag: int = 0
+    commit_index: int = 0
+    #: What the log takes on its disk.
+    log_bytes: int = 0
+    ready: bool = False
+    voters: tuple[str, ...] = ()
+    learners: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "GroupTold":
+        return cls(
+            role=str(fields.get("role_name", "")),
+            term=int(fields.get("term", 0)),
+            leader=fields.get("leader") or None,
+            membership=str(fields.get("membership", "")),
+            lag=int(fields.get("lag", 0)),
+            commit_index=int(fields.get("commit_index", 0)),
+            log_bytes=int(fields.get("log_bytes", 0)),
+            ready=bool(fields.get("ready", False)),
+            voters=tuple(fields.get("voters", ())),
+            learners=tuple(fields.get("learners", ())),
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether a node would take traffic now."""
+class Told:
+    """What `/status` told, and who told it."""
 
-    is_ready: bool
-    #: Why not, in the node's words; empty where it is ready.
-    reason: str = ""
+    id: str
+    #: Of the cluster; None where the node knows of none.
+    cluster: str | None
+    pid: int | None = None
+    data_dir: str = ""
+    version: str = ""
+    #: None where the node does not say.
+    authentication: bool | None = None
+    disk_free_bytes: int | None = None
+    groups: dict[str, GroupTold] = field(default_factory=dict)
+    #: Why it is not ready, by group; empty where it is.
+    not_ready: dict[str, str] = field(default_factory=dict)
+    #: Group to what is damaged.
+    refused: dict[str, str] = field(default_factory=dict)
+    #: Id to host:port of the members of its groups; None where a member told nobody.
+    addresses: dict[str, str | None] = field(default_factory=dict)
 
+    @property
+    def is_ready(self) -> bool:
+        return not self.not_ready
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """What `/health` told."""
-
-    #: The group that the node's flat fields speak of: its first one.
-    first: GroupHealth
-    groups: dict[str, GroupHealth] = field(default_factory=dict)
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Told":
+        disk = answer.get("disk") or {}
+        groups = {name: GroupTold.of(fields) for name, fields in answer.get("groups", {}).items()}
+        return cls(
+            id=str(answer.get("id", "")),
+            cluster=answer.get("cluster") or None,
+            pid=answer.get("pid"),
+            data_dir=str(answer.get("data_dir", "")),
+            version=str(answer.get("version", "")),
+            authentication=answer.get("authentication"),
+            disk_free_bytes=disk.get("free_bytes"),
+            groups=groups,
+            not_ready=dict(answer.get("not_ready", {})),
+            refused=dict(answer.get("refused", {})),
+            addresses=dict(answer.get("members", {})),
+        )
 
 
 def get_json(
-    host: str, port: int, path: str, *, timeout_seconds: float = PROBE_TIMEOUT_SECONDS
+    host: str,
+    port: int,
+    path: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout_seconds: float = PROBE_TIMEOUT_SECONDS,
 ) -> tuple[int, Any]:
     """One GET: the status and the decoded answer. (0, None) where the node cannot be reached; an answer that
     is no JSON counts as None."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=dict(headers or {}))
         response = connection.getresponse()
         text = response.read(ANSWER_BYTES_MAX)
     except (OSError, http.client.HTTPException):
@@ -71,46 +128,19 @@ def get_json(
         return response.status, None
 
 
-def _group_health(fields: dict[str, Any]) -> GroupHealth:
-    return GroupHealth(
-        role=str(fields.get("role_name", "")),
-        term=int(fields.get("term", 0)),
-        leader=fields.get("leader") or None,
-    )
-
-
-def health(host: str, port: int) -> Health | None:
-    """What the node says of itself; None where it cannot be reached."""
-    status, answer = get_json(host, port, "/health")
-    if status != 200 or not isinstance(answer, dict):
-        return None
-    groups = {name: _group_health(fields) for name, fields in answer.get("groups", {}).items()}
-    return Health(first=_group_health(answer), groups=groups)
-
-
-def readiness(host: str, port: int) -> Readiness:
-    """Whether the node's every group knows a leader and has caught up."""
-    status, answer = get_json(host, port, "/readyz")
-    if status == 200:
-        return Readiness(True)
+def ask_status(host: str, port: int, headers: Mapping[str, str] | None = None) -> Told | str:
+    """What the node there says of itself; where it says nothing, why, in words."""
+    status, answer = get_json(host, port, "/status", headers=headers)
     if status == 0:
-        return Readiness(False, "does not answer yet")
-    return Readiness(False, _reason(answer) or f"answers {status}")
-
-
-def _reason(answer: Any) -> str:
-    """Why a node is not ready: the reasons of its groups where it gives them, else its sentence."""
-    if not isinstance(answer, dict):
-        return ""
-    reasons = answer.get("reasons")
-    if isinstance(reasons, dict) and reasons:
-        return "; ".join(f"{group}: {why}" for group, why in reasons.items())
-    return str(answer.get("detail", ""))
-
-
-def is_live(host: str, port: int) -> bool:
-    """Whether the node's loop turns."""
-    return get_json(host, port, "/livez")[0] == 200
+        return "does not answer"
+    if status in (401, 403):
+        return "does not know the admin token of this cluster"
+    if status != 200 or not isinstance(answer, dict) or "groups" not in answer:
+        return f"answers {status} to /status: another program, or another version of mufakat"
+    try:
+        return Told.of(answer)
+    except (TypeError, ValueError, AttributeError):
+        return "answers what cannot be read to /status: another version of mufakat"
 
 
 def ask_all(nodes: Iterable[Node], question: Callable[[Node], Answer]) -> dict[str, Answer]:

@@ -1,26 +1,31 @@
 """Operating-system processes that outlive the command that started them.
 
 The rule of this file: a signal is sent only to a process that was just shown to be ours. Process ids are used
-again, so a process is known by its id *and* its start mark (when it started, in which boot), never by its id
-alone.
+again, so a process is known by its id *and* its start mark (`common.start_mark`), never by its id alone.
 """
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
+
+from common.start_mark import start_mark
+from services.process_file import INHERITED_VARIABLE, PROCESS_NAME, ProcessFile, look
 
 #: How often the end of a process is looked for.
 POLL_SECONDS = 0.01
 
 #: How long the system may take to clear away a killed process.
 KILL_SECONDS_MAX = 10.0
+
+#: How long a process that was just started may take until it says which one it is.
+NAME_SECONDS_MAX = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +35,19 @@ class Process:
     pid: int
     #: When it started, as the system tells it; differs for every process that ever has the same id.
     started: str
+    #: The data directory that it holds.
+    data_dir: Path | None = None
 
     def is_alive(self) -> bool:
         """Whether it runs still (a zombie does not)."""
         return start_mark(self.pid) == self.started
 
     def send(self, signal_number: int) -> bool:
-        """Send it a signal; False where it had ended."""
+        """Send it a signal; False where it had ended.
+
+        Raises:
+            PermissionError: it is another user's.
+        """
         if not self.is_alive():
             return False
         with contextlib.suppress(ProcessLookupError):
@@ -45,14 +56,20 @@ class Process:
         return False
 
     def wait_end(self, timeout_seconds: float) -> bool:
-        """Wait for it to end; False where it had not within that time."""
+        """Wait for it to end and to let go of its data directory; False where it had not within that time."""
         until = time.monotonic() + timeout_seconds
-        while self.is_alive():
+        # A process of several threads is a zombie before the last of them has closed its files.
+        while self.is_alive() or (self.data_dir is not None and self._holds(self.data_dir)):
             if time.monotonic() > until:
                 return False
             reap(self.pid)
             time.sleep(POLL_SECONDS)
         return True
+
+    def _holds(self, data_dir: Path) -> bool:
+        seen = look(data_dir)
+        # Where another one holds it by now, it says so, or will.
+        return seen.is_held and (seen.record is None or seen.record.started == self.started)
 
 
 def reap(pid: int) -> None:
@@ -61,44 +78,52 @@ def reap(pid: int) -> None:
         os.waitpid(pid, os.WNOHANG)
 
 
-@cache
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+def holder(data_dir: Path) -> Process | None:
+    """The process that runs a node on this data directory; None where none does. One that was just started is given
+    the time to say who it is.
+
+    Raises:
+        TimeoutError: one holds the directory and cannot be found.
+        OSError: the directory cannot be looked into.
+    """
+    until = time.monotonic() + NAME_SECONDS_MAX
+    while (seen := look(data_dir)).is_held:
+        if seen.record is not None:
+            process = Process(seen.record.pid, seen.record.started, data_dir)
+            if process.is_alive():
+                return process
+            # It has ended and the lock goes with it, or the note is not of whoever holds it now.
+        elif time.monotonic() > until - NAME_SECONDS_MAX / 2 and (found := _opener(data_dir)):
+            return found
+        if time.monotonic() > until:
+            raise TimeoutError(
+                f"A process holds {data_dir} and does not say which one it is. "
+                f"`fuser {shlex.quote(str(data_dir / PROCESS_NAME))}` names it; end it by hand"
+            )
+        time.sleep(POLL_SECONDS)
+    return None
 
 
-def start_mark(pid: int) -> str | None:
-    """When a process started, as a text to be compared; None where there is none or it is a zombie."""
-    if os.path.isdir("/proc/self"):
-        return _start_mark_from_proc(pid)
-    return _start_mark_from_ps(pid)
+def _opener(data_dir: Path) -> Process | None:
+    """A process that has had the lock's file open for a while (Linux)."""
+    path = data_dir / PROCESS_NAME
+    for _ in range(2):
+        found = set()
+        for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(descriptor), os.stat(path)):
+                    found.add(int(descriptor.parts[2]))
+        time.sleep(POLL_SECONDS)
+    found.discard(os.getpid())
+    marks = {pid: mark for pid in sorted(found) if (mark := start_mark(pid))}
+    return next((Process(pid, mark, data_dir) for pid, mark in marks.items()), None)
 
 
-def _start_mark_from_proc(pid: int) -> str | None:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    # The command's name is in brackets and may hold anything; what follows the last one is fixed (proc(5)).
-    fields = stat.rpartition(")")[2].split()
-    state, started_ticks = fields[0], fields[19]
-    return None if state in "ZX" else f"{_boot_id()}/{started_ticks}"
-
-
-def _start_mark_from_ps(pid: int) -> str | None:
-    told = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    state, _, started = told.stdout.strip().partition(" ")
-    return None if told.returncode or not state or state.startswith("Z") else started.strip()
-
-
-def spawn(command: Sequence[str], *, environ: Mapping[str, str], folder: Path, log_path: Path) -> Process:
-    """Start a process in a session of its own, so that it outlives this one and its terminal.
-
-    Its output is added to `log_path`; it has no input.
+def spawn(
+    command: Sequence[str], *, environ: Mapping[str, str], folder: Path, log_path: Path, lock: ProcessFile
+) -> None:
+    """Start a process in a session of its own, so that it outlives this one and its terminal, and hand `lock` down to
+    it. Its output is added to `log_path`; it has no input.
 
     Raises:
         OSError: it cannot be started.
@@ -106,44 +131,51 @@ def spawn(command: Sequence[str], *, environ: Mapping[str, str], folder: Path, l
     with open(log_path, "ab") as log:
         child = subprocess.Popen(
             command,
-            env=dict(environ),
+            env={**environ, INHERITED_VARIABLE: str(lock.descriptor)},
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
+            pass_fds=(lock.descriptor,),
         )
-    # A child that ended at once is a zombie by now; an empty mark is that of no living process.
-    started = start_mark(child.pid) or ""
     # Popen warns about children that it was never asked about; this one is meant to be left alone.
     child.returncode = 0
-    return Process(child.pid, started)
 
 
-def stop_process(process: Process, *, grace_seconds: float) -> bool:
-    """Ask a process to stop and make it, once `grace_seconds` have passed; True where asking was enough."""
-    process.send(signal.SIGTERM)
-    return await_stop(process, grace_seconds=grace_seconds)
-
-
-def await_stop(process: Process, *, grace_seconds: float) -> bool:
-    """Wait for a process that was asked to stop; kill it once `grace_seconds` have passed. True where it
-    stopped by itself."""
-    if process.wait_end(grace_seconds):
-        return True
-    kill_process(process)
-    return False
-
-
-def kill_process(process: Process) -> None:
-    """End a process at once. Returns when it is gone.
+def end_all(processes: Mapping[str, Process], *, grace_seconds: float) -> set[str]:
+    """Ask processes to stop, all at one time, and make those that have not once `grace_seconds` have passed. Returns
+    the names of these when all are gone.
 
     Raises:
-        TimeoutError: the system does not let go of it (it hangs in a device).
+        TimeoutError: the system does not let go of one (it hangs in a device).
+        PermissionError: one is another user's.
     """
-    process.send(signal.SIGKILL)
-    if not process.wait_end(KILL_SECONDS_MAX):
-        raise TimeoutError(f"Process {process.pid} was killed but does not end.")
+    for process in processes.values():
+        process.send(signal.SIGTERM)
+    until = time.monotonic() + grace_seconds
+    killed = set()
+    for name, process in processes.items():
+        if not process.wait_end(max(0.0, until - time.monotonic())):
+            killed.add(name)
+            process.send(signal.SIGKILL)
+    wait_gone([processes[name] for name in killed])
+    return killed
+
+
+def kill_all(processes: Sequence[Process]) -> None:
+    """End processes at once. Returns when they are gone; raises as `end_all`."""
+    for process in processes:
+        process.send(signal.SIGKILL)
+    wait_gone(processes)
+
+
+def wait_gone(processes: Sequence[Process]) -> None:
+    """Wait for killed processes to be gone. Raises TimeoutError."""
+    until = time.monotonic() + KILL_SECONDS_MAX
+    for process in processes:
+        if not process.wait_end(max(0.0, until - time.monotonic())):
+            raise TimeoutError(f"Process {process.pid} was killed but does not end; it hangs in the system")
 
 
 def is_port_free(host: str, port: int) -> bool:

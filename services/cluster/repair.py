@@ -6,88 +6,118 @@ The rule: only what the node itself refuses to use is touched, it is moved and n
 majority of the group is sound without this node: it has all that was ever acknowledged.
 """
 
-from services.cluster.admin_calls import admin_call, admin_headers
+import time
+
 from services.cluster.backend import Backend
+from services.cluster.calls import Calls
 from services.cluster.errors import ClusterError
 from services.cluster.lifecycle import Surroundings
-from services.cluster.printing import echo
+from services.cluster.printing import ProgressLine, echo
+from services.cluster.roster import Roster, Seat, roster
 from services.cluster.topology import Node
-from services.cluster.waiting import look_while_electing, wait_live, wait_ready
+from services.cluster.waiting import POLL_SECONDS, check_running, look_while_electing, wait_live, wait_ready
+
+#: How long the group may take to bring the node up to date; a large state takes its time.
+VOTES_SECONDS_MAX = 600.0
 
 
 def repair_node(surroundings: Surroundings, node_id: str) -> None:
-    """Heal one node. What was done half-way is done by asking again: the group comes first, so that the node refuses
-    its data as long as anything but its own start is left to do.
+    """Heal one node; returns once it votes again in each group. What was done half-way is done by asking again: the
+    group comes first, so that the node refuses its data as long as anything but its own start is left to do.
 
     Raises:
         UsageError: there is no node of that id.
+        InTheWay: the environment says something else than the settings of the cluster.
         ClusterError: nothing is damaged, or too few of the others are sound.
     """
-    backend = surroundings.require_backend()
-    node = backend.topology.node(node_id)
-    headers = admin_headers(surroundings.environ)
+    surroundings.home.require_cluster()
     with surroundings.home.exclusive():
-        if not backend.processes()[node.id].is_running:
+        backend = surroundings.backend(surroundings.settled(surroundings.home.require_cluster()))
+        node = backend.topology.node(node_id)
+        if not backend.process_of(node).is_running:
             backend.start(node)
         wait_live(backend, node)
-        problems = _status(backend, node, headers)["refused"]
+        calls = Calls(backend)
+        told = calls.told(node)
+        problems = {} if isinstance(told, str) else told.refused
         if not problems:
             raise ClusterError(f"Nothing is damaged on {node_id}: it refuses none of its data.")
         for group, problem in problems.items():
             echo(f"{node_id}, group {group}: {problem}")
-        helpers = {group: _sound_member(backend, node, group, headers) for group in problems}
+        helpers = {group: _sound_member(backend, node, group) for group in problems}
         for group, helper in helpers.items():
-            _admit_anew(backend, node, group, helper, headers)
-        address = (backend.host, node.client_port)
-        for group, aside in admin_call(address, "/admin/repair", {}, headers=headers)["put_aside"].items():
+            _admit_anew(calls, backend, node, group, helper)
+        for group, aside in calls.ask(node, "/admin/repair", {})["put_aside"].items():
             echo(f"The damaged files of {group} are kept in {aside}.")
         backend.stop(node)
         backend.start(node)
     wait_live(backend, node)
-    seconds = wait_ready(backend, [node])
-    echo(f"{node_id} has its data back from the others and is ready ({seconds:.1f} s).")
+    seconds = _wait_votes(backend, node, list(problems))
+    echo(f"{node_id} has its data back from the others and votes again ({seconds:.1f} s).")
 
 
-def _status(backend: Backend, node: Node, headers: dict[str, str]) -> dict:
-    return admin_call((backend.host, node.client_port), "/status", headers=headers)
-
-
-def _sound_member(backend: Backend, damaged: Node, group: str, headers: dict[str, str]) -> Node:
-    """One of a majority that is sound without the damaged node; waits where they run and may be electing.
+def _sound_member(backend: Backend, damaged: Node, group: str) -> Seat:
+    """One of a majority of the group's voters that is sound without the damaged node; waits where they run and may be
+    electing.
 
     Raises:
         ClusterError: there is none.
     """
-    members = backend.topology.members(group)
-    others = [node for node in members if node.id != damaged.id]
-    needed = len(members) // 2 + 1
 
-    def sound_ones() -> list[Node]:
-        return [node for node in others if _is_ready(backend, node, group, headers)]
+    def sound_ones(now: Roster) -> list[Seat]:
+        others = [seat for seat in now.voters(group) if seat.node.id != damaged.id]
+        return [seat for seat in others if seat.answer and (told := seat.answer.groups.get(group)) and told.ready]
 
-    sound = look_while_electing(backend, others, sound_ones, needed)
+    def majority(now: Roster) -> int:
+        return len(now.voters(group)) // 2 + 1
+
+    sound, now = look_while_electing(sound_ones, backend, majority)
+    voters, needed = now.voters(group), majority(now)
     if len(sound) < needed:
+        named = ", ".join(seat.node.id for seat in voters)
         raise ClusterError(
-            f"Only {len(sound)} of the {len(members)} nodes of {group} are ready and {needed} are needed, without "
-            f"{damaged.id}, to be sure that they hold all that was acknowledged. Start or repair the others first; "
-            "if a majority is lost for good, restore a backup (`mufakat restore`)."
+            f"Only {len(sound)} of the {len(voters)} voters of {group} ({named}) are ready and {needed} are needed, "
+            f"without {damaged.id}, to be sure that they hold all that was acknowledged. Start or repair the others "
+            "first. If a majority is lost for good: `mufakat recover` makes a group out of one disk, `mufakat "
+            "restore` begins anew from a backup."
         )
     return sound[0]
 
 
-def _is_ready(backend: Backend, node: Node, group: str, headers: dict[str, str]) -> bool:
-    try:
-        state = _status(backend, node, headers)["groups"].get(group)
-    except ClusterError:
-        return False
-    return state is not None and state["ready"]
-
-
-def _admit_anew(backend: Backend, node: Node, group: str, helper: Node, headers: dict[str, str]) -> None:
+def _admit_anew(calls: Calls, backend: Backend, node: Node, group: str, helper: Seat) -> None:
     """Let the group forget the node's former disk and expect it with a new one."""
-    address = (backend.host, helper.client_port)
-    reached_at = _status(backend, helper, headers)["members"].get(node.id)
-    admin_call(address, "/admin/members", {"remove": {"id": node.id, "group": group}}, headers=headers)
+    assert helper.answer is not None
+    reached_at = helper.answer.addresses.get(node.id)
+    calls.ask(helper.node, "/admin/members", {"remove": {"id": node.id, "group": group}})
     added = {"id": node.id, "address": reached_at or f"{backend.host}:{node.client_port}", "group": group}
-    admin_call(address, "/admin/members", {"add": added}, headers=headers)
+    calls.ask(helper.node, "/admin/members", {"add": added})
     echo(f"{group} takes {node.id} in anew.")
+
+
+def _wait_votes(backend: Backend, node: Node, groups: list[str]) -> float:
+    """Wait until the node is ready and these groups name it a voter; returns how many seconds that took.
+
+    Raises:
+        ClusterError: it ended, or that took too long.
+    """
+    began = time.monotonic()
+    _, now = wait_ready(backend, [node], timeout_seconds=VOTES_SECONDS_MAX)
+    progress = ProgressLine()
+    try:
+        while True:
+            seat = now.seat(node.id)
+            waiting = [group for group in groups if seat is None or seat.memberships.get(group) != "voter"]
+            waited = time.monotonic() - began
+            if not waiting and seat is not None and not seat.reasons():
+                return waited
+            progress.update(f"{node.id} is a learner of {', '.join(waiting)} after {waited:.0f} s; it is catching up")
+            check_running(backend, [node])
+            if waited > VOTES_SECONDS_MAX:
+                raise ClusterError(
+                    f"{node.id} has its files back but does not vote after {VOTES_SECONDS_MAX:.0f} s in "
+                    f"{', '.join(waiting)}. It goes on catching up; `mufakat status` shows how far it is."
+                )
+            time.sleep(POLL_SECONDS)
+            now = roster(backend)
+    finally:
+        progress.clear()

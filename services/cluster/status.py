@@ -1,92 +1,158 @@
 """How a cluster stands: the rows that `mufakat status` shows, as a table or as JSON."""
 
 import json
-from dataclasses import dataclass
+from typing import Any
 
-from services.cluster.backend import Backend, NodeProcess
+from common.parsers import join_address
+from services.cluster.backend import Backend
 from services.cluster.printing import table
-from services.cluster.probe import GroupHealth, Health, ask_all, health, readiness
-from services.cluster.topology import Node
+from services.cluster.roster import Roster, Seat, roster
 
 #: What stands in a cell about which nothing is known.
 UNKNOWN = "-"
 
-HEADINGS = ("NODE", "GROUP", "ADDRESS", "PID", "STATE", "ROLE", "TERM", "LEADER")
+HEADINGS = ("NODE", "GROUP", "ADDRESS", "PID", "STATE", "ROLE", "MEMBER", "TERM", "LEADER", "LAG", "LOG")
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStatus:
-    """One node, seen from outside."""
-
-    node: Node
-    #: host:port for clients.
-    address: str
-    pid: int | None
-    #: "running" (ready for traffic), "unready" (its process runs), "stopped" (on request) or "dead".
-    state: str
-    #: None where it does not answer.
-    health: Health | None
-
-    def group_health(self, group: str) -> GroupHealth | None:
-        """What the node says of one of its groups."""
-        return None if self.health is None else self.health.groups.get(group)
+def cluster_status(backend: Backend) -> Roster:
+    """Every node of the topology and every member beyond it, all asked at the same time; nodes that do not answer are
+    there too."""
+    return roster(backend)
 
 
-def cluster_status(backend: Backend) -> list[NodeStatus]:
-    """Every node of the topology, all asked at the same time; nodes that do not answer are rows too."""
-    processes = backend.processes()
-    return list(
-        ask_all(backend.topology.nodes, lambda node: _node_status(backend, node, processes[node.id])).values()
-    )
+def state_of(seat: Seat) -> str:
+    """"running" (ready for traffic), "unready" (its process runs), "removed" (its process runs and it is no member of
+    any group), "stopped" (on request), "dead", or "away" (it does not run here and does not answer)."""
+    if seat.answer is None and seat.process.state == "elsewhere":
+        return "away"
+    if not seat.process.is_running and seat.answer is None:
+        return seat.process.state
+    if seat.is_removed:
+        return "removed"
+    return "unready" if seat.reasons() else "running"
 
 
-def _node_status(backend: Backend, node: Node, process: NodeProcess) -> NodeStatus:
-    address = f"{backend.host}:{node.client_port}"
-    if not process.is_running:
-        return NodeStatus(node, address, process.pid, process.state, None)
-    is_ready = readiness(backend.host, node.client_port).is_ready
-    return NodeStatus(
-        node,
-        address,
-        process.pid,
-        "running" if is_ready else "unready",
-        health(backend.host, node.client_port),
-    )
+def status_json(backend: Backend | None, found: Roster | None) -> str:
+    """The same as JSON. `role`, `term` and `leader` are those of the node's first group, null where it does not
+    answer; `status` has them for each group."""
+    record = backend.cluster.record if backend else None
+    told = {
+        "mode": record.mode if record else None,
+        "topology": record.topology if record else None,
+        "nodes": [_json_row(backend, seat) for seat in found.seats] if backend and found else [],
+        "cluster": backend.cluster.id if backend else None,
+        "port_offset": record.port_offset if record else None,
+        "authentication": _has_authentication(backend) if backend else None,
+    }
+    return json.dumps(told, indent=2)
 
 
-def status_json(mode: str | None, topology: str | None, statuses: list[NodeStatus]) -> str:
-    """The same as JSON. `role`, `term` and `leader` are those of the node's first group, null where it does
-    not answer."""
-    nodes = [
-        {
-            "id": status.node.id,
-            "groups": list(status.node.groups),
-            "address": status.address,
-            "pid": status.pid,
-            "state": status.state,
-            "role": status.health.first.role if status.health else None,
-            "term": status.health.first.term if status.health else None,
-            "leader": status.health.first.leader if status.health else None,
-        }
-        for status in statuses
-    ]
-    return json.dumps({"mode": mode, "topology": topology, "nodes": nodes}, indent=2)
+def _json_row(backend: Backend, seat: Seat) -> dict[str, Any]:
+    answer, groups = seat.answer, seat.node.groups
+    first = answer.groups.get(groups[0]) if answer and groups else None
+    return {
+        "id": seat.node.id,
+        "groups": list(groups),
+        "address": _address(backend, seat),
+        "pid": _pid(seat),
+        "state": state_of(seat),
+        "role": first.role if first else None,
+        "term": first.term if first else None,
+        "leader": first.leader if first else None,
+        "version": answer.version if answer else None,
+        "disk_free_bytes": answer.disk_free_bytes if answer else None,
+        "reasons": seat.reasons() if seat.process.is_running or answer else {},
+        "status": {group: _json_group(seat, group) for group in groups},
+    }
 
 
-def status_table(statuses: list[NodeStatus]) -> str:
-    """One row for each group on each node."""
-    return table(HEADINGS, [_row(status, group) for status in statuses for group in status.node.groups])
+def _json_group(seat: Seat, group: str) -> dict[str, Any]:
+    known = seat.answer.groups.get(group) if seat.answer else None
+    return {
+        "member": seat.memberships.get(group) or None,
+        "role": known.role if known else None,
+        "term": known.term if known else None,
+        "leader": known.leader if known else None,
+        "lag": known.lag if known else None,
+        "log_bytes": known.log_bytes if known else None,
+    }
 
 
-def _row(status: NodeStatus, group: str) -> tuple[str, ...]:
-    known = status.group_health(group)
+def status_text(backend: Backend, found: Roster) -> str:
+    """A line about the cluster, one row for each group on each node, and why nodes are not ready."""
+    rows = [_row(backend, seat, group) for seat in found.seats for group in seat.node.groups]
+    parts = (_headline(backend, found), table(HEADINGS, rows), *_remarks(found))
+    return "\n".join(parts)
+
+
+def _headline(backend: Backend, found: Roster) -> str:
+    record = backend.cluster.record
+    versions = sorted({seat.answer.version for seat in found.seats if seat.answer and seat.answer.version})
+    version = f", version {' and '.join(versions)}" if versions else ""
+    authentication = "on" if _has_authentication(backend) else "off"
+    unfinished = "; its last `up` did not come to its end" if backend.cluster.state == "starting" else ""
     return (
-        status.node.id,
+        f"{record and record.topology} topology, {backend.mode} mode, cluster {backend.cluster.id}{version}, "
+        f"authentication {authentication}{unfinished}"
+    )
+
+
+def _remarks(found: Roster) -> list[str]:
+    """What does not fit into a row: why a node is not ready, who removed it, how much room its disk has."""
+    remarks = []
+    for seat in found.seats:
+        reasons = seat.reasons() if seat.process.is_running or seat.answer else {}
+        remarks += [f"{seat.node.id}{', ' + group if group else ''}: {why}" for group, why in reasons.items()]
+        if seat.is_removed and seat.process.is_running:
+            remarks.append(f"{seat.node.id} is no member any more; `mufakat stop {seat.node.id}` ends it.")
+        if seat.process.state == "elsewhere":
+            remarks.append(f"{seat.node.id} is a member that was not started from here.")
+    frees = {seat.answer.disk_free_bytes for seat in found.seats if seat.answer} - {None}
+    if len(frees) > 0:
+        least = min(free for free in frees if free is not None)
+        remarks.append(f"Room on the disks: {in_bytes(least)}{' at least' if len(frees) > 1 else ''}.")
+    if not any(seat.answer and seat.answer.authentication for seat in found.seats) and any(
+        seat.answer and seat.answer.authentication is False for seat in found.seats
+    ):
+        remarks.append("Whoever reaches a port may do anything: authentication is off (MUFAKAT_AUTH_TOKENS).")
+    return remarks
+
+
+def _has_authentication(backend: Backend) -> bool:
+    return bool(backend.cluster.settings.get("MUFAKAT_AUTH_TOKENS"))
+
+
+def _pid(seat: Seat) -> int | None:
+    return seat.process.pid or (seat.answer.pid if seat.answer and seat.process.state == "running" else None)
+
+
+def _address(backend: Backend, seat: Seat) -> str:
+    node = seat.node
+    return join_address(node.host or backend.host, node.client_port) if node.client_port else UNKNOWN
+
+
+def _row(backend: Backend, seat: Seat, group: str) -> tuple[str, ...]:
+    known = seat.answer.groups.get(group) if seat.answer else None
+    return (
+        seat.node.id,
         group,
-        status.address,
-        str(status.pid or UNKNOWN),
-        status.state,
+        _address(backend, seat),
+        str(_pid(seat) or UNKNOWN),
+        state_of(seat),
         known.role if known else UNKNOWN,
+        {"none": "no", "": UNKNOWN}.get(member := seat.memberships.get(group, ""), member),
         str(known.term) if known else UNKNOWN,
         (known.leader or "none") if known else UNKNOWN,
+        str(known.lag) if known else UNKNOWN,
+        in_bytes(known.log_bytes) if known else UNKNOWN,
     )
+
+
+def in_bytes(count: int) -> str:
+    """A number of bytes for people."""
+    amount, unit = float(count), 0
+    while amount >= 1024 and unit < len(_UNITS) - 1:
+        amount, unit = amount / 1024, unit + 1
+    return f"{amount:.0f} {_UNITS[unit]}" if unit == 0 or amount >= 10 else f"{amount:.1f} {_UNITS[unit]}"

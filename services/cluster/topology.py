@@ -22,6 +22,10 @@ class Node:
     groups: tuple[str, ...]
     #: Where clients reach it.
     client_port: int
+    #: On which host; empty: where the nodes of the topology are.
+    host: str = ""
+    #: Its data directory on this machine; empty: the one that its id and the topology give it, or unknown.
+    data_dir: str = ""
 
     @property
     def peer_port(self) -> int:
@@ -34,7 +38,10 @@ class Topology:
     """A named table of nodes."""
 
     name: str
+    #: All nodes, those that were added later at the end.
     nodes: tuple[Node, ...]
+    #: Ids of those that were added: no founders.
+    added: frozenset[str] = frozenset()
 
     def node(self, node_id: str) -> Node:
         """The node of that id.
@@ -46,7 +53,7 @@ class Topology:
             if node.id == node_id:
                 return node
         raise UsageError(
-            f"There is no node {node_id!r} in the {self.name} topology. Its nodes are "
+            f"There is no node {node_id!r} in this cluster ({self.name}). Its nodes are "
             f"{', '.join(node.id for node in self.nodes)}."
         )
 
@@ -69,8 +76,18 @@ class Topology:
         return tuple(dict.fromkeys(group for node in self.nodes for group in node.groups))
 
     def companions(self, node: Node) -> tuple[Node, ...]:
-        """The nodes that carry the same groups as `node`, itself included: its Raft cluster."""
-        return tuple(other for other in self.nodes if other.groups == node.groups)
+        """The nodes that `node` is told of: those that its groups began with, and itself."""
+        return tuple(
+            other
+            for other in self.nodes
+            if other == node or (other.groups == node.groups and other.id not in self.added)
+        )
+
+    def with_added(self, added: "tuple[Node, ...]") -> "Topology":
+        """The same table and further nodes; an id that is in it already stays what it is."""
+        known = {node.id for node in self.nodes}
+        new = tuple(node for node in added if node.id not in known)
+        return replace(self, nodes=self.nodes + new, added=self.added | {node.id for node in new})
 
     def shifted(self, port_offset: int) -> "Topology":
         """The same nodes, every port higher by `port_offset`.

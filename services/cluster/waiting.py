@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence, Sized
 from typing import TypeVar
 
 from services.cluster.backend import Backend
+from services.cluster.calls import Calls
 from services.cluster.errors import ClusterError
 from services.cluster.printing import ProgressLine
-from services.cluster.probe import Readiness, ask_all, is_live, readiness
+from services.cluster.roster import Roster, roster
 from services.cluster.topology import Node
 
 Found = TypeVar("Found", bound=Sized)
@@ -48,23 +49,26 @@ def check_running(backend: Backend, nodes: Sequence[Node]) -> None:
 
 def wait_ready(
     backend: Backend, nodes: Sequence[Node], *, timeout_seconds: float = READY_SECONDS_MAX
-) -> float:
-    """Wait until every node is ready; returns how many seconds that took.
+) -> tuple[float, Roster]:
+    """Wait until each of the nodes is ready in all groups whose member it is; returns how many seconds that took, and
+    how things stand then. Nodes that were removed from all of their groups are not waited for.
 
     Raises:
         ClusterError: a node ended, or they were not all ready in time.
     """
     began = time.monotonic()
     progress = ProgressLine()
+    ids = {node.id for node in nodes}
     try:
         while True:
-            answers = ask_all(nodes, lambda node: readiness(backend.host, node.client_port))
+            found = roster(backend)
+            asked = [seat for seat in found.seats if seat.node.id in ids]
             waited = time.monotonic() - began
-            waiting = {node_id: answer for node_id, answer in answers.items() if not answer.is_ready}
+            waiting = {seat.node.id: _words(why) for seat in asked if not seat.is_removed and (why := seat.reasons())}
             if not waiting:
-                return waited
+                return waited, found
             progress.update(
-                f"{len(nodes) - len(waiting)} of {len(nodes)} nodes ready after {waited:.0f} s; "
+                f"{len(asked) - len(waiting)} of {len(asked)} nodes ready after {waited:.0f} s; "
                 f"waiting for {_first_of(waiting)}"
             )
             check_running(backend, nodes)
@@ -82,10 +86,12 @@ def wait_live(backend: Backend, node: Node, *, timeout_seconds: float = LIVE_SEC
     """Wait until one node answers; it need not be ready, for that it may need others that do not run.
 
     Raises:
+        InTheWay: a node of another cluster answers in its place.
         ClusterError: it ended, or it did not answer in time.
     """
+    calls = Calls(backend)
     until = time.monotonic() + timeout_seconds
-    while not is_live(backend.host, node.client_port):
+    while isinstance(calls.told(node), str):
         check_running(backend, (node,))
         if time.monotonic() > until:
             raise ClusterError(
@@ -96,25 +102,29 @@ def wait_live(backend: Backend, node: Node, *, timeout_seconds: float = LIVE_SEC
 
 
 def look_while_electing(
-    backend: Backend, nodes: Sequence[Node], look: Callable[[], Found], needed: int = 1
-) -> Found:
-    """What `look` finds, once that is `needed` of the nodes. It looks again for as long as so many of them run, and
-    their group may be electing; after that it may have found fewer."""
+    look: Callable[[Roster], Found], backend: Backend, needed: Callable[[Roster], int] = lambda _: 1
+) -> tuple[Found, Roster]:
+    """What `look` finds in the roster, once that is `needed` of the nodes, and the roster. It looks again for as long
+    as so many nodes run, and their group may be electing; after that it may have found fewer."""
     until = time.monotonic() + ELECTION_SECONDS_MAX
-    while len(found := look()) < needed:
-        processes = backend.processes()
-        running = sum(processes[node.id].is_running for node in nodes)
-        if running < needed or time.monotonic() > until:
-            break
+    while True:
+        now = roster(backend)
+        found = look(now)
+        running = sum(seat.answer is not None or seat.process.is_running for seat in now.seats)
+        if len(found) >= needed(now) or running < needed(now) or time.monotonic() > until:
+            return found, now
         time.sleep(POLL_SECONDS)
-    return found
 
 
-def _first_of(waiting: dict[str, Readiness]) -> str:
-    node_id, answer = next(iter(waiting.items()))
+def _words(reasons: dict[str, str]) -> str:
+    return "; ".join(f"{group}: {why}" if group else why for group, why in reasons.items())
+
+
+def _first_of(waiting: dict[str, str]) -> str:
+    node_id, reason = next(iter(waiting.items()))
     others = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
-    return f"{node_id} ({answer.reason}){others}"
+    return f"{node_id} ({reason}){others}"
 
 
-def _all_of(waiting: dict[str, Readiness]) -> str:
-    return ", ".join(f"{node_id} ({answer.reason})" for node_id, answer in waiting.items())
+def _all_of(waiting: dict[str, str]) -> str:
+    return ", ".join(f"{node_id} ({reason})" for node_id, reason in waiting.items())

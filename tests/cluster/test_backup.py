@@ -2,13 +2,14 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.cluster.backups import restore_cluster, restore_node, take_backup
 from services.cluster.errors import ClusterError, InTheWay, UsageError
-from services.cluster.home import Record
+from services.cluster.home import UP
 from services.cluster.lifecycle import Request, down, up
 from services.cluster.processes import is_port_free
 from tests.cluster.load import Acknowledged, missing_messages, writers
@@ -86,8 +87,8 @@ def test_a_backup_restored_twice_gives_no_number_twice_and_an_old_disk_is_refuse
         shutil.rmtree(home)
 
     # Not `up`, which waits until all are ready.
-    surroundings.home.write_record(Record("local", "combined", combined.port_offset))
-    combined.backend.start_all()
+    surroundings.home.keep(replace(surroundings.home.cluster(), state=UP))
+    surroundings.require_backend().start_all()
     numbers.append(numbers_given(combined))
     refused = wait_until(lambda: not_ready(combined, "node3"), timeout_seconds=30, what="node3 is refused")
     sound = combined.ports(without="node3")

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from services.cluster import repair
+from services.cluster.calls import Calls
 from services.cluster.errors import ClusterError
 from services.cluster.lifecycle import Request, down, up
 from services.cluster.nodes import kill_nodes, start_nodes
 from services.cluster.repair import repair_node
+from services.cluster.topology import Node
 from services.cluster.waiting import wait_ready
 from tests.cluster.load import missing_lines, missing_messages, writers
 from tests.cluster.tools import Cluster, ask, call, cluster_in, free_port_offset, wait_until
@@ -145,15 +146,15 @@ def test_a_repair_that_ended_half_way_is_done_by_asking_again(
     wait_on_disk(combined, "node1", "lock")
     kill_nodes(combined.surroundings, ["node1"])
     damage_log(data_folder(combined, "node1", "lock"))
-    real = repair.admin_call
+    real = Calls.ask
 
-    def broken(address: Any, path: str, *rest: Any, **options: Any) -> Any:
+    def broken(calls: Calls, node: Node, path: str, *rest: Any) -> Any:
         if path == "/admin/repair":
             raise ClusterError("broken off")
-        return real(address, path, *rest, **options)
+        return real(calls, node, path, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(repair, "admin_call", broken)
+        patch.setattr(Calls, "ask", broken)
         with pytest.raises(ClusterError, match="broken off"):
             repair_node(combined.surroundings, "node1")
     assert not list(data_folder(combined, "node1", "lock").parent.glob("lock.damaged-*"))
@@ -176,7 +177,7 @@ def test_repair_is_refused_where_nothing_is_damaged_or_the_others_are_too_few(co
         lambda: "lock" in reasons(combined, "node3"), timeout_seconds=10, what="node3 knows that it is alone"
     )
 
-    with pytest.raises(ClusterError, match="Only 0 of the 3 nodes of lock are ready and 2 are needed"):
+    with pytest.raises(ClusterError, match=r"Only 0 of the 3 voters of lock .* and 2 are needed"):
         repair_node(combined.surroundings, "node1")
 
     assert list(data_folder(combined, "node1", "lock").glob("*.wal"))

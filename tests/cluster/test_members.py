@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from services.cli import main
 from services.cluster.nodes import kill_nodes, start_nodes
-from services.cluster.probe import is_live
+from services.cluster.probe import get_json
 from tests.cluster.tools import Cluster, ask, call, wait_until
 
 pytestmark = pytest.mark.cluster
@@ -80,7 +80,7 @@ def newcomer(cluster: Cluster, port: int) -> Iterator[None]:
         [sys.executable, "-m", "services.cli", "serve"], env=environ, stderr=subprocess.DEVNULL
     )
     try:
-        wait_until(lambda: is_live("127.0.0.1", port), timeout_seconds=20, what="node4 answers")
+        wait_until(lambda: get_json("127.0.0.1", port, "/livez")[0] == 200, timeout_seconds=20, what="node4 answers")
         yield
     finally:
         process.kill()
@@ -153,7 +153,8 @@ def test_a_new_cluster_begins_without_its_last_node_which_is_taken_in_later(sepa
     """A group that has lost a node and its disk before it ever served looks the same: nothing is to be done."""
     # The cluster of the fixture is complete; begin anew with one node of the lock group missing.
     backend = separated.backend
-    backend.end_all(wipe=True)
+    backend.end_all()
+    backend.wipe()
     first, second, late = backend.topology.members("lock")
     backend.start(first)
     backend.start(second)

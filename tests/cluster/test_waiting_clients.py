@@ -47,6 +47,10 @@ def sent(port: int, path: str, body: Any, key: str) -> socket.socket:
     return connection
 
 
+def applied_index(port: int, group: str) -> int:
+    return call(port, "/health")[1]["groups"][group]["applied_index"]
+
+
 def test_a_node_that_stops_answers_its_waiting_clients_and_takes_them_out_of_the_line(combined: Cluster) -> None:
     """503 `stopping` at once, for a lock and for a message; and what they waited for goes to nobody later."""
     stopped = follower(combined, "lock")
@@ -61,9 +65,15 @@ def test_a_node_that_stops_answers_its_waiting_clients_and_takes_them_out_of_the
         threading.Thread(target=wait, args=("/lock/acquire", {"key": "k", "client_id": "w", "wait": WAIT_SECONDS})),
         threading.Thread(target=wait, args=("/queue/deq", {"queue": "empty", "wait": WAIT_SECONDS})),
     ]
+    applied = applied_index(combined.port(stopped), "queue")
     for thread in waiting:
         thread.start()
     wait_until(lambda: line_of(other, "k") == ["w"], timeout_seconds=10, what="the request stands in line")
+    wait_until(
+        lambda: applied_index(combined.port(stopped), "queue") > applied,
+        timeout_seconds=10,
+        what="the queue knows who waits",
+    )
 
     with RunningClock() as clock:
         stop_nodes(combined.surroundings, [stopped])

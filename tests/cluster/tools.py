@@ -20,8 +20,8 @@ from typing import Any
 from services.cluster.backend import Backend
 from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
-from services.cluster.nodes import leaders
-from services.cluster.processes import is_port_free
+from services.cluster.processes import holder, is_port_free, kill_all
+from services.cluster.roster import roster
 from services.cluster.topology import TOPOLOGIES
 
 #: Ports of test clusters end below the range from which the system hands out ports of its own.
@@ -68,15 +68,12 @@ def cluster_in(folder: Path, **options: Any) -> Iterator[Surroundings]:
     try:
         yield surroundings
     finally:
-        record = surroundings.home.record()
-        if record is not None:
-            kill_all(surroundings.backend(record))
+        kill_nodes_of(surroundings.home)
 
 
-def kill_all(backend: Backend) -> None:
-    """SIGKILL for every node that runs."""
-    for node in backend.topology.nodes:
-        backend.kill(node)
+def kill_nodes_of(home: Home) -> None:
+    """SIGKILL for every node that runs on a data directory of this home."""
+    kill_all([process for folder in home.data_folders() if (process := holder(folder)) is not None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +94,7 @@ class Cluster:
 
     def leader(self, group: str) -> str:
         """The id of the node that leads a group, once there is one."""
-        found = wait_until(lambda: leaders(self.backend, group), timeout_seconds=10, what=f"{group} is led")
+        found = wait_until(lambda: roster(self.backend).leaders(group), timeout_seconds=10, what=f"{group} is led")
         return max(found, key=lambda node_id: found[node_id].term)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from services.cluster.engine import call_docker
 from services.cluster.nodes import kill_leader, kill_nodes, start_nodes, stop_nodes
-from services.cluster.status import cluster_status
+from services.cluster.status import cluster_status, state_of
 from tests.cluster.recorded import play
 from tests.cluster.test_recorded_use import (
     AFTER_NODE2_IS_BACK,
@@ -43,7 +43,7 @@ def test_a_killed_container_stays_down_and_another_node_leads(
 
     kill_leader(combined.surroundings, "lock")
 
-    dead = [status.node.id for status in cluster_status(combined.backend) if status.state == "dead"]
+    dead = [seat.node.id for seat in cluster_status(combined.backend).seats if state_of(seat) == "dead"]
     assert len(dead) == 1
     victim = dead[0]
     assert combined.leader("lock") != victim

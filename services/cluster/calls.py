@@ -1,0 +1,147 @@
+"""What the commands ask of the nodes of their own cluster, and of no other.
+
+Another cluster may listen on the ports of ours: one that was started from another folder. So before anything is asked
+or changed here, the node that answers says which cluster it is of, and that is compared.
+"""
+
+import http.client
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from common.config import SettingsError, load_settings
+from common.parsers import join_address, parse_address
+from services.cluster.backend import Backend
+from services.cluster.errors import ClusterError, InTheWay, UsageError
+from services.cluster.probe import Told, ask_all, ask_status
+from services.cluster.topology import Node
+
+#: A change of members may take that long in each group, a handover of leadership included.
+CALL_TIMEOUT_SECONDS = 30.0
+ANSWER_BYTES_MAX = 4 << 20
+
+#: Answers that another node may give better.
+ELSEWHERE = frozenset({0, 429, 502, 503, 504})
+
+
+def admin_headers(settings: Mapping[str, str]) -> dict[str, str]:
+    """What proves to a node that we may ask for everything: the first admin token in MUFAKAT_AUTH_TOKENS.
+
+    Args:
+        settings: those of the cluster; the environment where a node of any cluster is asked.
+
+    Raises:
+        UsageError: that variable cannot be read.
+    """
+    text = settings.get("MUFAKAT_AUTH_TOKENS", "")
+    try:
+        tokens = load_settings({"MUFAKAT_AUTH_TOKENS": text}).auth_tokens
+    except SettingsError as error:
+        raise UsageError(f"{error}.") from error
+    token = next((token for role, token in tokens if role == "admin"), None)
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def address_of(text: str) -> tuple[str, int]:
+    """Host and port of what somebody typed, also `[::1]:8000`.
+
+    Raises:
+        UsageError: it is no address.
+    """
+    try:
+        return parse_address(text)
+    except ValueError:
+        raise UsageError(
+            f"`{text}` is no address; write it as HOST:PORT, such as 127.0.0.1:8000 or [::1]:8000."
+        ) from None
+
+
+class Calls:
+    """Questions to the nodes of one cluster that runs."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self.headers = admin_headers(backend.cluster.settings)
+
+    def address(self, node: Node) -> tuple[str, int]:
+        """Where the node serves its clients, seen from here."""
+        return node.host or self._backend.host, node.client_port
+
+    def told(self, node: Node) -> Told | str:
+        """What the node says of itself; else why it says nothing.
+
+        Raises:
+            InTheWay: a node of another cluster answers there.
+        """
+        answer = ask_status(*self.address(node), self.headers)
+        return answer if isinstance(answer, str) else self._check(node, answer)
+
+    def told_by_all(self, nodes: tuple[Node, ...]) -> dict[str, Told | str]:
+        """What each says; a node of another cluster is told of in words. Raises nothing."""
+
+        def ask(node: Node) -> Told | str:
+            try:
+                return self.told(node)
+            except InTheWay as error:
+                return str(error)
+
+        return ask_all(nodes, ask)
+
+    def ask(self, node: Node, path: str, body: Any = None) -> dict[str, Any]:
+        """The decoded answer to a GET, or to a POST where there is a body, of a node that was found to be ours.
+
+        Raises:
+            InTheWay: another cluster answers there.
+            ClusterError: there was no answer, or it was a refusal; the text carries the node's sentence.
+        """
+        told = self.told(node)
+        if isinstance(told, str):
+            raise ClusterError(f"{node.id} {told}. `mufakat status` shows which nodes run.")
+        return admin_call(self.address(node), path, body, headers=self.headers)
+
+    def _check(self, node: Node, told: Told) -> Told:
+        ours = self._backend.cluster.id
+        if told.cluster != ours or told.id != node.id:
+            of_cluster = f"the cluster {told.cluster}" if told.cluster else "a cluster without an id"
+            raise InTheWay(
+                f"{join_address(*self.address(node))} is {told.id or 'a node'} of {of_cluster}, and not {node.id} of "
+                f"this one ({ours}). End it, or move this cluster: `mufakat down`, then `mufakat up --port-offset "
+                "1000`."
+            )
+        return told
+
+
+def call(
+    address: tuple[str, int], path: str, body: Any = None, *, headers: Mapping[str, str]
+) -> tuple[int, dict[str, Any]]:
+    """One request, a POST where there is a body: the status and what was answered; (0, {}) where nobody answered."""
+    connection = http.client.HTTPConnection(*address, timeout=CALL_TIMEOUT_SECONDS)
+    method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
+    try:
+        connection.request(method, path, content, {**headers, "Content-Type": "application/json"})
+        response = connection.getresponse()
+        answer = json.loads(response.read(ANSWER_BYTES_MAX))
+    except (OSError, http.client.HTTPException):
+        return 0, {}
+    except ValueError:
+        return response.status, {}
+    finally:
+        connection.close()
+    return response.status, answer if isinstance(answer, dict) else {}
+
+
+def admin_call(
+    address: tuple[str, int], path: str, body: Any = None, *, headers: Mapping[str, str]
+) -> dict[str, Any]:
+    """As `call`, where nothing but a success will do.
+
+    Raises:
+        ClusterError: there was no answer, or it was a refusal; the text carries the node's sentence.
+    """
+    status, answer = call(address, path, body, headers=headers)
+    named = join_address(*address)
+    if status == 0:
+        raise ClusterError(f"{named} did not answer to {path} within {CALL_TIMEOUT_SECONDS:.0f} s, or broke off.")
+    if status != 200:
+        raise ClusterError(str(answer.get("detail") or f"{named} answered {status} to {path}."))
+    return answer

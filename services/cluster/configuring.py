@@ -1,0 +1,76 @@
+"""Showing and changing the settings of the cluster in a home, whether it is up or down."""
+
+import json
+from collections.abc import Sequence
+
+from services.cluster.errors import InTheWay, UsageError
+from services.cluster.home import new_cluster
+from services.cluster.lifecycle import Surroundings
+from services.cluster.printing import echo, table
+from services.cluster.settings import HIDDEN, ID_VARIABLE, SECRET_VARIABLE, changed, rows
+
+HEADINGS = ("SETTING", "VALUE", "FROM")
+
+
+def show_settings(surroundings: Surroundings, *, as_json: bool) -> str:
+    """Every setting, its value and where that is from.
+
+    Raises:
+        ClusterError: what is kept cannot be read.
+    """
+    home = surroundings.home
+    cluster = home.cluster()
+    secret = HIDDEN if home.kept_secret() else "-"
+    ours = [
+        (ID_VARIABLE, cluster.id if cluster else "-", "made once"),
+        (SECRET_VARIABLE, secret, "made once, or given"),
+        *rows(cluster or new_cluster()),
+    ]
+    if as_json:
+        return json.dumps([dict(zip(("setting", "value", "from"), row, strict=True)) for row in ours], indent=2)
+    return table(HEADINGS, ours)
+
+
+def set_settings(surroundings: Surroundings, assignments: Sequence[str]) -> None:
+    """Change settings for all nodes, each from its next start on.
+
+    Raises:
+        UsageError: a variable is unknown, not one of the cluster, or its value is wrong.
+        InTheWay: it is the secret, and nodes run.
+    """
+    home = surroundings.home
+    with home.exclusive():
+        cluster = home.cluster() or new_cluster()
+        backend = surroundings.backend(cluster) if cluster.record else None
+        runs = backend is not None and backend.is_running()
+        rest = [each for each in assignments if not _is_secret(each)]
+        after = changed(cluster, rest, surroundings.environ)
+        for assignment in assignments:
+            if _is_secret(assignment):
+                if runs:
+                    raise InTheWay("Nodes with two secrets do not talk to each other: `mufakat down` first.")
+                home.keep_secret(_secret(surroundings, assignment))
+        home.keep(after)
+    names = ", ".join(each.partition("=")[0] for each in assignments)
+    if not runs:
+        echo(f"{names}: kept for the next `mufakat up`.")
+    elif after.record and after.record.mode == "docker":
+        echo(f"{names}: kept. Containers have it after `mufakat down` and `mufakat up`.")
+    else:
+        echo(
+            f"{names}: kept. A node has it from its next start on: `mufakat stop NODE`, `mufakat start NODE`, one "
+            "after another, each once the one before is ready (`mufakat status`)."
+        )
+
+
+def _is_secret(assignment: str) -> bool:
+    name = assignment.partition("=")[0].strip().upper()
+    return name in (SECRET_VARIABLE, SECRET_VARIABLE.removeprefix("MUFAKAT_"))
+
+
+def _secret(surroundings: Surroundings, assignment: str) -> str:
+    _, equals, text = assignment.partition("=")
+    secret = (text if equals else surroundings.environ.get(SECRET_VARIABLE, "")).strip()
+    if not secret:
+        raise UsageError(f"{SECRET_VARIABLE} is not in the environment; set it there.")
+    return secret

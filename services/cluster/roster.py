@@ -1,0 +1,154 @@
+"""Who belongs to a cluster that runs: the nodes that are looked after here, and whom its groups name beyond them.
+
+The topology says what `up` starts. Who the members are, the groups say, and they may have been changed since: a node
+beyond the topology counts in a quorum, may lead and can be asked; one that was removed does not. The rule of the
+file: a group's members are those that its leader names, else those that the node furthest ahead names.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common.parsers import parse_address
+from services.cluster.backend import Backend, NodeProcess
+from services.cluster.calls import Calls
+from services.cluster.probe import GroupTold, Told
+from services.cluster.topology import Node
+from services.process_file import look
+
+#: Hosts that are this machine.
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """One node, with all that could be found out about it."""
+
+    node: Node
+    process: NodeProcess
+    #: What it says of itself; else why it says nothing.
+    told: Told | str
+    #: Its groups in which the others name it: "voter" or "learner"; "none" where they do not, "" where nobody tells.
+    memberships: dict[str, str]
+
+    @property
+    def answer(self) -> Told | None:
+        return None if isinstance(self.told, str) else self.told
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether it is no member of any of its groups any more, by all of them."""
+        return set(self.memberships.values()) == {"none"}
+
+    def reasons(self) -> dict[str, str]:
+        """Why it is not ready, by group; under "" where that is not about one. Groups that it was removed from do not
+        count, and nothing is ready of who does not answer."""
+        if isinstance(self.told, str):
+            return {"": self.told}
+        return {group: why for group, why in self.told.not_ready.items() if self.memberships.get(group) != "none"}
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The nodes of a cluster at one moment, those of its topology first."""
+
+    seats: tuple[Seat, ...]
+
+    def members(self, group: str) -> list[Seat]:
+        """The members of a group; where nobody tells who they are, the nodes that carry it."""
+        return [seat for seat in self.seats if seat.memberships.get(group, "none") != "none"]
+
+    def voters(self, group: str) -> list[Seat]:
+        return [seat for seat in self.seats if seat.memberships.get(group) in ("voter", "")]
+
+    def seat(self, node_id: str) -> Seat | None:
+        return next((seat for seat in self.seats if seat.node.id == node_id), None)
+
+    def leaders(self, group: str) -> dict[str, GroupTold]:
+        """The members that say they lead `group`, by id: none while it elects, for a moment two after it."""
+        told = {seat.node.id: seat.answer.groups.get(group) for seat in self.members(group) if seat.answer}
+        return {node_id: known for node_id, known in told.items() if known and known.role == "leader"}
+
+
+def roster(backend: Backend) -> Roster:
+    """Ask all nodes that run who they are and who belongs to their groups."""
+    calls = Calls(backend)
+    processes = backend.processes()
+    nodes = backend.topology.nodes
+    asked = tuple(node for node in nodes if processes[node.id].is_running)
+    told: dict[str, Told | str] = {node.id: "does not run" for node in nodes}
+    told.update(calls.told_by_all(asked))
+    views = _views(told)
+    beyond = _beyond(views, told, {node.id for node in nodes})
+    told.update(calls.told_by_all(beyond))
+    beyond = tuple(_located(node, told[node.id]) for node in beyond)
+    groups = backend.topology.groups()
+    processes.update((node.id, backend.process_of(node)) for node in beyond)
+    return Roster(
+        tuple(
+            Seat(node, processes[node.id], told[node.id], _memberships(node, groups, views))
+            for node in (*nodes, *beyond)
+        )
+    )
+
+
+def _views(told: dict[str, Told | str]) -> dict[str, GroupTold]:
+    """Of each group, what the one says who knows best: a leader of the latest term, else who has got furthest."""
+    best: dict[str, GroupTold] = {}
+    for answer in told.values():
+        for group, known in () if isinstance(answer, str) else answer.groups.items():
+            if known.voters and (group not in best or _rank(known) > _rank(best[group])):
+                best[group] = known
+    return best
+
+
+def _rank(known: GroupTold) -> tuple[bool, int, int]:
+    return known.role == "leader", known.term, known.commit_index
+
+
+def _beyond(views: dict[str, GroupTold], told: dict[str, Told | str], known: set[str]) -> tuple[Node, ...]:
+    """The members that are not looked after here."""
+    addresses: dict[str, str] = {}
+    for answer in told.values():
+        if not isinstance(answer, str):
+            addresses.update({member: address for member, address in answer.addresses.items() if address})
+    found: dict[str, list[str]] = {}
+    for group, view in views.items():
+        for member in (*view.voters, *view.learners):
+            if member not in known:
+                found.setdefault(member, []).append(group)
+    nodes = []
+    for member, groups in sorted(found.items()):
+        try:
+            host, port = parse_address(addresses.get(member, ""))
+        except ValueError:
+            host, port = "", 0
+        nodes.append(Node(member, tuple(groups), port, host))
+    return tuple(nodes)
+
+
+def _located(node: Node, told: Told | str) -> Node:
+    """The node with its data directory, where it runs on this machine and its process is found there."""
+    if isinstance(told, str) or node.host not in LOOPBACK_HOSTS or not told.data_dir:
+        return node
+    try:
+        seen = look(Path(told.data_dir))
+    except OSError:
+        return node
+    if not seen.is_held or seen.record is None or seen.record.pid != told.pid:
+        return node
+    return replace(node, data_dir=told.data_dir, groups=tuple(told.groups) or node.groups)
+
+
+def _memberships(node: Node, groups: tuple[str, ...], views: dict[str, GroupTold]) -> dict[str, str]:
+    found = {}
+    for group in groups:
+        if group not in node.groups:
+            continue
+        view = views.get(group)
+        if view is None:
+            found[group] = ""
+        elif node.id in view.voters:
+            found[group] = "voter"
+        else:
+            found[group] = "learner" if node.id in view.learners else "none"
+    return found

@@ -1,0 +1,172 @@
+"""The settings that all nodes of a cluster have in common, where they come from, and who may change them.
+
+    first `up`              what stands in the environment is kept in cluster.json
+    every later command     what is kept holds; a variable that says something else is refused, not taken and not
+                            passed over
+    `mufakat config set`    changes what is kept
+
+So it does not matter from which shell a node is started. Values of secrets are never shown.
+"""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common.config import SETTINGS, VARIABLE_PREFIX, Setting, SettingsError, is_for_commands, load_settings
+from services.cluster.errors import InTheWay, UsageError
+from services.cluster.home import Cluster
+
+#: Different for every node of a cluster, so that no value from outside can be right for all of them.
+OWN_VARIABLES = frozenset(
+    {
+        "MUFAKAT_NODE_ID",
+        "MUFAKAT_GROUPS",
+        "MUFAKAT_CLUSTER",
+        "MUFAKAT_CLIENT_PORT",
+        "MUFAKAT_PEER_PORT",
+        "MUFAKAT_DATA_DIR",
+        "MUFAKAT_LISTEN_HOST",
+        "MUFAKAT_PEER_LISTEN_HOST",
+        "MUFAKAT_JOIN",
+    }
+)
+#: The same for all, and kept elsewhere: the id beside the settings, the secret in its own file.
+ID_VARIABLE = "MUFAKAT_CLUSTER_ID"
+SECRET_VARIABLE = "MUFAKAT_CLUSTER_SECRET"
+
+#: What can be kept, by variable, in the order of the docs.
+SHARED: dict[str, Setting] = {
+    setting.variable: setting
+    for setting in SETTINGS
+    if setting.variable not in OWN_VARIABLES | {ID_VARIABLE, SECRET_VARIABLE}
+}
+
+#: Stands for the value of a secret.
+HIDDEN = "(set; not shown)"
+
+
+def settle(cluster: Cluster, environ: Mapping[str, str], path: Path) -> Cluster:
+    """The cluster with its settings: those that are kept, and for one that never ran those of `environ`.
+
+    Args:
+        path: where they are kept, for the error.
+
+    Raises:
+        UsageError: a variable is wrong, whatever is kept.
+        InTheWay: `environ` says something else than is kept.
+    """
+    given = _given(environ)
+    never_ran = cluster.record is None
+    differing = [
+        variable
+        for variable, text in given.items()
+        if (variable in cluster.settings or not never_ran)
+        and not _same(variable, text, cluster.settings.get(variable))
+    ]
+    told = environ.get(ID_VARIABLE, "").strip()
+    if differing or (told and told != cluster.id and not never_ran):
+        raise InTheWay(_refusal(cluster, given, differing, told, path))
+    kept = {variable: text for variable in SHARED if (text := {**given, **cluster.settings}.get(variable))}
+    settled = replace(cluster, settings=kept, id=told or cluster.id)
+    _check(settled.settings)
+    return settled
+
+
+def changed(cluster: Cluster, assignments: Sequence[str], environ: Mapping[str, str]) -> Cluster:
+    """The cluster after `config set` of `VARIABLE=VALUE` each; `VARIABLE` alone takes the value from `environ`, an
+    empty value goes back to the default. The prefix MUFAKAT_ may be left out.
+
+    Raises:
+        UsageError: a variable is unknown, not one of the cluster, or its value is wrong.
+    """
+    settings = dict(cluster.settings)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        variable = shared_variable(name)
+        if not equals:
+            text = environ.get(variable, "")
+            if not text.strip():
+                raise UsageError(f"{variable} is not in the environment. Write `{variable}=VALUE`, or set it there.")
+        settings.pop(variable, None)
+        if text.strip():
+            settings[variable] = text.strip()
+    _check(settings)
+    return replace(cluster, settings={variable: settings[variable] for variable in SHARED if variable in settings})
+
+
+def shared_variable(name: str) -> str:
+    """The variable of a setting that a cluster has, from what somebody typed.
+
+    Raises:
+        UsageError: there is none of that name, or each node has its own.
+    """
+    variable = name.strip().upper().replace("-", "_")
+    if not variable.startswith(VARIABLE_PREFIX):
+        variable = VARIABLE_PREFIX + variable
+    if variable in SHARED:
+        return variable
+    if variable in OWN_VARIABLES or variable == ID_VARIABLE:
+        raise UsageError(f"{variable} cannot be set for a cluster: it is made for it, or for each of its nodes.")
+    raise UsageError(f"There is no setting {variable}. `mufakat config show` lists them.")
+
+
+def rows(cluster: Cluster) -> list[tuple[str, str, str]]:
+    """Variable, value and where that is from, for every setting."""
+    found = []
+    for variable, setting in SHARED.items():
+        kept = cluster.settings.get(variable)
+        origin = "default" if kept is None else "cluster"
+        found.append((variable, _shown(setting, kept) or "-", origin))
+    return found
+
+
+def _given(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the environment says of the settings of a cluster."""
+    for variable in sorted(environ):
+        is_known = variable in SHARED or variable in OWN_VARIABLES or variable in (ID_VARIABLE, SECRET_VARIABLE)
+        if variable.startswith(VARIABLE_PREFIX) and not is_known and not is_for_commands(variable):
+            raise UsageError(f"{variable}: there is no such setting; check the spelling.")
+    given = {variable: text for variable in SHARED if (text := environ.get(variable, "").strip())}
+    _check(given)
+    return given
+
+
+def _check(settings: Mapping[str, str]) -> None:
+    try:
+        load_settings(settings)
+    except SettingsError as error:
+        raise UsageError(f"{error}.") from error
+
+
+def _same(variable: str, text: str, kept: str | None) -> bool:
+    setting = SHARED[variable]
+    return setting.parse(text) == (setting.default if kept is None else setting.parse(kept))
+
+
+def _shown(setting: Setting, text: str | None) -> str:
+    if setting.secret:
+        return HIDDEN if text else ""
+    if text is not None:
+        return text
+    return ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else str(setting.default)
+
+
+def _refusal(
+    cluster: Cluster, given: Mapping[str, str], differing: Sequence[str], told: str, path: Path
+) -> str:
+    lines = []
+    for variable in differing:
+        setting, kept = SHARED[variable], cluster.settings.get(variable)
+        here, there = _shown(setting, given[variable]), _shown(setting, kept) or "not set"
+        lines.append(
+            f"{variable} is {here} in this shell's environment, but {there}"
+            f"{' (the default)' if kept is None else ''} for this cluster, by {path}."
+        )
+    if told and told != cluster.id:
+        lines.append(f"{ID_VARIABLE} is {told} in this shell's environment, but {cluster.id} by {path}.")
+    advice = "Unset it to use the cluster's"
+    if differing:
+        one = shlex.quote(differing[0])
+        advice += f", or change the cluster's on purpose: `mufakat config set {one}` takes it from the environment"
+    return "\n".join([*lines, f"{advice}."])
