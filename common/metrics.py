@@ -253,6 +253,25 @@ class Metrics:
         self.mufakat_proposals_bytes = GaugeFamily(
             "mufakat_proposals_bytes", "What the commands under way at this node take in memory", group
         )
+        self._declare_standing()
+
+    def _declare_standing(self) -> None:
+        group = ("group",)
+        self.mufakat_membership = GaugeFamily(
+            "mufakat_membership", "What this node is in the group: 0 no member, 1 learner, 2 voter", group
+        )
+        self.mufakat_group_refused = GaugeFamily(
+            "mufakat_group_refused", "1 where this node refuses the group, because its data is damaged", group
+        )
+        self.mufakat_data_put_aside_total = CounterFamily(
+            "mufakat_data_put_aside_total", "Times that this node put damaged data of the group aside", group
+        )
+        self.mufakat_disk_full = GaugeFamily(
+            "mufakat_disk_full", "1 while the disk has no room for what the group is to write", group
+        )
+        self.mufakat_disk_free_bytes = GaugeFamily(
+            "mufakat_disk_free_bytes", "Room left on the file system of the data directory"
+        )
 
     def _declare_node(self) -> None:
         self.http_request_seconds = HistogramFamily(

@@ -66,6 +66,12 @@ class NodeStatus:
     #: What the log, and the commands under way, take in memory.
     log_memory_bytes: int = 0
     proposals_bytes: int = 0
+    #: What this node is in its group, by the configuration that it uses: "voter", "learner" or "none".
+    membership: str = "voter"
+    #: Entries that it knows to be committed and has not applied yet.
+    lag: int = 0
+    #: The disk has no room, and writes wait for some.
+    disk_full: bool = False
 
     @property
     def ready(self) -> bool:
@@ -91,7 +97,23 @@ class NodeStatus:
             life=node.life if is_life(node.life) else "",
             log_memory_bytes=node.core.log.memory_bytes,
             proposals_bytes=node.proposals.memory_bytes,
+            membership=_membership(node, core),
+            lag=_lag(node, core),
+            disk_full=node.disk.statistics().full,
         )
+
+
+def _membership(node: RaftNode, core: CoreStatus) -> str:
+    if not node.admitted:
+        # Its settings may name it, but its disk is empty and the group has not taken it in.
+        return "none"
+    if node.id in core.voters:
+        return "voter"
+    return "learner" if node.id in core.learners else "none"
+
+
+def _lag(node: RaftNode, core: CoreStatus) -> int:
+    return max(0, max(core.commit_index, core.heard_commit_index) - node.applier.applied_index)
 
 
 def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
@@ -107,7 +129,7 @@ def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
         return node.snapshotter.hindrance
     if node.core.log.last_term != core.term:
         return "nothing of the current term has arrived yet"
-    lag = max(core.commit_index, core.heard_commit_index) - node.applier.applied_index
+    lag = _lag(node, core)
     if lag > READY_LAG_MAX:
         return f"{lag} entries behind"
     if node.id in core.learners:

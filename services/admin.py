@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Role as `/health` and `raft_role` number it: asking for pre-votes counts as campaigning.
 _ROLE_NUMBERS = {Role.FOLLOWER: 0, Role.CANDIDATE: 1, Role.PRE_CANDIDATE: 1, Role.LEADER: 2}
+#: What a node is in its group, as `mufakat_membership` numbers it.
+_MEMBERSHIP_NUMBERS = {"none": 0, "learner": 1, "voter": 2}
 _ROLE_NAMES = ("follower", "candidate", "leader")
 
 _OPENMETRICS = "application/openmetrics-text"
@@ -90,6 +92,8 @@ async def status(request: web.Request) -> web.Response:
             "groups": {group: _group_status(here, each) for group, each in statuses.items()},
             "not_ready": _reasons_not_ready(here),
             "refused": {group: refusal.problem for group, refusal in here.refused.items()},
+            "authentication": bool(here.settings.auth_tokens),
+            "disk": asdict(here.disk_space) if here.disk_space is not None else None,
             "warnings": warnings(here.settings),
         }
     )
@@ -127,8 +131,23 @@ def watch_nodes(metrics: Metrics, nodes: Mapping[str, "RaftNode"]) -> None:
     watch(metrics.mufakat_log_disk_bytes, lambda each: each.log_bytes)
     watch(metrics.mufakat_proposals, lambda each: each.proposals)
     watch(metrics.mufakat_proposals_bytes, lambda each: each.proposals_bytes)
+    watch(metrics.mufakat_membership, lambda each: _MEMBERSHIP_NUMBERS[each.membership])
+    watch(metrics.mufakat_disk_full, lambda each: each.disk_full)
     watch(metrics.raft_elections_total, lambda each: each.core.elections)
     watch(metrics.raft_leader_changes_total, lambda each: each.core.leader_changes)
+
+
+def watch_host(here: Host) -> None:
+    """Let a scrape read what this node knows of its disk and of the groups that it refuses."""
+
+    def refused() -> Iterable[Row]:
+        return [((group,), group in here.refused) for group in here.settings.groups]
+
+    def free_bytes() -> Iterable[Row]:
+        return [] if here.disk_space is None else [((), here.disk_space.free_bytes)]
+
+    here.metrics.mufakat_group_refused.watch(refused)
+    here.metrics.mufakat_disk_free_bytes.watch(free_bytes)
 
 
 def watch_idempotency(metrics: Metrics, nodes: Mapping[str, "RaftNode"]) -> None:

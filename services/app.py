@@ -38,6 +38,7 @@ from raft.transport.routes import PeerListener
 from raft.transport.silence import SILENCE_MS
 from services import admin, limit_routes, maintenance, members
 from services.auth import Guard
+from services.data_watch import tell_recovered, watch_data
 from services.envelope import ReplicatedMachine
 from services.errors import from_raft
 from services.failures import advice_for, describe
@@ -199,6 +200,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
                 advice=refusal.advice,
             )
     here.nodes = nodes
+    admin.watch_host(here)
     admin.watch_nodes(here.metrics, nodes)
     admin.watch_idempotency(here.metrics, nodes)
     limit_routes.watch_limits(here.metrics, nodes)
@@ -216,6 +218,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
         if chore is not None:
             tasks.start(f"chore of {group}", chore(here, node))
     tasks.start("measure loop lag", measure_loop_lag(here.metrics.event_loop_lag_seconds.observe))
+    tasks.start("watch the disk", watch_data(here))
     yield
     await tasks.stop()
     for task in tuple(here.background):
@@ -289,8 +292,7 @@ async def _open_node(
     except BaseException:
         storage.close(seal=False)
         raise
-    if recovered.cut_bytes:
-        logger.warning("cut a torn last write", group=group, bytes=recovered.cut_bytes)
+    tell_recovered(group, directory, recovered, metrics)
     disk = DiskQueue(
         storage,
         on_fatal=lambda error: node.fail(error),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from common.config import Settings
+from common.disk_space import DiskSpace
 from common.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Host:
     nodes: Mapping[str, "RaftNode"]
     #: The groups that this node takes no part in, because their data is damaged.
     refused: dict[str, "Refusal"] = field(default_factory=dict)
+    #: Room on the file system of the data directory, as found last; None while that is not known.
+    disk_space: DiskSpace | None = None
     #: What a service keeps at this node beside its replicated state, by its class.
     parts: dict[type, Any] = field(default_factory=dict)
     #: Work that outlives the request that began it.

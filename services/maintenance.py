@@ -103,6 +103,7 @@ async def repair(request: web.Request) -> web.Response:
     for name in refused:
         directory = here.refused[name].directory
         moved[name] = str(await asyncio.to_thread(put_aside, directory))
+        here.metrics.mufakat_data_put_aside_total.labels(name).add()
         logger.warning("damaged data was put aside", group=name, directory=str(directory), now=moved[name])
     return json_response({"ok": True, "node": here.node_id, "put_aside": moved})
 

@@ -1,5 +1,6 @@
 """services/admin.py: what a node says of itself, with replicas that only have a status."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from common.config import load_settings
+from common.disk_space import DiskSpace
 from common.metrics import Metrics
 from common.middleware import request_middleware
 from raft.core.ready import CoreStatus
@@ -16,12 +18,15 @@ from services import admin
 from services.auth import Guard
 from services.errors import from_raft
 from services.host import HOST, Host
+from services.refused import Refusal
 from tests.helpers import serving
 
 CLUSTER = "node1=127.0.0.1:8001,node2=127.0.0.1:8002,node3=127.0.0.1:8003"
 
 
-def make_node(group: str, *, role: Role = Role.FOLLOWER, leader: str = "node2", not_ready: str = "", term: int = 7):
+def make_node(
+    group: str, *, role: Role = Role.FOLLOWER, leader: str = "node2", not_ready: str = "", term: int = 7, **more
+):
     """A replica that has only a status, which the test may change."""
     core = CoreStatus(
         id="node1", role=role, term=term, vote="", leader=leader, first_index=1, last_index=121, durable_index=121,
@@ -31,6 +36,7 @@ def make_node(group: str, *, role: Role = Role.FOLLOWER, leader: str = "node2", 
     found = NodeStatus(
         group=group, core=core, applied_index=119, cluster_time_ms=5_000, not_ready_reason=not_ready,
         connected=("node2",), proposals=0, reads=0, stalls=0, uptime_ms=2_500, log_bytes=4_096, snapshot_index=100,
+        **more,
     )  # fmt: skip
     return SimpleNamespace(group=group, status=lambda: found)
 
@@ -45,6 +51,7 @@ def make_app(*nodes, **overrides) -> web.Application:
     app.router.add_routes(admin.routes())
     app[HOST] = Host(settings=settings, metrics=metrics, boot="b", nodes={node.group: node for node in nodes})
     admin.watch_nodes(metrics, app[HOST].nodes)
+    admin.watch_host(app[HOST])
     return app
 
 
@@ -131,6 +138,42 @@ async def test_status_tells_all_of_each_group():
         "voters": ["node1", "node2", "node3"], "learners": [], "ready": True, "connected": ["node2"], "uptime_s": 2.5,
     }  # fmt: skip
     assert expected.items() <= answer["groups"]["lock"].items()
+
+
+async def test_status_tells_the_room_on_the_disk_as_far_as_it_is_known():
+    app = make_app(make_node("lock"))
+    _, unknown = await get_json(app, "/status")
+
+    app = make_app(make_node("lock"))
+    app[HOST].disk_space = DiskSpace(free_bytes=5, total_bytes=9)
+    _, known = await get_json(app, "/status")
+
+    assert unknown["disk"] is None
+    assert known["disk"] == {"free_bytes": 5, "total_bytes": 9}
+
+
+async def test_status_tells_whether_tokens_are_asked_for():
+    """Goal: that authentication is off is a fact that can be queried, not only a sentence among warnings."""
+    tokens = (("admin", "a-long-token"),)
+    _, off = await get_json(make_app(make_node("lock")), "/status")
+    _, on = await get_json(
+        make_app(make_node("lock"), auth_tokens=tokens), "/status", Authorization="Bearer a-long-token"
+    )
+
+    assert (off["authentication"], on["authentication"]) == (False, True)
+
+
+async def test_status_tells_what_the_node_is_in_each_group_and_how_far_behind():
+    app = make_app(make_node("lock", membership="learner", lag=12), make_node("queue", disk_full=True))
+
+    _, answer = await get_json(app, "/status")
+
+    expected = {
+        "lock": {"membership": "learner", "lag": 12, "disk_full": False},
+        "queue": {"membership": "voter", "lag": 0, "disk_full": True},
+    }
+    for group, fields in expected.items():
+        assert fields.items() <= answer["groups"][group].items()
 
 
 async def test_status_warns_while_authentication_is_off():
@@ -232,3 +275,29 @@ async def test_a_scrape_reads_terms_and_indexes_from_every_group_at_that_moment(
     assert values["raft_applied_index", "lock"] == 119.0
     assert values["raft_elections_total", "lock"] == 4.0
     assert values["raft_leader_changes_total", "lock"] == 3.0
+
+
+async def test_a_scrape_tells_how_the_node_stands_in_its_groups_and_its_room_on_the_disk():
+    """Goal: an alert needs no log: a full disk, a refused group, a node that is no member."""
+    app = make_app(
+        make_node("lock", membership="none"),
+        make_node("queue", membership="learner"),
+        make_node("cache", disk_full=True),
+    )
+    here = app[HOST]
+    here.refused["lock"] = Refusal("lock", Path("/data/lock"), "damaged", "repair it")
+    here.disk_space = DiskSpace(free_bytes=5, total_bytes=9)
+
+    async with serving(app) as client:
+        text = await (await client.get("/metrics")).text()
+
+    values = {
+        (sample.name, sample.labels.get("group")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name.startswith("mufakat_")
+    }
+    assert [values["mufakat_membership", group] for group in ("lock", "queue", "cache")] == [0, 1, 2]
+    assert [values["mufakat_group_refused", group] for group in ("lock", "queue", "cache")] == [1, 0, 0]
+    assert [values["mufakat_disk_full", group] for group in ("lock", "queue", "cache")] == [0, 0, 1]
+    assert values["mufakat_disk_free_bytes", None] == 5

@@ -138,6 +138,7 @@ async def test_damaged_data_is_refused_and_put_aside_on_the_operators_word(tmp_p
         refused = await client.post("/lock/acquire", json={"key": "a", "client_id": "me"})
         served = await client.post("/cache/put", json={"key": "a", "val": 1})
         answer = await (await client.post("/admin/repair", json={"group": "lock"})).json()
+        page = await (await client.get("/metrics")).text()
 
     aside = Path(answer["put_aside"]["lock"])
     assert sound.status == 400
@@ -145,6 +146,8 @@ async def test_damaged_data_is_refused_and_put_aside_on_the_operators_word(tmp_p
     assert (refused.status, (served.status)) == (503, 200)
     assert (aside / segment.name).read_bytes() == bytes(content)
     assert aside.name.startswith("lock.damaged-")
+    assert 'mufakat_group_refused{group="lock"} 1.0' in page
+    assert 'mufakat_data_put_aside_total{group="lock"} 1.0' in page
     storage, recovered = open_storage(folder)
     storage.close()
     assert recovered.fresh

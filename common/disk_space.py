@@ -1,0 +1,89 @@
+"""How much room there is on the file system of the data directory, and whether the directory is still there.
+
+The rule of the file: the event loop never asks the disk. On one that hangs the question hangs, too; it does so on a
+thread of its own, of which there is one at a time, and meanwhile what was found last is told. The thread is a daemon:
+it cannot keep the process from ending, as one of the loop's own threads would.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+#: Pause between two looks, in seconds.
+LOOK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpace:
+    """A file system at one moment."""
+
+    #: What this process could still write.
+    free_bytes: int
+    total_bytes: int
+
+
+def look(directories: Sequence[Path]) -> DiskSpace:
+    """The space of the first directory's file system. May block for as long as the disk hangs.
+
+    Raises:
+        FileNotFoundError: one of the directories is not there.
+        OSError: the file system does not answer.
+    """
+    for directory in directories:
+        os.stat(directory)
+    usage = shutil.disk_usage(directories[0])
+    return DiskSpace(usage.free, usage.total)
+
+
+async def watch_disk(
+    directories: Sequence[Path],
+    *,
+    tell: Callable[[DiskSpace | None], None],
+    on_missing: Callable[[OSError], None],
+    interval_seconds: float = LOOK_SECONDS,
+) -> None:
+    """For ever: tell the space of the first directory's file system, None where it cannot be had.
+
+    Args:
+        on_missing: told where one of the directories is not there any more. What is written to files that were
+            deleted is gone at the next start, so nothing must be promised on them.
+    """
+    while True:
+        try:
+            tell(await _on_thread(lambda: look(directories)))
+        except FileNotFoundError as error:
+            tell(None)
+            on_missing(error)
+        except OSError:
+            tell(None)
+        await asyncio.sleep(interval_seconds)
+
+
+def _on_thread(call: Callable[[], DiskSpace]) -> asyncio.Future[DiskSpace]:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[DiskSpace] = loop.create_future()
+
+    def settle(space: DiskSpace | None, error: OSError | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        elif space is not None:
+            future.set_result(space)
+
+    def run() -> None:
+        space, failure = None, None
+        try:
+            space = call()
+        except OSError as error:
+            failure = error
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody listens
+            loop.call_soon_threadsafe(settle, space, failure)
+
+    threading.Thread(target=run, name="disk space", daemon=True).start()
+    return future
