@@ -27,6 +27,7 @@ from raft.handover import hand_over
 from raft.inquiries import Inquiries, InquiryTransport
 from raft.life import ANY_LIFE, UNKNOWN_LIFE
 from raft.membership import Membership, MemberTransport
+from raft.remarks import Remarks
 from raft.replica import Replica
 from raft.snapshot_transfer import SnapshotSender
 from raft.snapshotter import Snapshotter
@@ -124,7 +125,9 @@ class RaftNode(Replica):
         #: What is awaited of a node that stops, between its last client and its leaving.
         self.before_leaving: list[Callable[[], Awaitable[None]]] = []
         self._is_parting = False
-        self._disk_full = False
+        #: The disk has no room, and writes wait for some.
+        self.is_disk_full = False
+        self._remarks = Remarks(self)
 
     # For clients of the group
 
@@ -138,7 +141,7 @@ class RaftNode(Replica):
         """
         if self._closed is not None and not (parting and self._is_parting):
             raise self._closed
-        if self._disk_full:
+        if self.is_disk_full:
             raise StorageFailed("this node's disk is full; ask another one, or free some space")
         if len(command) > COMMAND_BYTES_MAX:
             raise TooLarge(f"the command takes {len(command)} bytes; {COMMAND_BYTES_MAX} are the most")
@@ -201,6 +204,10 @@ class RaftNode(Replica):
         """Leader: how long `member` has not answered; None where this node does not lead or knows no such member."""
         progress = self.core.progress.get(member)
         return None if progress is None else self._clock_ms() - progress.acked_sent_ms
+
+    @property
+    def is_member(self) -> bool:
+        return self.id in self.core.configuration.members
 
     @property
     def closed(self) -> RaftError | None:
@@ -302,7 +309,7 @@ class RaftNode(Replica):
 
     def disk_full(self, full: bool) -> None:
         """The disk has no room, or has room again. A leader without room hands the group to others."""
-        self._disk_full = full
+        self.is_disk_full = full
         if full:
             self.core.stalled(self._clock_ms())
         self.wake()
@@ -347,6 +354,7 @@ class RaftNode(Replica):
             self.turn(now_ms, messages, lost_peers)
             self.snapshotter.release_log()
             self._set_alarm(now_ms)
+            self._remarks.observe(now_ms)
             if self.core.configuration is not self._configuration:
                 self._configuration = self.core.configuration
                 self.on_configuration(self._configuration)
