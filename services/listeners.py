@@ -1,5 +1,7 @@
 """A node's two ports: what the settings and the limit of open files leave for whom, and where it is counted."""
 
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,7 @@ from common import descriptors
 from common.config import Settings
 from common.listener import Limits, Listener, ListenerRunner, probe_silence
 from common.logs import get_logger
+from common.parsers import join_address
 from services.auth import PUBLIC_ROUTES
 from services.host import HOST
 
@@ -31,6 +34,10 @@ def share_descriptors(settings: Settings) -> descriptors.Shares:
             advice="raise it (ulimit -Hn, LimitNOFILE, nofile), or set MUFAKAT_CONNECTIONS_MAX lower",
         )
     return shares
+
+
+class CannotListen(OSError):
+    """An address on which this node was to listen cannot be had; the text names it, `errno` says why."""
 
 
 def client_runner(app: web.Application, shares: descriptors.Shares, **options: Any) -> ListenerRunner:
@@ -61,10 +68,16 @@ async def listen(runner: ListenerRunner, host: str, port: int, *, backlog: int) 
     """Accept connections on `port` from now on.
 
     Raises:
-        OSError: the address cannot be had.
+        CannotListen: the address cannot be had.
     """
     site = web.TCPSite(runner, host, port, reuse_address=True, backlog=backlog)
-    await site.start()
+    try:
+        await site.start()
+    except OSError as error:
+        # The system's own words name no address where the name of the host is unknown, and twice where it is.
+        known = isinstance(error, socket.gaierror) or not error.errno
+        why = (error.strerror or str(error)) if known else os.strerror(error.errno)
+        raise CannotListen(error.errno, f"cannot listen on {join_address(host, port)}: {why}") from error
     for accepting in site._server.sockets:
         probe_silence(accepting)
 

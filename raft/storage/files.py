@@ -12,8 +12,10 @@ POSIX promises and no more:
 import contextlib
 import errno
 import os
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from raft.storage.errors import DataDirectoryInUse
 
@@ -56,7 +58,7 @@ class Lock(Protocol):
 
 
 class Files(Protocol):
-    """A filesystem. Every method raises `OSError` as the operating system does."""
+    """A filesystem. Every method raises `OSError` as the operating system does, with the name of the file."""
 
     def make_directory(self, path: Path) -> bool:
         """Create it and its parents, mode 0700, durably; False where it was there already."""
@@ -82,14 +84,30 @@ class Files(Protocol):
         """Take the exclusive lock on this file, creating it. Raises `DataDirectoryInUse` where it is taken."""
 
 
+def _names_file(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls on an open descriptor fail without a name; whoever reads the error needs to know which file it was."""
+
+    @wraps(method)
+    def call(self: "RealFile", *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
+
+    return call
+
+
 class RealFile:
     """A file of the operating system."""
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_descriptor", "path")
 
     def __init__(self, path: Path, flags: int) -> None:
+        self.path = path
         self._descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600)
 
+    @_names_file
     def read(self, offset: int, size: int) -> bytes:
         data = os.pread(self._descriptor, size, offset)
         if len(data) == size or not data:
@@ -104,20 +122,24 @@ class RealFile:
             position += len(data)
         return b"".join(parts)
 
+    @_names_file
     def write(self, offset: int, data: bytes) -> None:
         written = os.pwrite(self._descriptor, data, offset)
         while written < len(data):
             written += os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
 
+    @_names_file
     def sync(self) -> None:
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync alone leaves the data in the drive's cache
             fcntl.fcntl(self._descriptor, fcntl.F_FULLFSYNC)
         else:
             os.fdatasync(self._descriptor)
 
+    @_names_file
     def truncate(self, size: int) -> None:
         os.ftruncate(self._descriptor, size)
 
+    @_names_file
     def preallocate(self, size: int) -> None:
         if not hasattr(os, "posix_fallocate"):
             return
@@ -127,6 +149,7 @@ class RealFile:
             if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
                 raise
 
+    @_names_file
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
 
@@ -146,6 +169,7 @@ class RealLock:
         except OSError as error:
             os.close(self._descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                error.filename = str(path)
                 raise
             raise DataDirectoryInUse(f"data directory {path.parent} is in use by another process") from None
 
@@ -189,6 +213,9 @@ class RealFiles:
         descriptor = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            error.filename = str(directory)
+            raise
         finally:
             os.close(descriptor)
 
