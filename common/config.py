@@ -227,6 +227,14 @@ class Settings:
     log_format: str = _setting(
         "auto", parse_choice(*LOG_FORMATS), "json, text, or auto: text on a terminal, else JSON lines."
     )
+    log_file: str = _setting("", parse_text, "File to log to, instead of stderr; its folder must be there.")
+    log_file_bytes_max: int = _setting(
+        16 << 20,
+        parse_int,
+        "Size of the log file at which it becomes FILE.1, in the place of an older one, and a new one is begun.",
+        minimum=4_096,
+        maximum=1 << 40,
+    )
     auth_tokens: tuple[tuple[str, str], ...] = _setting(
         (),
         parse_tokens,

@@ -1,4 +1,4 @@
-"""Structured logs on stderr: for people on a terminal, one JSON object a line everywhere else.
+"""Structured logs, on stderr or in a file: for people on a terminal, one JSON object a line everywhere else.
 
 The rule of the file: an event is a short fixed text, what varies goes into fields
 (`log.warning("peer unreachable", peer="node2")`). Lines of libraries that use the standard logging come out in the
@@ -13,6 +13,8 @@ from typing import Any, TextIO
 
 import structlog
 
+from common.log_file import LogFile, LogStream
+
 #: Of the lines that others can cause, one of a kind is logged in so long.
 SPARSE_SECONDS = 10.0
 #: Kinds of such lines that are told apart.
@@ -26,13 +28,27 @@ _SHARED = (
 )
 
 
-def configure_logs(*, level: str = "info", format: str = "auto", stream: TextIO | None = None, **fields: Any) -> None:
-    """Send all logs to `stream` (stderr) as `format` (auto, json or text) says; `fields` stand in every line.
+def configure_logs(
+    *,
+    level: str = "info",
+    format: str = "auto",
+    stream: TextIO | None = None,
+    file: str = "",
+    file_bytes_max: int = 0,
+    **fields: Any,
+) -> None:
+    """Send all logs to `stream` (stderr), or to `file` where one is named, as `format` (auto, json or text) says;
+    `fields` stand in every line. The file rolls over at `file_bytes_max`; 0: never.
 
     Call it once, when the process starts: it replaces what was configured before.
+
+    Raises:
+        OSError: the file cannot be written; the configuration is as before.
     """
     target = stream or sys.stderr
-    as_text = format == "text" or (format == "auto" and target.isatty())
+    on_terminal = not file and target.isatty()
+    as_text = format == "text" or (format == "auto" and on_terminal)
+    handler = LogFile(file, bytes_max=file_bytes_max) if file else LogStream(target)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -47,14 +63,13 @@ def configure_logs(*, level: str = "info", format: str = "auto", stream: TextIO 
     def add_fields(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         return {**fields, **event}
 
-    handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 add_fields,
-                *_renderers(as_text=as_text, colors=as_text and target.isatty()),
+                *_renderers(as_text=as_text, colors=as_text and on_terminal),
             ],
         )
     )

@@ -91,7 +91,16 @@ async def run_node(settings: Settings, *, process_lock: str = "") -> int:
     Args:
         process_lock: the lock on the data directory that the starter took for this process (`services.process_file`).
     """
-    configure_logs(level=settings.log_level, format=settings.log_format, node=settings.node_id)
+    try:
+        _configure_logs(settings, file=settings.log_file)
+    except OSError as error:
+        _configure_logs(settings, file="")
+        logger.critical(
+            "ended: the log file cannot be written",
+            error=describe(error),
+            advice="name a file in a folder that is there and that this node may write (MUFAKAT_LOG_FILE), or none",
+        )
+        return 1
     stop = asyncio.Event()
     on_stop_signals(stop.set)
     failure: BaseException | None
@@ -120,6 +129,16 @@ async def _run(settings: Settings, process: ProcessFile, stop: asyncio.Event) ->
     finally:
         await runner.cleanup()
     return app[TASKS].failed.result() if failure is None and app[TASKS].failed.done() else failure
+
+
+def _configure_logs(settings: Settings, *, file: str) -> None:
+    configure_logs(
+        level=settings.log_level,
+        format=settings.log_format,
+        file=file,
+        file_bytes_max=settings.log_file_bytes_max,
+        node=settings.node_id,
+    )
 
 
 async def _serve(

@@ -156,8 +156,8 @@ def test_a_directory_that_cannot_be_synced_is_named(tmp_path: Path, monkeypatch:
     assert describe(error) == f"{tmp_path}: Input/output error"
 
 
-def serve(folder: Path, *flags: str) -> tuple[int, dict[str, str], str]:
-    """A node that is to end by itself: its exit code, the last line of its log, and all that it wrote."""
+def serve(folder: Path, *flags: str) -> tuple[int, str]:
+    """A node that is to end by itself: its exit code, and all that it wrote to its output."""
     done = subprocess.run(
         [sys.executable, "-m", "services.cli", "serve", "--client-port", "0", *flags],
         capture_output=True,
@@ -167,41 +167,68 @@ def serve(folder: Path, *flags: str) -> tuple[int, dict[str, str], str]:
         cwd=folder,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    output = done.stdout + done.stderr
-    return done.returncode, json.loads(output.splitlines()[-1]), output
+    return done.returncode, done.stdout + done.stderr
+
+
+def last_line(log: str) -> dict[str, str]:
+    assert "Traceback" not in log
+    return json.loads(log.splitlines()[-1])
 
 
 @pytest.mark.cluster
 def test_a_node_whose_data_directory_is_a_file_ends_with_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
 
-    code, last, output = serve(tmp_path, "--data-dir", str(tmp_path / "data"))
+    code, output = serve(tmp_path, "--data-dir", str(tmp_path / "data"))
 
+    last = last_line(output)
     assert code == 1
     assert last["error"] == f"{tmp_path}/data/lock: Not a directory"
     assert "MUFAKAT_DATA_DIR" in last["advice"]
-    assert "Traceback" not in output
 
 
 @pytest.mark.cluster
 def test_a_node_whose_port_is_taken_says_which(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, last, output = serve(
+        code, output = serve(
             tmp_path, "--cluster", "node1=127.0.0.1:8000", "--client-port", str(port), "--peer-port", "1"
         )
 
+    last = last_line(output)
     assert code == 1
     assert last["error"] == f"cannot listen on 127.0.0.1:{port}: Address already in use"
     assert "another program listens there" in last["advice"]
-    assert "Traceback" not in output
 
 
 @pytest.mark.cluster
 def test_a_node_that_listens_at_an_unknown_name_says_so(tmp_path: Path) -> None:
-    code, last, output = serve(tmp_path, "--listen-host", "nohost.invalid")
+    code, output = serve(tmp_path, "--listen-host", "nohost.invalid")
 
+    last = last_line(output)
     assert code == 1
     assert last["error"].startswith("cannot listen on nohost.invalid:8000: ")
     assert "MUFAKAT_LISTEN_HOST" in last["advice"]
-    assert "Traceback" not in output
+
+
+@pytest.mark.cluster
+def test_a_node_that_cannot_write_its_log_file_ends_with_one_sentence(tmp_path: Path) -> None:
+    log = tmp_path / "nowhere" / "node.log"
+
+    code, output = serve(tmp_path, "--log-file", str(log))
+
+    last = last_line(output)
+    assert code == 1
+    assert "MUFAKAT_LOG_FILE" in last["advice"]
+    assert last["error"] == f"{log}: No such file or directory"
+
+
+@pytest.mark.cluster
+def test_the_last_line_of_a_log_file_says_why_the_node_ended(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    log = tmp_path / "node.log"
+
+    code, output = serve(tmp_path, "--data-dir", str(tmp_path / "data"), "--log-file", str(log))
+
+    assert (code, output) == (1, "")
+    assert last_line(log.read_text())["event"] == "ended, because going on was not safe"
