@@ -18,6 +18,7 @@ from services import cli_config, cli_members, cli_storage
 from services.cluster.errors import ClusterError, UsageError, in_words
 from services.cluster.home import DOWN, Home
 from services.cluster.lifecycle import Request, Surroundings, down, summary, up
+from services.cluster.log_view import LogView, wants_colours
 from services.cluster.nodes import kill_leader, kill_nodes, start_nodes, stop_nodes
 from services.cluster.printing import echo
 from services.cluster.status import cluster_status, status_json, status_text
@@ -190,11 +191,18 @@ def status_command(as_json: bool, watch: bool) -> None:
     show_default=True,
     help="How many lines of each node to begin with.",
 )
-def logs_command(node: tuple[str, ...], follow: bool, lines: int) -> None:
-    """Show what nodes wrote: those named, else all."""
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line, with the node in each.")
+def logs_command(node: tuple[str, ...], follow: bool, lines: int, as_json: bool) -> None:
+    """Show what nodes wrote, those named or else all, as one log by time."""
     backend = _surroundings().require_backend()
-    nodes = [backend.topology.node(node_id) for node_id in node] or backend.topology.nodes
-    backend.show_logs(nodes, follow=follow, lines=lines)
+    nodes = [backend.topology.node(node_id) for node_id in dict.fromkeys(node)] or list(backend.topology.nodes)
+    colours = wants_colours(sys.stdout, os.environ)
+    view = LogView([each.id for each in nodes], as_json=as_json, colours=colours)
+    try:
+        backend.show_logs(nodes, follow=follow, lines=lines, view=view)
+    except BrokenPipeError:
+        # Whoever read this has seen enough. What is left in the buffer must not fail at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 for _command in (*cli_config.COMMANDS, *cli_members.COMMANDS, *cli_storage.COMMANDS):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.cluster.home import Cluster
+from services.cluster.log_view import LogView
 from services.cluster.topology import Node, Topology
 
 #: How long a node may take to stop by itself before it is made to.
@@ -81,5 +82,9 @@ class Backend(Protocol):
     def log_tail(self, node: Node, lines: int) -> list[str]:
         """The last lines that the node wrote."""
 
-    def show_logs(self, nodes: Sequence[Node], *, follow: bool, lines: int) -> None:
-        """Print what the nodes wrote; with `follow`, go on until interrupted."""
+    def show_logs(self, nodes: Sequence[Node], *, follow: bool, lines: int, view: LogView) -> None:
+        """Show the last lines of each node as one log; with `follow`, go on until interrupted.
+
+        Raises:
+            BrokenPipeError: nobody reads what is shown.
+        """

@@ -15,7 +15,9 @@ from common.config import PORT_VARIABLE_PREFIX
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
 from services.cluster.engine import COMPOSE_FOLDER, Engine, call_docker, run_shown
 from services.cluster.errors import ClusterError, InTheWay
+from services.cluster.following import followed
 from services.cluster.home import Cluster, Home
+from services.cluster.log_view import LogView, by_time
 from services.cluster.processes import is_port_free
 from services.cluster.settings import ID_VARIABLE, SECRET_VARIABLE
 from services.cluster.topology import SEPARATED, Node
@@ -174,10 +176,16 @@ class DockerBackend:
             "logs", "--tail", str(lines), self._container_id(node), with_errors=True
         ).splitlines()
 
-    def show_logs(self, nodes: Sequence[Node], *, follow: bool, lines: int) -> None:
-        self._compose(
-            "logs", "--tail", str(lines), *(("--follow",) if follow else ()), *(node.id for node in nodes)
-        )
+    def show_logs(self, nodes: Sequence[Node], *, follow: bool, lines: int, view: LogView) -> None:
+        if not follow:
+            view.show(by_time({node.id: self.log_tail(node, lines) for node in nodes}))
+            return
+        commands = {
+            node.id: ("docker", "logs", "--tail", str(lines), "--follow", self._container_id(node)) for node in nodes
+        }
+        with followed(commands) as batches:
+            for batch in batches:
+                view.show(by_time(batch))
 
 
 def container_process(container: dict[str, Any] | None) -> NodeProcess:

@@ -5,7 +5,6 @@ as long as it lives (`services.process_file`). So nothing restarts a node that w
 crash, and a node is found by its data whatever became of the command that started it.
 """
 
-import itertools
 import os
 import sys
 import time
@@ -17,7 +16,9 @@ from raft.storage.errors import DataDirectoryInUse
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
 from services.cluster.errors import ClusterError, InTheWay, in_words
 from services.cluster.home import Cluster, Home
-from services.cluster.printing import echo, echo_log_line
+from services.cluster.log_tail import LogTail
+from services.cluster.log_view import LogView, by_time
+from services.cluster.printing import echo
 from services.cluster.processes import Process, end_all, holder, is_port_free, kill_all, spawn
 from services.cluster.settings import ID_VARIABLE, SECRET_VARIABLE
 from services.cluster.topology import Node, Topology
@@ -29,9 +30,6 @@ LOCAL_HOST = "127.0.0.1"
 
 #: A log file that has grown beyond this is set aside when its node starts; one older file is kept.
 LOG_BYTES_MAX = 16 * 1024 * 1024
-
-#: How much of a log file's end is read to show its last lines.
-TAIL_BYTES = 256 * 1024
 
 #: How often followed log files are looked at.
 FOLLOW_SECONDS = 0.25
@@ -208,41 +206,19 @@ class LocalBackend:
                 lock.close()
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
+        tail = LogTail(self.log_path(node))
         try:
-            with open(self.log_path(node), "rb") as file:
-                file.seek(max(0, os.path.getsize(file.name) - TAIL_BYTES))
-                return file.read().decode("utf-8", "replace").splitlines()[-lines:] if lines else []
-        except FileNotFoundError:
-            return []
+            found = [*tail.last_lines(lines), *tail.rest()]
+        finally:
+            tail.close()
+        return found[-lines:] if lines else []
 
-    def show_logs(self, nodes: Sequence[Node], *, follow: bool, lines: int) -> None:
-        positions = {node.id: _size(self.log_path(node)) for node in nodes}
-        for node in nodes:
-            for line in self.log_tail(node, lines):
-                echo_log_line(node.id, line)
-        for _ in itertools.count() if follow else ():
+    def show_logs(self, nodes: Sequence[Node], *, follow: bool, lines: int, view: LogView) -> None:
+        if not follow:
+            view.show(by_time({node.id: self.log_tail(node, lines) for node in nodes}))
+            return
+        tails = {node.id: LogTail(self.log_path(node)) for node in nodes}
+        view.show(by_time({node_id: tail.last_lines(lines) for node_id, tail in tails.items()}))
+        while True:
             time.sleep(FOLLOW_SECONDS)
-            for node in nodes:
-                positions[node.id] = self._show_new(node, positions[node.id])
-
-    def _show_new(self, node: Node, position: int) -> int:
-        """Print the whole lines added to a node's log since `position`; returns the new position."""
-        path = self.log_path(node)
-        size = _size(path)
-        if size < position:
-            position = 0
-        if size == position:
-            return position
-        with open(path, "rb") as file:
-            file.seek(position)
-            whole, newline, _ = file.read(size - position).rpartition(b"\n")
-        for line in whole.decode("utf-8", "replace").splitlines():
-            echo_log_line(node.id, line)
-        return position + len(whole) + len(newline)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+            view.show(by_time({node_id: tail.new_lines() for node_id, tail in tails.items()}))

@@ -1,4 +1,4 @@
-"""What the commands print: tables, the progress line, log lines.
+"""What the commands print: tables and the progress line. (Logs of nodes are shown by `log_view`.)
 
 Plain text, no colours. A progress line rewrites itself on a terminal; elsewhere it is a line now and then.
 """
@@ -14,11 +14,6 @@ PROGRESS_SECONDS = 5.0
 def echo(text: str = "") -> None:
     """Print one line now, whatever the output is."""
     print(text, flush=True)
-
-
-def echo_log_line(node_id: str, line: str) -> None:
-    """Print one line of a node's log."""
-    echo(f"{node_id:<7} {line}")
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

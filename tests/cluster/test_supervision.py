@@ -21,6 +21,7 @@ from services.cluster.engine import Engine, NoEngine
 from services.cluster.errors import ClusterError, InTheWay, NoCluster, UsageError
 from services.cluster.home import Record
 from services.cluster.lifecycle import Request, Surroundings, choose_mode, down, summary, up
+from services.cluster.log_view import LogView
 from services.cluster.nodes import kill_leader, kill_nodes, start_nodes, stop_nodes
 from services.cluster.roster import Roster
 from services.cluster.status import cluster_status, state_of, status_json
@@ -374,9 +375,67 @@ def test_logs_show_what_the_nodes_wrote(
     backend = up(surroundings, request_combined)
     capsys.readouterr()
 
-    backend.show_logs(backend.topology.nodes, follow=False, lines=5)
+    view = LogView([node.id for node in backend.topology.nodes])
+    backend.show_logs(backend.topology.nodes, follow=False, lines=5, view=view)
 
-    assert "node1   node1 serves" in capsys.readouterr().out
+    assert "node1  node1 serves" in capsys.readouterr().out
+
+
+def following(surroundings: Surroundings) -> "subprocess.Popen[str]":
+    """`mufakat logs --follow` of that cluster."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "services.cli", "logs", "--follow"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**surroundings.environ, "MUFAKAT_HOME": str(surroundings.home.root)},
+    )
+
+
+def test_followed_logs_go_on_over_a_roll_over_and_end_quietly_when_interrupted(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """Ctrl-C is how one leaves; it is no accident."""
+    backend = up(surroundings, request_combined)
+    log = surroundings.home.root / "combined" / "node2" / "node.log"
+
+    with following(surroundings) as process:
+        assert process.stdout is not None and process.stderr is not None
+        begun = [process.stdout.readline() for _ in backend.topology.nodes]
+        log.rename(log.with_name("node.log.1"))
+        log.write_text("after the roll-over\n")
+        after = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        code, complaints = process.wait(10), process.stderr.read()
+
+    assert all("serves" in line for line in begun)
+    assert after.endswith("node2  after the roll-over\n")
+    assert (code, complaints) == (130, "")
+
+
+def test_logs_end_quietly_when_nobody_reads_them_any_more(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """`mufakat logs | head`."""
+    up(surroundings, request_combined)
+    log = surroundings.home.root / "combined" / "node2" / "node.log"
+
+    with following(surroundings) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+
+        def ended() -> bool:
+            with open(log, "a") as file:
+                file.write("another line\n")
+            return process.poll() is not None
+
+        wait_until(ended, timeout_seconds=10, what="the command notices")
+        complaints = process.stderr.read()
+
+    assert (process.returncode, complaints) == (0, "")
 
 
 def test_a_record_of_another_version_is_refused(surroundings: Surroundings) -> None:
