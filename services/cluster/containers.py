@@ -13,7 +13,7 @@ from typing import Any
 
 from common.config import PORT_VARIABLE_PREFIX
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
-from services.cluster.engine import COMPOSE_FOLDER, Engine, call_docker, run_shown
+from services.cluster.engine import COMPOSE_FOLDER, Engine, call_docker, run_logged
 from services.cluster.errors import ClusterError, InTheWay
 from services.cluster.following import followed
 from services.cluster.home import Cluster, Home
@@ -25,6 +25,13 @@ from services.cluster.topology import SEPARATED, Node
 #: Compose's name for our containers, networks and volumes; docker/.env says it to those who call compose
 #: themselves.
 PROJECT_DEFAULT = "mufakat"
+
+#: What is shown while compose does as it was told.
+DOING = {
+    "build": "Building the image",
+    "up": "Making the containers",
+    "down": "Ending the containers",
+}
 
 #: What every container of a project carries, and what says which service it is.
 PROJECT_LABEL = "com.docker.compose.project"
@@ -63,7 +70,12 @@ class DockerBackend:
             else f"docker-compose.{self.topology.name}.yml"
         )
         command = (*self._engine.compose, "-p", self._project, "-f", str(COMPOSE_FOLDER / file), *arguments)
-        return run_shown(command, self.compose_environ())
+        return run_logged(
+            command,
+            DOING[arguments[0]],
+            log_path=self._home.root / f"compose-{arguments[0]}.log",
+            environ=self.compose_environ(),
+        )
 
     def compose_environ(self) -> dict[str, str]:
         """The caller's environment, and what the compose files leave open."""

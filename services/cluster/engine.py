@@ -4,20 +4,31 @@ Two generations of compose are in use and both are served: the plugin (`docker c
 (`docker-compose`, 1.27 or newer).
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.cluster.errors import ClusterError
+from services.cluster.printing import ProgressLine
 
 #: How long an engine may take to say that it is there.
 DETECT_TIMEOUT_SECONDS = 10.0
 
 #: How long a call may take that only looks at containers, starts them or ends them.
 CALL_TIMEOUT_SECONDS = 60.0
+
+#: How often the progress of a longer command is shown, and how long it may take to end once it was interrupted.
+PROGRESS_SECONDS = 0.5
+INTERRUPTED_SECONDS_MAX = 20.0
+
+#: Lines of its output that are shown of a command that failed.
+FAILURE_LINES = 20
 
 #: The folder of the Dockerfile and the compose files; they come with the repository, not with an installed
 #: package.
@@ -106,13 +117,54 @@ def call_docker(*arguments: str, with_errors: bool = False) -> str:
     return done.stdout + done.stderr if with_errors else done.stdout
 
 
-def run_shown(command: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
-    """Run a command whose output goes straight to the caller's; returns its exit code.
+def run_logged(
+    command: Sequence[str], what: str, *, log_path: Path, environ: Mapping[str, str] = os.environ
+) -> int:
+    """Run a command that may take minutes and says much; returns its exit code. Its output goes to `log_path`, and a
+    progress line says `what` goes on. Where it fails, the end of its output is printed, and where the rest is.
 
     Raises:
-        ClusterError: it cannot be run.
+        ClusterError: it cannot be run, or its output cannot be kept.
     """
+    progress = ProgressLine()
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, env=dict(environ), check=False).returncode
+        log_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with open(log_path, "wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=dict(environ)
+            )
+            exit_code = _await_end(process, what, progress)
     except OSError as error:
-        raise ClusterError(f"`{command[0]}` cannot be run: {error}.") from error
+        raise ClusterError(f"`{command[0]}` cannot be run, or its output not be kept: {error}.") from error
+    finally:
+        progress.clear()
+    if exit_code:
+        _print_end(log_path)
+    return exit_code
+
+
+def _await_end(process: "subprocess.Popen[bytes]", what: str, progress: ProgressLine) -> int:
+    began = time.monotonic()
+    try:
+        while True:
+            progress.update(f"{what} ({time.monotonic() - began:.0f} s)")
+            try:
+                return process.wait(PROGRESS_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+    except BaseException:
+        # Interrupted: the command was, too, and may have something to take back.
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(INTERRUPTED_SECONDS_MAX)
+        process.kill()
+        process.wait()
+        raise
+
+
+def _print_end(log_path: Path) -> None:
+    lines = log_path.read_bytes().decode("utf-8", "replace").splitlines()
+    shown = [line for line in lines if line.strip()][-FAILURE_LINES:]
+    for line in shown or ("(it said nothing)",):
+        print(f"  {line}", file=sys.stderr)
+    print(f"These are its last lines; {log_path} has all of them.", file=sys.stderr, flush=True)

@@ -49,6 +49,16 @@ def test_one_service_builds_the_image_for_all(topology: Topology) -> None:
     assert [name for name, text in services.items() if "build:" in text] == [topology.nodes[0].id]
 
 
+@pytest.mark.parametrize("topology", TOPOLOGIES.values(), ids=lambda topology: topology.name)
+def test_what_the_engine_keeps_of_the_logs_is_bounded(topology: Topology) -> None:
+    """By itself an engine keeps all of them, until its disk is full."""
+    text = (ROOT / "docker" / COMPOSE_FILES[topology.name]).read_text()
+    shared, services = text.partition("x-environment:")[0], compose_services(text)
+
+    assert "max-size: 16m" in shared and 'max-file: "2"' in shared
+    assert all("<<: *node\n" in service for service in services.values())
+
+
 def test_the_docs_tell_every_setting_with_its_default() -> None:
     """A setting that nobody can find is not there."""
     text = (ROOT / "docs" / "operations.md").read_text()
