@@ -3,16 +3,18 @@
 Like `services.cli`, only what a command is called and takes stands here.
 """
 
+import contextlib
 import os
+import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
-from raft.storage.dump import data_directories, dump, verify
+from raft.storage.dump import Found, data_directories, dump, verify
 from services.cluster.backups import describe_backup, restore_cluster, restore_node, take_backup
-from services.cluster.errors import UsageError
+from services.cluster.errors import ClusterError, UsageError, unreadable
 from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
@@ -85,33 +87,63 @@ def wal_group() -> None:
     """Look into data directories; nothing is changed."""
 
 
-def _directories(root: Path) -> Iterator[Path]:
-    found = data_directories(root)
-    if not found:
-        raise UsageError(f"There is no log in {root} nor in a folder of it.")
-    yield from found
-
-
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+
+
+@contextlib.contextmanager
+def _reading(root: Path) -> Iterator[None]:
+    """Turns what the system says of a file under `root` that cannot be read into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ClusterError(f"{unreadable(error, root)}.") from error
+
+
+def _found(root: Path) -> Found:
+    found = data_directories(root)
+    if found.groups:
+        return found
+    problem = f"There is no log in {root} nor in the folder of a group in it."
+    if found.beside:
+        problem += f" To look at what was put aside there, name it: {_quoted(found.beside)}."
+    raise UsageError(problem)
+
+
+def _note_beside(found: Found) -> None:
+    if found.beside:
+        echo(f"note: not looked at, because no node opens it: {_quoted(found.beside)}")
+
+
+def _quoted(paths: Iterable[Path]) -> str:
+    return ", ".join(shlex.quote(str(path)) for path in paths)
 
 
 @wal_group.command("dump")
 @click.argument("directory", type=_DIRECTORY)
 def dump_command(directory: Path) -> None:
     """Print every record in DIRECTORY: a group's data, or a node's with one folder for each group."""
-    for each in _directories(directory):
-        echo(f"{each}:")
-        for line in dump(each):
-            echo(line)
+    with _reading(directory):
+        found = _found(directory)
+        for each in found.groups:
+            echo(f"{each}:")
+            for line in dump(each):
+                echo(line)
+    _note_beside(found)
 
 
 @wal_group.command("verify")
 @click.argument("directory", type=_DIRECTORY)
 def verify_command(directory: Path) -> None:
-    """Check everything in DIRECTORY as a node does on its start; exit code 1 where it would refuse."""
-    verifications = [verify(each) for each in _directories(directory)]
+    """Check everything in DIRECTORY as a node does on its start; exit code 1 where it would refuse.
+
+    What a repair or a recovery has put aside is checked only where it is named itself.
+    """
+    with _reading(directory):
+        found = _found(directory)
+        verifications = [verify(each) for each in found.groups]
     for verification in verifications:
         echo(str(verification))
+    _note_beside(found)
     sys.exit(0 if all(verification.ok for verification in verifications) else 1)
 
 

@@ -9,7 +9,6 @@ so that heartbeats and clients never wait for it.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -25,6 +24,7 @@ from raft.core.types import SnapshotMeta
 from raft.node import RaftNode
 from raft.slices import in_slices
 from raft.storage.backup import BackupEncoder, BackupHead
+from raft.storage.beside import DAMAGED_SUFFIX, put_aside
 from services.auth import check_own_page
 from services.errors import api_error
 from services.handlers import group_node
@@ -38,8 +38,6 @@ COPIES_MAX = 4
 BACKUP_CONTENT_TYPE = "application/vnd.mufakat.backup"
 #: Bytes of the hash of a state.
 HASH_BYTES = 16
-#: Behind a group's directory that was put aside.
-DAMAGED_SUFFIX = ".damaged-"
 
 logger = get_logger("services.maintenance")
 
@@ -102,28 +100,17 @@ async def repair(request: web.Request) -> web.Response:
     moved = {}
     for name in refused:
         directory = here.refused[name].directory
-        moved[name] = str(await asyncio.to_thread(put_aside, directory))
+        moved[name] = str(await asyncio.to_thread(_aside, directory))
         here.metrics.mufakat_data_put_aside_total.labels(name).add()
         logger.warning("damaged data was put aside", group=name, directory=str(directory), now=moved[name])
     return json_response({"ok": True, "node": here.node_id, "put_aside": moved})
 
 
-def put_aside(directory: Path) -> Path:
-    """Rename a group's directory so that nothing reads it again; returns its new name."""
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    aside = directory.with_name(f"{directory.name}{DAMAGED_SUFFIX}{stamp}")
-    number = 0
-    while aside.exists():
-        number += 1
-        aside = directory.with_name(f"{directory.name}{DAMAGED_SUFFIX}{stamp}-{number}")
-    if directory.exists():
-        os.rename(directory, aside)
-        descriptor = os.open(directory.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    return aside
+def _aside(directory: Path) -> Path:
+    """Put a group's directory aside, or say where it is: whoever heard no answer asks again."""
+    if not directory.exists():
+        return max(directory.parent.glob(f"{directory.name}{DAMAGED_SUFFIX}*"), default=directory)
+    return put_aside(directory, DAMAGED_SUFFIX)
 
 
 def _asked(request: web.Request, group: str | None) -> tuple[str, RaftNode]:

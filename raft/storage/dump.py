@@ -4,11 +4,13 @@ Nothing here takes the lock or writes a byte, so it may be used beside a running
 moment then looks like a torn end.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from raft.core.types import HardState, Index, SnapshotMeta
+from raft.storage.beside import is_beside
 from raft.storage.errors import CorruptSnapshot, CorruptStorage, UnknownFormat
 from raft.storage.files import Files, RealFiles
 from raft.storage.record import (
@@ -64,10 +66,32 @@ class Verification:
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
-def data_directories(root: Path) -> list[Path]:
-    """`root` itself if it holds a log, else those of its sub-directories that do: one for each group."""
-    candidates = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
-    return [path for path in candidates if any(path.glob("*" + SEGMENT_SUFFIX))]
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The directories with a log that a path leads to."""
+
+    #: The path itself if it holds a log, else one for each group of a node's data directory.
+    groups: tuple[Path, ...]
+    #: What lies beside these: put aside, or being written (`raft.storage.beside`).
+    beside: tuple[Path, ...] = ()
+
+
+def data_directories(root: Path) -> Found:
+    """Find what `root`, a group's directory or a node's data directory, holds.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    if _holds_log(root):
+        return Found((root,))
+    found = [path for path in sorted(root.iterdir()) if path.is_dir() and _holds_log(path)]
+    beside = tuple(path for path in found if is_beside(path))
+    return Found(tuple(path for path in found if path not in beside), beside)
+
+
+def _holds_log(directory: Path) -> bool:
+    # Not by a pattern: `glob` takes a directory that cannot be read for an empty one.
+    return any(name.endswith(SEGMENT_SUFFIX) for name in os.listdir(directory))
 
 
 def verify(directory: Path, *, files: Files | None = None) -> Verification:

@@ -201,6 +201,7 @@ def read_whole(files: Files, path: Path) -> bytes:
 
     Raises:
         CorruptLog: the disk cannot read it.
+        OSError: it cannot be opened; the error names it.
     """
     try:
         file = files.open_readonly(path)
@@ -210,6 +211,7 @@ def read_whole(files: Files, path: Path) -> bytes:
             file.close()
     except OSError as error:
         if error.errno != errno.EIO:
+            error.filename = error.filename or str(path)
             raise
         raise CorruptLog(str(path), 0, f"cannot be read: {error}") from error
 

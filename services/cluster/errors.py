@@ -9,6 +9,7 @@ Every message is one or two sentences that say what is wrong and what to do.
 """
 
 import errno
+from pathlib import Path
 
 
 class ClusterError(Exception):
@@ -59,3 +60,8 @@ def in_words(error: OSError) -> str:
     what = error.strerror or str(error) or type(error).__name__
     advice = _ADVICE.get(error.errno or 0)
     return f"{file}{what}." + (f" {advice}." if advice else "")
+
+
+def unreadable(error: OSError, path: Path) -> str:
+    """What the system said, in words: the file that it named, or `path`, and why that cannot be read."""
+    return f"{error.filename or path} cannot be read: {(error.strerror or repr(error)).lower()}"

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from raft.core.types import HardState
 from raft.storage import CorruptLog, CorruptSnapshot
-from raft.storage.dump import data_directories, dump, verify
+from raft.storage.beside import DAMAGED_SUFFIX, RECOVERED_SUFFIX, put_aside
+from raft.storage.dump import Found, data_directories, dump, verify
 from raft.storage.record import FORMAT_VERSION
 from tests.storage.builders import meta, reopen, segments, write_of
 
@@ -120,5 +121,28 @@ def test_a_nodes_root_is_looked_at_group_by_group(tmp_path: Path) -> None:
         filled(tmp_path / group)
     (tmp_path / "logs").mkdir()
 
-    assert data_directories(tmp_path) == [tmp_path / "lock", tmp_path / "queue"]
-    assert data_directories(tmp_path / "lock") == [tmp_path / "lock"]
+    assert data_directories(tmp_path) == Found((tmp_path / "lock", tmp_path / "queue"))
+    assert data_directories(tmp_path / "lock") == Found((tmp_path / "lock",))
+
+
+def test_what_was_put_aside_or_is_being_written_is_no_group_and_is_named(tmp_path: Path) -> None:
+    """A node that was repaired is sound, whatever lies beside its groups."""
+    for name in ("lock", "queue", "cache", "drafts.restoring"):
+        filled(tmp_path / name)
+    damaged = put_aside(tmp_path / "queue", DAMAGED_SUFFIX)
+    recovered = put_aside(tmp_path / "cache", RECOVERED_SUFFIX)
+
+    found = data_directories(tmp_path)
+
+    assert found == Found((tmp_path / "lock",), (recovered, tmp_path / "drafts.restoring", damaged))
+    assert data_directories(damaged) == Found((damaged,))
+
+
+def test_two_directories_put_aside_in_one_second_have_two_names(tmp_path: Path) -> None:
+    asides = []
+    for _ in range(3):
+        filled(tmp_path / "lock")
+        asides.append(put_aside(tmp_path / "lock", DAMAGED_SUFFIX))
+
+    assert len(set(asides)) == 3
+    assert sorted(tmp_path.iterdir()) == sorted(asides)
