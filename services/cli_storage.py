@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from raft.storage.dump import Found, data_directories, dump, verify
-from services.cluster.backups import describe_backup, restore_cluster, restore_node, take_backup
+from services.cluster.backup_files import describe_backup
+from services.cluster.backups import restore_cluster, restore_node, take_backup
 from services.cluster.errors import ClusterError, UsageError, unreadable
 from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
@@ -31,12 +32,12 @@ def _surroundings() -> Surroundings:
 @click.option(
     "--node", "address", default="", metavar="HOST:PORT", help="Whom to ask; else a node of the cluster up here."
 )
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 def backup_command(group: str, address: str, file: Path) -> None:
     """Write a group's state, as of now, to FILE.
 
-    FILE is replaced only once the whole backup has come and was checked. Where tokens are in use, the admin token is
-    taken from MUFAKAT_AUTH_TOKENS.
+    FILE is replaced only once the whole backup has come and was checked, and only where it is a regular file. Where
+    tokens are in use, the admin token is taken from MUFAKAT_AUTH_TOKENS.
     """
     echo(describe_backup(take_backup(_surroundings(), group, file, address=address)))
 

@@ -1,16 +1,15 @@
 """Backups of a group, from a cluster that runs and into one that does not run yet."""
 
 import http.client
-import os
-import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlencode
 
 from common.parsers import parse_cluster
 from raft.storage import StorageError
-from raft.storage.backup import Backup, verify_backup
+from raft.storage.backup import Backup
 from services.cluster.backend import Backend
+from services.cluster.backup_files import check_target, describe_backup, write_backup
 from services.cluster.calls import Calls, address_of, admin_headers
 from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.lifecycle import Surroundings
@@ -31,25 +30,16 @@ def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: 
         address: host:port of the node to ask; empty: a ready one of the cluster that is up here.
 
     Raises:
-        NoCluster, UsageError: there is nobody to ask.
+        NoCluster, UsageError: there is nobody to ask, or `file` cannot be written (`check_target`).
         ClusterError: the node refused, or what came is not whole.
     """
+    check_target(file)
     if address:
         asked, headers = address_of(address), admin_headers(surroundings.environ)
     else:
         asked, headers = _ready_member(surroundings.require_backend(), group)
-    draft = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    try:
-        _download(asked, f"/admin/backup?group={group}", headers, draft)
-        try:
-            backup = verify_backup(draft)
-        except StorageError as error:
-            raise ClusterError(f"The backup did not come whole: {error}. Nothing was written; try again.") from error
-        os.replace(draft, file)
-        _sync_folder(file.absolute().parent)
-    finally:
-        draft.unlink(missing_ok=True)
-    return replace(backup, path=file)
+    path = f"/admin/backup?{urlencode({'group': group})}"
+    return write_backup(file, _download(asked, path, headers))
 
 
 def _ready_member(backend: Backend, group: str) -> tuple[tuple[str, int], dict[str, str]]:
@@ -70,7 +60,12 @@ def _ready_member(backend: Backend, group: str) -> tuple[tuple[str, int], dict[s
     return calls.address(ready[0].node), calls.headers
 
 
-def _download(address: tuple[str, int], path: str, headers: dict[str, str], draft: Path) -> None:
+def _download(address: tuple[str, int], path: str, headers: dict[str, str]) -> Iterator[bytes]:
+    """What a node answers, piece by piece.
+
+    Raises:
+        ClusterError: it refused, or it broke off.
+    """
     host, port = address
     connection = http.client.HTTPConnection(host, port, timeout=READ_TIMEOUT_SECONDS)
     try:
@@ -79,15 +74,12 @@ def _download(address: tuple[str, int], path: str, headers: dict[str, str], draf
         if response.status != 200:
             told = response.read(4096).decode("utf-8", "replace")
             raise ClusterError(f"{host}:{port} answered {response.status} to {path}: {told}")
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            while piece := response.read(PIECE_BYTES):
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
+        while piece := response.read(PIECE_BYTES):
+            yield piece
     except http.client.HTTPException as error:
         raise ClusterError(f"The backup broke off: {error!r}. Nothing was written; try again.") from error
     except OSError as error:
-        raise ClusterError(f"No backup was written: {error}.") from error
+        raise ClusterError(f"No backup was written: {host}:{port} cannot be asked: {error}.") from error
     finally:
         connection.close()
 
@@ -146,16 +138,6 @@ def restore_node(file: Path, data_dir: Path, cluster: str, *, life: str = "") ->
         echo(f"Now the same on the other nodes, with `--life {group.life}`; before the first of them starts.")
 
 
-def describe_backup(backup: Backup) -> str:
-    """A backup in one line."""
-    head, taken = backup.head, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(backup.head.taken_ms / 1000))
-    life = f", of life {backup.meta.configuration.life}" if backup.meta.configuration.life else ""
-    return (
-        f"{backup.path}: group {head.group} at index {backup.meta.index}, {backup.end.size} bytes, taken {taken} "
-        f"at {head.node} by version {head.version}{life}"
-    )
-
-
 def _load(load_backup, file: Path, *, life: str = ""):
     try:
         return load_backup(file, life=life)
@@ -178,11 +160,3 @@ def _check_empty(filled: Sequence[Path]) -> None:
             f"A backup is restored into an empty cluster only, and there is data in "
             f"{', '.join(map(str, filled))}. If nobody needs it, move it away or delete it first."
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
