@@ -3,19 +3,18 @@
 Like `services.cli`, only what a command is called and takes stands here.
 """
 
-import contextlib
 import os
-import shlex
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
-from raft.storage.dump import Found, data_directories, dump, verify
+from raft.storage.dump import Found, dump, verify
 from services.cluster.backup_files import describe_backup
 from services.cluster.backups import restore_cluster, restore_node, take_backup
-from services.cluster.errors import ClusterError, UsageError, unreadable
+from services.cluster.data_folders import found_in, quoted, reading_under
+from services.cluster.disk_backup import CAVEAT, back_up_disk
+from services.cluster.errors import UsageError
 from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
@@ -28,17 +27,33 @@ def _surroundings() -> Surroundings:
 
 
 @click.command("backup")
-@click.option("--group", required=True, help="lock, queue or cache.")
+@click.option("--group", default="", help="lock, queue or cache; with --data-dir only where it holds several.")
 @click.option(
     "--node", "address", default="", metavar="HOST:PORT", help="Whom to ask; else a node of the cluster up here."
 )
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Ask nobody: read this data directory, or this folder of a group, whose node does not run.",
+)
+@click.option("--id", "node", default="", help="With --data-dir: whose it is, where it does not say so itself.")
 @click.argument("file", type=click.Path(path_type=Path))
-def backup_command(group: str, address: str, file: Path) -> None:
+def backup_command(group: str, address: str, data_dir: Path | None, node: str, file: Path) -> None:
     """Write a group's state, as of now, to FILE.
 
     FILE is replaced only once the whole backup has come and was checked, and only where it is a regular file. Where
     tokens are in use, the admin token is taken from MUFAKAT_AUTH_TOKENS.
+
+    With --data-dir the state of one disk is written, which is not that of the group. The directory is not changed.
     """
+    if data_dir is not None:
+        if address:
+            raise UsageError("--node asks a node that runs, --data-dir reads a disk whose node does not: give one.")
+        echo(describe_backup(back_up_disk(data_dir, group, file, node=node)))
+        echo(CAVEAT)
+        return
+    if not group or node:
+        raise UsageError("Say which group with `--group`." if not group else "--id goes with --data-dir.")
     echo(describe_backup(take_backup(_surroundings(), group, file, address=address)))
 
 
@@ -91,40 +106,17 @@ def wal_group() -> None:
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
-@contextlib.contextmanager
-def _reading(root: Path) -> Iterator[None]:
-    """Turns what the system says of a file under `root` that cannot be read into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise ClusterError(f"{unreadable(error, root)}.") from error
-
-
-def _found(root: Path) -> Found:
-    found = data_directories(root)
-    if found.groups:
-        return found
-    problem = f"There is no log in {root} nor in the folder of a group in it."
-    if found.beside:
-        problem += f" To look at what was put aside there, name it: {_quoted(found.beside)}."
-    raise UsageError(problem)
-
-
 def _note_beside(found: Found) -> None:
     if found.beside:
-        echo(f"note: not looked at, because no node opens it: {_quoted(found.beside)}")
-
-
-def _quoted(paths: Iterable[Path]) -> str:
-    return ", ".join(shlex.quote(str(path)) for path in paths)
+        echo(f"note: not looked at, because no node opens it: {quoted(found.beside)}")
 
 
 @wal_group.command("dump")
 @click.argument("directory", type=_DIRECTORY)
 def dump_command(directory: Path) -> None:
     """Print every record in DIRECTORY: a group's data, or a node's with one folder for each group."""
-    with _reading(directory):
-        found = _found(directory)
+    with reading_under(directory):
+        found = found_in(directory)
         for each in found.groups:
             echo(f"{each}:")
             for line in dump(each):
@@ -139,8 +131,8 @@ def verify_command(directory: Path) -> None:
 
     What a repair or a recovery has put aside is checked only where it is named itself.
     """
-    with _reading(directory):
-        found = _found(directory)
+    with reading_under(directory):
+        found = found_in(directory)
         verifications = [verify(each) for each in found.groups]
     for verification in verifications:
         echo(str(verification))

@@ -30,7 +30,7 @@ from raft.core.types import Configuration, HardState, Index, SnapshotMeta
 from raft.life import is_restored_from, made_us, now_us, restored_life
 from raft.storage import CorruptSnapshot, StorageError, open_storage
 from raft.storage.backup import Backup, backup_chunks, verify_backup
-from services.envelope import ReplicatedMachine
+from services.disks import loaded_machine
 from services.roles import ROLES
 
 #: From here on the wall clock counts numbers, in microseconds since 1970: 2020-01-01.
@@ -114,14 +114,10 @@ def load_backup(path: Path, *, life: str = "") -> RestorableGroup:
     index = leap(backup.meta.index)
     if index > NUMBERS_MAX:
         raise RestoreRefused(f"the clock of this machine says {_utc(made_us(life))}: set it right first")
-    role = ROLES.get(backup.head.group)
-    if role is None:
-        raise CorruptSnapshot(str(path), 0, f"it is of the group {backup.head.group!r}, which there is not")
-    machine = ReplicatedMachine(role.machine)
-    try:
-        machine.restore(backup_chunks(path))
-    except (ValueError, TypeError, KeyError, IndexError, StopIteration) as error:
-        raise CorruptSnapshot(str(path), 0, f"its content cannot be loaded: {error!r}") from error
+    name = backup.head.group
+    if name not in ROLES:
+        raise CorruptSnapshot(str(path), 0, f"it is of the group {name!r}, which there is not")
+    machine = loaded_machine(name, backup_chunks(path), str(path))
     machine.inner.skip_numbers(leap.skipped, leap.floor)
     return RestorableGroup(backup, tuple(machine.snapshot()), life, index)
 

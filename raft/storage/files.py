@@ -83,6 +83,10 @@ class Files(Protocol):
     def lock(self, path: Path) -> Lock:
         """Take the exclusive lock on this file, creating it. Raises `DataDirectoryInUse` where it is taken."""
 
+    def lock_shared(self, path: Path) -> Lock:
+        """Take the lock on this file, which must be there, beside others who share it, without changing anything.
+        Raises `DataDirectoryInUse` where it is taken."""
+
 
 def _names_file(method: Callable[..., Any]) -> Callable[..., Any]:
     """Calls on an open descriptor fail without a name; whoever reads the error needs to know which file it was."""
@@ -160,12 +164,13 @@ class RealFile:
 class RealLock:
     """flock(2): belongs to the open file, so the kernel lets go when the process dies however it dies."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         if fcntl is None:
             raise OSError(errno.ENOSYS, "no file locks on this platform; run the node in Docker", str(path))
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
+        self._descriptor = os.open(path, flags | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._descriptor)
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
@@ -221,3 +226,6 @@ class RealFiles:
 
     def lock(self, path: Path) -> Lock:
         return RealLock(path)
+
+    def lock_shared(self, path: Path) -> Lock:
+        return RealLock(path, shared=True)

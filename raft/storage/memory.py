@@ -93,6 +93,10 @@ class MemoryFiles:
         self._held.add(path)
         return MemoryLock(self._held, path)
 
+    def lock_shared(self, path: Path) -> MemoryLock:
+        # Nobody shares one here, so it is as good as the exclusive one.
+        return self.lock(path)
+
     def release_locks(self) -> None:
         """What the death of the process does; its `Storage` must not be used any more."""
         self._held.clear()
