@@ -11,7 +11,7 @@ import click
 
 from raft.storage.dump import Found, dump, verify
 from services.cluster.backup_files import describe_backup
-from services.cluster.backups import restore_cluster, restore_node, take_backup
+from services.cluster.backups import abandon_restore, restore_cluster, restore_node, take_backup
 from services.cluster.data_folders import found_in, quoted, reading_under
 from services.cluster.disk_backup import CAVEAT, back_up_disk
 from services.cluster.errors import UsageError
@@ -58,7 +58,7 @@ def backup_command(group: str, address: str, data_dir: Path | None, node: str, f
 
 
 @click.command("restore")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--topology",
     type=click.Choice(list(TOPOLOGIES)),
@@ -74,11 +74,22 @@ def backup_command(group: str, address: str, data_dir: Path | None, node: str, f
 )
 @click.option("--cluster", default="", help="The nodes of the group: node1=host:port,...")
 @click.option("--life", default="", help="With --data-dir, on all nodes but the first: what that restore named.")
-def restore_command(file: Path, topology: str, data_dir: Path | None, cluster: str, life: str) -> None:
+@click.option("--abandon", is_flag=True, help="Give up a restore that was interrupted, and remove what it wrote.")
+def restore_command(
+    file: Path | None, topology: str, data_dir: Path | None, cluster: str, life: str, *, abandon: bool
+) -> None:
     """Begin a group anew from the backup FILE.
 
-    The cluster must be down and hold nothing of that group. Other groups are left alone.
+    The cluster must be down and hold nothing of that group. Other groups are left alone. A restore that was
+    interrupted goes on when it is asked for again.
     """
+    if abandon:
+        if file or data_dir or cluster or life:
+            raise UsageError("--abandon stands alone: it gives up the restore that was interrupted.")
+        abandon_restore(_surroundings())
+        return
+    if file is None:
+        raise UsageError("Name the FILE to restore from.")
     if bool(data_dir) != bool(cluster) or (life and data_dir is None):
         raise UsageError("--data-dir and --cluster go together, and --life with both.")
     if data_dir is None:

@@ -21,15 +21,18 @@ clock was wrong. JavaScript reads numbers up to `NUMBERS_MAX` exactly; the clock
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raft.core.ready import Persist
-from raft.core.types import Configuration, HardState, Index, SnapshotMeta
-from raft.life import is_restored_from, made_us, now_us, restored_life
+from raft.core.types import Configuration, HardState, Index, SnapshotMeta, Term
+from raft.life import UNKNOWN_LIFE, is_restored_from, made_us, now_us, restored_life
 from raft.storage import CorruptSnapshot, StorageError, open_storage
 from raft.storage.backup import Backup, backup_chunks, verify_backup
+from raft.storage.beside import RESTORING_SUFFIX, publish
+from raft.storage.incarnation import INCARNATION_NAME
+from raft.storage.reading import read_directory
 from services.disks import loaded_machine
 from services.roles import ROLES
 
@@ -43,8 +46,6 @@ NUMBERS_MAX = 2**53
 CLOCK_BEHIND_US_MAX = NUMBERS_SKIPPED // 2
 #: A life is given to further nodes before the first starts. A day later a node that lacks its data has lost it.
 LIFE_AGE_US_MAX = 86_400_000_000
-#: Ends the name of a directory that is being written.
-DRAFT_SUFFIX = ".restoring"
 
 
 class RestoreRefused(StorageError):
@@ -131,11 +132,19 @@ def is_empty(directory: Path) -> bool:
     return not directory.exists() or not any(name != "LOCK" for name in os.listdir(directory))
 
 
-def write_group(group: RestorableGroup, *directories: Path, voters: Sequence[str]) -> SnapshotMeta:
+def write_group(
+    group: RestorableGroup,
+    *directories: Path,
+    voters: Sequence[str],
+    before_publishing: Callable[[], None] = lambda: None,
+) -> SnapshotMeta:
     """Write the data directories of the group's nodes, all complete or none; returns where their log begins.
 
-    Only a crash between two renames leaves some without the others. That does no harm: nodes that were left out are
-    empty and the group takes them in, and a minority waits for them.
+    Only what interrupts it between two renames leaves some without the others. That does no harm: nodes that were
+    left out are empty and the group takes them in, and a minority waits for them.
+
+    Args:
+        before_publishing: called once all of them are written, before the first gets its name.
 
     Raises:
         FileExistsError: a directory is not empty.
@@ -146,35 +155,54 @@ def write_group(group: RestorableGroup, *directories: Path, voters: Sequence[str
             raise FileExistsError(f"{directory} is not empty")
     members = Configuration(tuple(sorted(voters)), life=group.life)
     meta = replace(group.backup.meta, index=group.index, configuration=members)
-    drafts = [directory.with_name(directory.name + DRAFT_SUFFIX) for directory in directories]
+    drafts = [directory.with_name(directory.name + RESTORING_SUFFIX) for directory in directories]
     try:
         for draft in drafts:
             shutil.rmtree(draft, ignore_errors=True)
-            _write_draft(group, draft, meta)
+            write_beginning(draft, meta, group.chunks)
+        before_publishing()
     except BaseException:
         for draft in drafts:
             shutil.rmtree(draft, ignore_errors=True)
         raise
     for draft, directory in zip(drafts, directories, strict=True):
-        _publish(draft, directory)
+        if directory.exists():
+            shutil.rmtree(directory)
+        publish(draft, directory)
     return meta
 
 
-def _write_draft(group: RestorableGroup, draft: Path, meta: SnapshotMeta) -> None:
-    storage, _ = open_storage(draft)
+def write_beginning(directory: Path, meta: SnapshotMeta, chunks: Sequence[bytes], *, term: Term = 0) -> None:
+    """Write a data directory, durably, whose log begins with this snapshot, in `term` or the snapshot's, if that is
+    later.
+
+    Raises:
+        DiskFull, OSError: it cannot be written.
+    """
+    storage, _ = open_storage(directory)
     try:
-        storage.save_snapshot(meta, group.chunks)
-        storage.write([Persist(HardState(meta.term), (), meta)])
+        storage.save_snapshot(meta, chunks)
+        storage.write([Persist(HardState(max(term, meta.term)), (), meta)])
     finally:
         storage.close()
 
 
-def _publish(draft: Path, directory: Path) -> None:
-    if directory.exists():
-        shutil.rmtree(directory)
-    os.rename(draft, directory)
-    descriptor = os.open(directory.parent, os.O_RDONLY)
+def life_of(directory: Path) -> str:
+    """The life that a directory's log begins with; empty where it says none, or cannot be read."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        found = read_directory(directory)
+    except (StorageError, OSError):
+        return ""
+    return found.snapshot.configuration.life if found.snapshot is not None else UNKNOWN_LIFE
+
+
+def was_started(directory: Path) -> bool:
+    """Whether a node has started on a directory since a restore wrote it: it may have promised something then.
+
+    Raises:
+        StorageError, OSError: the directory cannot be read.
+    """
+    found = read_directory(directory)
+    # A start names the directory before it does anything else; the log tells it too, should that file be gone.
+    beginning = found.snapshot is not None and found.hard_state == HardState(found.snapshot.term)
+    return (directory / INCARNATION_NAME).exists() or bool(found.entries) or not beginning

@@ -1,5 +1,6 @@
 """Backups of a group, from a cluster that runs and into one that does not run yet."""
 
+import contextlib
 import http.client
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,13 +8,26 @@ from urllib.parse import urlencode
 
 from common.parsers import parse_cluster
 from raft.storage import StorageError
-from raft.storage.backup import Backup
+from raft.storage.backup import Backup, verify_backup
+from raft.storage.beside import RESTORING_SUFFIX, publish
+from raft.storage.files import RealFiles
+from raft.storage.storage import LOCK_NAME
 from services.cluster.backend import Backend
 from services.cluster.backup_files import check_target, describe_backup, write_backup
 from services.cluster.calls import Calls, address_of, admin_headers
-from services.cluster.errors import ClusterError, InTheWay, UsageError
+from services.cluster.data_folders import reading_under
+from services.cluster.errors import ClusterError, InTheWay, UsageError, unreadable
+from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
+from services.cluster.restoring import (
+    Restoring,
+    read_journal,
+    remove_drafts,
+    remove_journal,
+    unfinished_restore,
+    write_journal,
+)
 from services.cluster.roster import Roster, Seat
 from services.cluster.topology import TOPOLOGIES, Topology
 from services.cluster.waiting import look_while_electing
@@ -21,6 +35,8 @@ from services.cluster.waiting import look_while_electing
 #: How long a node may let us wait for the next bytes of a backup.
 READ_TIMEOUT_SECONDS = 60.0
 PIECE_BYTES = 1 << 20
+
+__all__ = ["abandon_restore", "restore_cluster", "restore_node", "take_backup", "unfinished_restore"]
 
 
 def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: str = "") -> Backup:
@@ -85,32 +101,107 @@ def _download(address: tuple[str, int], path: str, headers: dict[str, str]) -> I
 
 
 def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str) -> None:
-    """Write `file` as the beginning of its group on every node of a local cluster that is down.
+    """Write `file` as the beginning of its group on every node of a local cluster that is down. The same restore,
+    where it was interrupted, goes on.
 
     Raises:
-        InTheWay: a cluster is up, or a node holds something of that group already.
+        InTheWay: a cluster is up, a node holds something of that group already, or another restore is unfinished.
         ClusterError: the file is damaged, or cannot be written.
     """
-    from services.restore import is_empty, load_backup, write_group
+    from services.restore import is_empty, life_of, load_backup, write_group
 
     home = surroundings.home
+    topology: Topology = TOPOLOGIES[topology_name]
     with home.exclusive():
-        if home.record() is not None:
-            raise InTheWay("A cluster is up. Take it down first: `mufakat down`.")
-        group = _load(load_backup, file)
+        _check_down(home)
+        under_way = _restore_under_way(home, file, topology_name)
+        group = _load(load_backup, file, life=under_way.life if under_way else "")
         name = group.backup.head.group
-        topology: Topology = TOPOLOGIES[topology_name]
         members = topology.members(name)
         folders = {node.id: home.node_folder(topology, node) / "data" / name for node in members}
-        _check_empty([folder for folder in folders.values() if not is_empty(folder)])
+        filled = {id: folder for id, folder in folders.items() if not is_empty(folder)}
+        published = {id for id, folder in filled.items() if under_way and life_of(folder) == group.life}
+        _check_empty([folder for id, folder in filled.items() if id not in published])
+        remove_drafts(home.root)
         for folder in folders.values():
             folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(write_group, group, list(folders.values()), [node.id for node in members])
+        restoring = Restoring(
+            group=name,
+            topology=topology_name,
+            file=str(file.absolute()),
+            checksum=group.backup.checksum,
+            life=group.life,
+            folders={id: str(folder.relative_to(home.root)) for id, folder in folders.items()},
+        )
+        missing = [folder for id, folder in folders.items() if id not in published]
+        _write(
+            write_group, group, missing, list(folders), before_publishing=lambda: write_journal(home.root, restoring)
+        )
+        remove_journal(home.root)
     echo(describe_backup(group.backup))
+    if under_way:
+        echo(f"This restore was interrupted before and is finished now, as life {group.life}.")
     echo(
-        f"Restored on {', '.join(node.id for node in members)}. Start the cluster: "
-        f"`mufakat up --topology {topology_name}`."
+        f"Restored on {', '.join(folders)}. Start the cluster: `mufakat up --mode local --topology {topology_name}`."
     )
+
+
+def abandon_restore(surroundings: Surroundings) -> None:
+    """Give up the restore that was interrupted: what it has written is removed, so that its nodes are empty again.
+
+    Raises:
+        InTheWay: a cluster is up, or a node has started on what was restored.
+        ClusterError: what was restored cannot be read or removed.
+    """
+    from services.restore import is_empty, life_of, was_started
+
+    home = surroundings.home
+    with home.exclusive(), contextlib.ExitStack() as locks:
+        _check_down(home)
+        under_way = read_journal(home.root)
+        if under_way is None:
+            remove_drafts(home.root)
+            echo("No restore is unfinished. Nothing was removed.")
+            return
+        published = {}
+        with reading_under(home.root):
+            for id, path in under_way.folders.items():
+                folder = home.root / path
+                if not is_empty(folder) and life_of(folder) == under_way.life:
+                    locks.callback(RealFiles().lock(folder / LOCK_NAME).close)
+                    published[id] = folder
+            started = [id for id, folder in published.items() if was_started(folder)]
+            if started:
+                raise InTheWay(
+                    f"It cannot be given up: {', '.join(started)} has started on what was restored, and may have "
+                    f"acknowledged writes since. {under_way}"
+                )
+            for folder in published.values():
+                # Renamed first: half of a folder must not pass for one.
+                publish(folder, folder.with_name(folder.name + RESTORING_SUFFIX))
+            remove_drafts(home.root)
+            remove_journal(home.root)
+    removed = f"What it had written on {', '.join(published)} is removed" if published else "It had written nothing"
+    echo(f"The restore of the group {under_way.group} is given up. {removed}.")
+
+
+def _check_down(home: Home) -> None:
+    if home.record() is not None:
+        raise InTheWay("A cluster is up. Take it down first: `mufakat down`.")
+
+
+def _restore_under_way(home: Home, file: Path, topology: str) -> Restoring | None:
+    """The restore that was interrupted, where `file` goes on with it; None where none was.
+
+    Raises:
+        InTheWay: another one was.
+    """
+    under_way = read_journal(home.root)
+    if under_way is not None:
+        backup = _load(verify_backup, file)
+        if not under_way.is_of(group=backup.head.group, topology=topology, checksum=backup.checksum):
+            raise InTheWay(f"Another restore has to be finished first. {under_way}")
+    return under_way
 
 
 def restore_node(file: Path, data_dir: Path, cluster: str, *, life: str = "") -> None:
@@ -138,20 +229,22 @@ def restore_node(file: Path, data_dir: Path, cluster: str, *, life: str = "") ->
         echo(f"Now the same on the other nodes, with `--life {group.life}`; before the first of them starts.")
 
 
-def _load(load_backup, file: Path, *, life: str = ""):
+def _load(load, file: Path, **how):
     try:
-        return load_backup(file, life=life)
+        return load(file, **how)
     except StorageError as error:
         raise ClusterError(f"The backup cannot be used: {error}.") from error
     except OSError as error:
-        raise ClusterError(f"The backup cannot be read: {error}.") from error
+        raise ClusterError(f"The backup cannot be used: {unreadable(error, file)}.") from error
 
 
-def _write(write_group, group, folders: Sequence[Path], voters: Sequence[str]) -> None:
+def _write(write_group, group, folders: Sequence[Path], voters: Sequence[str], **how) -> None:
     try:
-        write_group(group, *folders, voters=voters)
+        write_group(group, *folders, voters=voters, **how)
     except (StorageError, OSError) as error:
-        raise ClusterError(f"Nothing was restored into {', '.join(map(str, folders))}: {error}.") from error
+        raise ClusterError(
+            f"The restore into {', '.join(map(str, folders))} broke off: {error}. The same command goes on with it."
+        ) from error
 
 
 def _check_empty(filled: Sequence[Path]) -> None:
