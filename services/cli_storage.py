@@ -1,4 +1,4 @@
-"""The commands that look at and move stored data: `backup`, `restore`, `repair`, `wal dump`, `wal verify`.
+"""The commands that look at and move stored data: `backup`, `restore`, `repair`, `recover`, `wal dump`, `wal verify`.
 
 Like `services.cli`, only what a command is called and takes stands here.
 """
@@ -18,6 +18,7 @@ from services.cluster.errors import UsageError
 from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
+from services.cluster.recovering import recover
 from services.cluster.repair import repair_node
 from services.cluster.topology import TOPOLOGIES
 
@@ -109,6 +110,26 @@ def repair_command(node: str) -> None:
     repair_node(_surroundings(), node)
 
 
+@click.command("recover")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--group", default="", help="lock, queue or cache; else all that DIR holds.")
+@click.option("--id", "node", default="", help="Whose disk it is, where that cannot be told from DIR.")
+@click.option("--yes", is_flag=True, help="Go on without being asked.")
+def recover_command(directory: Path, group: str, node: str, *, yes: bool) -> None:
+    """Make a group of one out of DIR, where a majority of the group's disks is lost for good.
+
+    DIR is a node's data directory or a group's folder, and its node does not run. What only the other disks hold is
+    lost. The former folder is kept beside the new one.
+    """
+    recover(directory, group, node=node, agree=lambda: yes or _agrees())
+
+
+def _agrees() -> bool:
+    if not sys.stdin.isatty():
+        raise UsageError("Nothing was changed, because nobody can be asked here. `--yes` goes on without asking.")
+    return click.confirm("Go on?", default=False)
+
+
 @click.group("wal")
 def wal_group() -> None:
     """Look into data directories; nothing is changed."""
@@ -151,4 +172,4 @@ def verify_command(directory: Path) -> None:
     sys.exit(0 if all(verification.ok for verification in verifications) else 1)
 
 
-COMMANDS = (backup_command, restore_command, repair_command, wal_group)
+COMMANDS = (backup_command, restore_command, repair_command, recover_command, wal_group)

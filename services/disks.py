@@ -14,7 +14,6 @@ from common.parsers import parse_node_id
 from raft.applier import Applier
 from raft.core.membership import ConfigurationHistory
 from raft.core.types import HardState, SnapshotMeta
-from raft.life import now_us
 from raft.storage import CorruptLog, CorruptSnapshot, UnknownFormat
 from raft.storage.reading import DirectoryContents
 from services.envelope import ReplicatedMachine, UnknownCommand
@@ -39,7 +38,7 @@ class Disk:
     #: Where in the log that is; its configuration has no voters where the log does not tell the members.
     meta: SnapshotMeta
     hard_state: HardState
-    #: Wall clock when the log was written to for the last time, microseconds since 1970; never in the future.
+    #: Wall clock when it was written to for the last time, microseconds since 1970.
     written_us: int
 
     @property
@@ -92,8 +91,7 @@ def loaded_machine(group: str, chunks: Iterable[bytes], path: str) -> Replicated
 def _written_us(directory: Path) -> int:
     """By the files' times. A copy may say a later one than the truth, which is no worse than not to know."""
     with os.scandir(directory) as found:
-        newest = max((each.stat().st_mtime_ns for each in found if each.is_file()), default=0)
-    return min(newest // 1_000, now_us())
+        return max((each.stat().st_mtime_ns for each in found if each.is_file()), default=0) // 1_000
 
 
 def recorded_node(directory: Path) -> str:

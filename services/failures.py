@@ -7,7 +7,14 @@ the system says that it is, and nowhere else.
 import errno
 
 from common.runtime import DESCRIPTOR_ERRNOS
-from raft.storage import CorruptStorage, DataDirectoryGone, DataDirectoryInUse, DiskFull, StorageError
+from raft.storage import (
+    CorruptStorage,
+    DataDirectoryGone,
+    DataDirectoryInUse,
+    DiskFull,
+    RecoveryUnfinished,
+    StorageError,
+)
 from raft.storage.files import DISK_FULL_ERRNOS
 from services.listeners import CannotListen
 
@@ -72,6 +79,11 @@ def advice_for(error: BaseException) -> str:
         return "another process uses this data directory: end it, or name another directory"
     if isinstance(error, DataDirectoryGone):
         return "start the node again: the group takes an empty one in, or says what to do"
+    if isinstance(error, RecoveryUnfinished):
+        return (
+            "finish the recovery with that command, or delete the `.recovering` folder beside it, where the folder "
+            "was moved away on purpose; then start the node"
+        )
     if isinstance(error, DiskFull):
         return "free some space, then start the node again"
     if isinstance(error, OSError):

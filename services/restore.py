@@ -73,18 +73,38 @@ class Leap:
 
     @classmethod
     def of(cls, backup: Backup, life: str) -> "Leap":
-        """From the moment at which the backup was taken to the one at which `life` was made.
+        """From the moment at which the backup was taken to the one at which `life` was made. Raises as `since`."""
+        return cls.since(backup.head.taken_ms * 1_000, life)
+
+    @classmethod
+    def since(cls, taken_us: int, life: str) -> "Leap":
+        """From a moment, microseconds since 1970, by which nobody had numbers beyond those of the state, to the one
+        at which `life` was made.
 
         Raises:
             RestoreRefused: the clock that tells that moment is wrong.
         """
-        taken_us, began_us = backup.head.taken_ms * 1_000, made_us(life)
+        began_us = made_us(life)
         if began_us < taken_us - CLOCK_BEHIND_US_MAX:
             raise RestoreRefused(
-                f"it was taken at {_utc(taken_us)} and the clock of this machine says {_utc(began_us)}; tokens, "
-                "versions and message ids follow it, so set it right first, or wait until it has passed that time"
+                f"it is of {_utc(taken_us)} and the clock of this machine says {_utc(began_us)}; tokens, versions "
+                "and message ids follow it, so set it right first, or wait until it has passed that time"
             )
-        return cls(NUMBERS_SKIPPED + began_us - taken_us, began_us - NUMBERS_SINCE_US)
+        leap = cls(NUMBERS_SKIPPED + began_us - taken_us, began_us - NUMBERS_SINCE_US)
+        if leap.floor > NUMBERS_MAX:
+            raise RestoreRefused(f"the clock of this machine says {_utc(began_us)}: set it right first")
+        return leap
+
+    def index(self, index: Index) -> Index:
+        """Where the log begins whose state is of `index`.
+
+        Raises:
+            RestoreRefused: it would be beyond what JSON numbers can say exactly.
+        """
+        begins = self(index)
+        if begins > NUMBERS_MAX:
+            raise RestoreRefused(f"its index {index} is beyond what a clock of today can have led to")
+        return begins
 
     def __call__(self, number: int) -> int:
         return max(number + self.skipped, self.floor)
@@ -112,9 +132,7 @@ def load_backup(path: Path, *, life: str = "") -> RestorableGroup:
             "know; start it empty, and the group takes it in"
         )
     leap = Leap.of(backup, life)
-    index = leap(backup.meta.index)
-    if index > NUMBERS_MAX:
-        raise RestoreRefused(f"the clock of this machine says {_utc(made_us(life))}: set it right first")
+    index = leap.index(backup.meta.index)
     name = backup.head.group
     if name not in ROLES:
         raise CorruptSnapshot(str(path), 0, f"it is of the group {name!r}, which there is not")

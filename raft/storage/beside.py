@@ -9,9 +9,11 @@ The rule of the file: the name of a group has no dot, and a directory whose name
 opened by a node, and never deleted but by the one who was writing it.
 """
 
+import shlex
 import time
 from pathlib import Path
 
+from raft.storage.errors import RecoveryUnfinished
 from raft.storage.files import Files, RealFiles
 
 #: Behind the name of a directory that was put aside, before the time at which it was.
@@ -23,6 +25,21 @@ RESTORING_SUFFIX, RECOVERING_SUFFIX = ".restoring", ".recovering"
 def is_beside(directory: Path) -> bool:
     """Whether a directory in a node's data directory is no group's."""
     return "." in directory.name
+
+
+def check_recovered(directory: Path, *, files: Files) -> None:
+    """See that no recovery of a directory was interrupted between its two renames.
+
+    Raises:
+        RecoveryUnfinished: one was.
+    """
+    try:
+        names = files.names(directory.parent)
+    except FileNotFoundError:
+        return
+    if directory.name not in names and directory.name + RECOVERING_SUFFIX in names:
+        again = f"`mufakat recover {shlex.quote(str(directory))}`"
+        raise RecoveryUnfinished(f"the recovery of {directory} was interrupted; {again} finishes it")
 
 
 def put_aside(directory: Path, suffix: str, *, files: Files | None = None) -> Path:

@@ -3,6 +3,7 @@
     StorageError
     ├── DataDirectoryInUse     another process holds the lock
     ├── DataDirectoryGone      it was deleted or replaced while a process held it
+    ├── RecoveryUnfinished     a recovery has put the directory aside and not put the new one in its place
     ├── DiskFull               no space; nothing was written, the same write may be tried again
     ├── CorruptStorage         what is on disk is not what was written: the node must refuse to take part
     │   ├── CorruptLog         ... in a segment of the write-ahead log
@@ -25,6 +26,11 @@ class DataDirectoryInUse(StorageError):
 
 class DataDirectoryGone(StorageError):
     """The data directory was deleted or replaced while this process held it."""
+
+
+class RecoveryUnfinished(StorageError):
+    """The directory is put aside, and the one that a recovery made out of it has not got its name yet. Who opened an
+    empty one in its place would begin a new group."""
 
 
 class DiskFull(StorageError):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from raft.core.ready import Persist
 from raft.core.types import Entry, HardState, Index, SnapshotMeta
+from raft.storage.beside import check_recovered
 from raft.storage.errors import CorruptLog, CorruptSnapshot
 from raft.storage.files import Files, Lock, RealFiles
 from raft.storage.recovery import LogContents, read_log
@@ -58,12 +59,14 @@ def open_storage(
 
     Raises:
         DataDirectoryInUse: another process has it open.
+        RecoveryUnfinished: it is not in its place, because a recovery was interrupted.
         CorruptLog, CorruptSnapshot: damage that no power loss explains. Nothing was changed.
         UnknownFormat: a newer version wrote it.
         DiskFull: no room for the first segment.
         OSError: the disk does not do as asked.
     """
     files = files if files is not None else RealFiles()
+    check_recovered(directory, files=files)
     files.make_directory(directory)
     lock = files.lock(directory / LOCK_NAME)
     try:
