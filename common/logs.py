@@ -95,6 +95,10 @@ class SparseLog:
         #: By kind: when the next line may come, and how many were left out since the last one.
         self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
 
+    def info(self, event: str, kind: str = "", **fields: Any) -> None:
+        """As `warning`, for what is in order."""
+        self._log(self._logger.info, event, kind, fields)
+
     def warning(self, event: str, kind: str = "", **fields: Any) -> None:
         """Log `event` unless one of the same `kind` came just before."""
         self._log(self._logger.warning, event, kind, fields)

@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 
 import aiohttp
 
-from common.logs import get_logger
+from common.logs import SparseLog, get_logger
 from common.wire import MESSAGE_BYTES_MAX, WireError
 from raft.core.messages import AppendEntries, AppendEntriesReply, ReadIndex, RequestVote
 from raft.core.types import NodeId
@@ -66,6 +66,8 @@ _NEED_ANSWERS = (Forward, ReadIndex)
 Answer = TypeVar("Answer")
 
 logger = get_logger("raft.transport")
+#: For what a peer can cause as often as it likes.
+sparse_log = SparseLog(logger)
 
 
 class Receiver(Protocol):
@@ -216,7 +218,7 @@ class PeerLink:
         except (aiohttp.ClientError, TimeoutError, OSError):
             return
         except WireError as error:
-            logger.warning("peer sent an unreadable reply", peer=self.peer, op=op, error=str(error))
+            sparse_log.warning("peer sent an unreadable reply", self.peer, peer=self.peer, op=op, error=str(error))
             return
         self._observe_rpc(op, time.perf_counter() - started)
         self._receivers[group].receive(reply)
@@ -325,7 +327,7 @@ class PeerLink:
                 await stream.send_bytes(encode_frame(frame))
                 self._backlog_bytes -= size
         except (aiohttp.ClientError, ConnectionError, OSError, RuntimeError) as error:
-            logger.info("stream broke", peer=self.peer, error=str(error))
+            sparse_log.info("stream broke", self.peer, peer=self.peer, error=str(error))
         finally:
             self._stream = None
             self._queue.clear()
@@ -337,7 +339,7 @@ class PeerLink:
     async def _read(self, stream: aiohttp.ClientWebSocketResponse) -> None:
         """The peer sends nothing here; this returns when the stream ends."""
         async for _ in stream:
-            logger.warning("unexpected data on the stream", peer=self.peer)
+            sparse_log.warning("unexpected data on the stream", self.peer, peer=self.peer)
 
     def _take_frame(self) -> tuple[list[tuple[str, PeerMessage]], int]:
         """The next messages, the first always, and what they weigh: less than a receiver takes."""

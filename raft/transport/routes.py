@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import WSMsgType, web
 
-from common.logs import get_logger
+from common.logs import SparseLog, get_logger
 from common.web import ApiError
 from common.wire import MESSAGE_BYTES_MAX, WireError
 from raft import admission
@@ -70,6 +70,8 @@ _OPERATIONS: dict[str, type] = {"request_vote": RequestVote, "append_entries": A
 _ANSWERS = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
 
 logger = get_logger("raft.transport")
+#: For what a peer can cause as often as it likes.
+sparse_log = SparseLog(logger)
 
 
 class PeerListener:
@@ -173,7 +175,7 @@ class PeerListener:
             messages = decode_frame(data)
         except WireError as error:
             self.refused += 1
-            logger.warning("unreadable frame", peer=peer, error=str(error))
+            sparse_log.warning("unreadable frame", peer, peer=peer, error=str(error))
             return
         link = self._peers.links.get(peer)
         for group, message in messages:

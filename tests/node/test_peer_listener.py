@@ -6,7 +6,9 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient
+from structlog.testing import capture_logs
 
+from common.logs import SparseLog
 from raft.admission import EMPTY, OTHER_LIFE, AdmissionRequest
 from raft.core.messages import AppendEntriesReply, RequestVote, RequestVoteReply
 from raft.core.types import NOBODY, Configuration, Role
@@ -176,6 +178,20 @@ async def test_acknowledgements_on_a_stream_count_only_from_the_known_disk() -> 
                 await eventually(lambda heard=heard: len(node.received) >= heard)
 
     assert node.received == [question, acknowledgement, question]
+
+
+async def test_frames_that_cannot_be_read_are_logged_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer of another version sends as many as heartbeats; its neighbour's log must not fill up with them."""
+    monkeypatch.setattr(routes, "sparse_log", SparseLog(routes.logger))
+    node, headers = StubNode(leader=NOBODY), headers_of("b", "b1")
+    with capture_logs() as lines:
+        async with listening(node) as client, client.ws_connect("/raft/stream", headers=headers) as stream:
+            for _ in range(50):
+                await stream.send_bytes(b"\xc1")
+            await stream.send_bytes(encode_frame([("lock", RequestVote("b", "a", 4, 1, 9, 3))]))
+            await eventually(lambda: node.received)
+
+    assert [line["peer"] for line in lines if line["event"] == "unreadable frame"] == ["b"]
 
 
 async def test_a_stream_of_a_stranger_is_refused_while_a_leader_is_heard() -> None:
