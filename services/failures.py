@@ -80,10 +80,7 @@ def advice_for(error: BaseException) -> str:
     if isinstance(error, DataDirectoryGone):
         return "start the node again: the group takes an empty one in, or says what to do"
     if isinstance(error, RecoveryUnfinished):
-        return (
-            "finish the recovery with that command, or delete the `.recovering` folder beside it, where the folder "
-            "was moved away on purpose; then start the node"
-        )
+        return "finish the recovery with that command, then start the node"
     if isinstance(error, DiskFull):
         return "free some space, then start the node again"
     if isinstance(error, OSError):

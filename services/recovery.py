@@ -1,13 +1,14 @@
 """A group of one made out of one disk: the way out where a majority of the disks is lost for good.
 
-    lock                        lock.recovered-TIME (never deleted)
-      └─ read, written anew as lock.recovering ─ the old one put aside ─ the new one published as lock
+    lock ──read, written anew──> lock and lock.recovering-TIME
+         ──old one put aside──>  lock.recovered-TIME and lock.recovering-TIME
+         ──new one published──>  lock.recovered-TIME and lock
 
 What the disk holds becomes the beginning of a new life (`raft.life`), as a backup does, with one voter; the group's
 other disks are of the former one and are refused from then on. Numbers leap as they do in a restore
 (`services.restore`), from the moment at which the disk was written to for the last time: the others may have given
-more since. The rule: until the old directory is put aside everything is as it was, and from then on `finish_recovery`
-puts the new one in its place, whatever came between.
+more since. The rule: until the old directory is put aside everything is as it was. From then on `finish_recovery`
+puts the new one in its place, whatever came between, and no node opens another one there (`raft.storage.beside`).
 """
 
 import secrets
@@ -16,10 +17,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raft.core.types import Configuration, NodeId, SnapshotMeta
-from raft.life import is_restored, restored_life
-from raft.storage import StorageError
-from raft.storage.beside import RECOVERED_SUFFIX, RECOVERING_SUFFIX, publish, put_aside
-from raft.storage.reading import read_directory
+from raft.life import restored_life
+from raft.storage.beside import (
+    RECOVERED_SUFFIX,
+    RECOVERING_SUFFIX,
+    give_to_owner_of,
+    new_stamp,
+    publish,
+    put_aside,
+    unfinished_recovery,
+)
 from services.disks import Disk
 from services.restore import Leap, write_beginning
 
@@ -61,11 +68,14 @@ def carry_out(recovery: Recovery) -> Path:
         DiskFull, OSError: everything is as it was, or `finish_recovery` goes on.
     """
     directory = recovery.disk.directory
-    draft = _draft_of(directory)
-    shutil.rmtree(draft, ignore_errors=True)
+    for stale in directory.parent.glob(f"{directory.name}{RECOVERING_SUFFIX}*"):
+        shutil.rmtree(stale)
+    stamp = new_stamp(directory, RECOVERING_SUFFIX, RECOVERED_SUFFIX)
+    draft = directory.with_name(directory.name + RECOVERING_SUFFIX + stamp)
     try:
         write_beginning(draft, recovery.meta, recovery.chunks, term=recovery.disk.hard_state.term)
-        aside = put_aside(directory, RECOVERED_SUFFIX)
+        give_to_owner_of(directory, draft)
+        aside = put_aside(directory, RECOVERED_SUFFIX, stamp=stamp)
     except BaseException:
         if directory.exists():
             shutil.rmtree(draft, ignore_errors=True)
@@ -81,12 +91,8 @@ def finish_recovery(directory: Path) -> bool:
     Raises:
         OSError: it cannot be done; asking again is safe.
     """
-    draft = _draft_of(directory)
-    if directory.exists() or not draft.exists():
-        return False
-    if not _is_whole(draft):
-        # It was given up while it was written, and what it came from was moved away by somebody.
-        shutil.rmtree(draft)
+    draft = unfinished_recovery(directory)
+    if draft is None:
         return False
     publish(draft, directory)
     return True
@@ -95,16 +101,3 @@ def finish_recovery(directory: Path) -> bool:
 def is_alone(disk: Disk, node: NodeId) -> bool:
     """Whether there is nothing to recover, because `node` is the only member."""
     return disk.meta.configuration.members == (node,)
-
-
-def _draft_of(directory: Path) -> Path:
-    return directory.with_name(directory.name + RECOVERING_SUFFIX)
-
-
-def _is_whole(draft: Path) -> bool:
-    """The log names its snapshot with the last thing that is written."""
-    try:
-        found = read_directory(draft)
-    except StorageError:
-        return False
-    return found.snapshot is not None and is_restored(found.snapshot.configuration.life)

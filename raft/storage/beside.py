@@ -3,12 +3,15 @@
     lock                              the group's data, which its node opens
     lock.damaged-20260131T120000      put aside by a repair: the node refused to use it
     lock.recovered-20260131T120000    put aside by a recovery, which made another life of the group out of it
-    lock.restoring, lock.recovering   written by a restore or a recovery that is under way or was interrupted
+    lock.restoring                    written by a restore that is under way or was interrupted
+    lock.recovering-20260131T120000   the same of a recovery. Where lock is not there and lock.recovered- of the same
+                                      time is, this is what has to get its name still
 
 The rule of the file: the name of a group has no dot, and a directory whose name has one is no group's. It is never
 opened by a node, and never deleted but by the one who was writing it.
 """
 
+import os
 import shlex
 import time
 from pathlib import Path
@@ -18,8 +21,10 @@ from raft.storage.files import Files, RealFiles
 
 #: Behind the name of a directory that was put aside, before the time at which it was.
 DAMAGED_SUFFIX, RECOVERED_SUFFIX = ".damaged-", ".recovered-"
-#: Ends the name of a directory that is being written.
-RESTORING_SUFFIX, RECOVERING_SUFFIX = ".restoring", ".recovering"
+#: Of a directory that a recovery writes, before the time at which it puts the old one aside.
+RECOVERING_SUFFIX = ".recovering-"
+#: Ends the name of a directory that a restore writes.
+RESTORING_SUFFIX = ".restoring"
 
 
 def is_beside(directory: Path) -> bool:
@@ -27,37 +32,59 @@ def is_beside(directory: Path) -> bool:
     return "." in directory.name
 
 
+def unfinished_recovery(directory: Path, *, files: Files | None = None) -> Path | None:
+    """What a recovery has written and only has to get its name, because the old directory is put aside; None where
+    there is nothing like it.
+
+    Raises:
+        OSError: what lies beside the directory cannot be listed.
+    """
+    files = files if files is not None else RealFiles()
+    try:
+        names = set(files.names(directory.parent))
+    except FileNotFoundError:
+        return None
+    if directory.name in names:
+        return None
+    before = directory.name + RECOVERING_SUFFIX
+    stamps = [name.removeprefix(before) for name in names if name.startswith(before)]
+    whole = [stamp for stamp in stamps if directory.name + RECOVERED_SUFFIX + stamp in names]
+    return directory.with_name(before + max(whole)) if whole else None
+
+
 def check_recovered(directory: Path, *, files: Files) -> None:
     """See that no recovery of a directory was interrupted between its two renames.
 
     Raises:
         RecoveryUnfinished: one was.
+        OSError: what lies beside the directory cannot be listed.
     """
-    try:
-        names = files.names(directory.parent)
-    except FileNotFoundError:
-        return
-    if directory.name not in names and directory.name + RECOVERING_SUFFIX in names:
+    if unfinished_recovery(directory, files=files) is not None:
         again = f"`mufakat recover {shlex.quote(str(directory))}`"
         raise RecoveryUnfinished(f"the recovery of {directory} was interrupted; {again} finishes it")
 
 
-def put_aside(directory: Path, suffix: str, *, files: Files | None = None) -> Path:
+def new_stamp(directory: Path, *suffixes: str, files: Files | None = None) -> str:
+    """The time, as none of these suffixes behind the directory's name has it yet."""
+    files = files if files is not None else RealFiles()
+    taken, number = set(files.names(directory.parent)), 0
+    now = stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    while any(directory.name + suffix + stamp in taken for suffix in suffixes):
+        number += 1
+        stamp = f"{now}-{number}"
+    return stamp
+
+
+def put_aside(directory: Path, suffix: str, *, stamp: str = "", files: Files | None = None) -> Path:
     """Rename a group's directory so that nothing reads it again, durably; returns its new name.
 
     Raises:
-        OSError: it is where it was.
+        OSError: it is where it was, or its new name may not be durable.
     """
     files = files if files is not None else RealFiles()
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    taken, number = set(files.names(directory.parent)), 0
-    name = f"{directory.name}{suffix}{stamp}"
-    while name in taken:
-        number += 1
-        name = f"{directory.name}{suffix}{stamp}-{number}"
-    aside = directory.with_name(name)
-    files.rename(directory, aside)
-    files.sync_directory(directory.parent)
+    stamp = stamp or new_stamp(directory, suffix, files=files)
+    aside = directory.with_name(directory.name + suffix + stamp)
+    publish(directory, aside, files=files)
     return aside
 
 
@@ -70,3 +97,17 @@ def publish(draft: Path, directory: Path, *, files: Files | None = None) -> None
     files = files if files is not None else RealFiles()
     files.rename(draft, directory)
     files.sync_directory(directory.parent)
+
+
+def give_to_owner_of(model: Path, draft: Path) -> None:
+    """Let a directory and all in it be of the user and group that `model` is of: an administrator may have written it
+    for a node that runs as somebody else. Nothing to do where they are ours.
+
+    Raises:
+        OSError: we may not.
+    """
+    owner = model.stat()
+    for path in (draft, *draft.iterdir()):
+        found = path.stat()
+        if (found.st_uid, found.st_gid) != (owner.st_uid, owner.st_gid):
+            os.chown(path, owner.st_uid, owner.st_gid)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from raft.storage import StorageError
 from raft.storage.backup import Backup, verify_backup
-from services.cluster.errors import ClusterError, UsageError
+from services.cluster.errors import ClusterError, UsageError, reason
 
 #: What a path may lead to that is no regular file, in words. A symbolic link is not followed.
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
@@ -95,7 +95,7 @@ def describe_backup(backup: Backup) -> str:
 
 def _said(error: OSError, file: Path) -> str:
     """What the system said, in words, of the file or of the folder that it lies in."""
-    return f"{file.parent if isinstance(error, PermissionError) else file}: {(error.strerror or repr(error)).lower()}"
+    return f"{file.parent if isinstance(error, PermissionError) else file}: {reason(error)}"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -51,7 +51,7 @@ def back_up_disk(root: Path, group: str, file: Path, *, node: str = "") -> Backu
             disk = load_disk(contents, name)
     if disk.is_empty:
         raise ClusterError(f"{folder} holds no entry of the group {name}.")
-    return write_backup(file, _pieces(disk, recorded_node(root) or node or OFFLINE_NODE))
+    return write_backup(file, _pieces(disk, recorded_node(folder) or node or OFFLINE_NODE))
 
 
 def checked_id(node: str) -> str:

@@ -64,4 +64,10 @@ def in_words(error: OSError) -> str:
 
 def unreadable(error: OSError, path: Path) -> str:
     """What the system said, in words: the file that it named, or `path`, and why that cannot be read."""
-    return f"{error.filename or path} cannot be read: {(error.strerror or repr(error)).lower()}"
+    return f"{error.filename or path} cannot be read: {reason(error)}"
+
+
+def reason(error: Exception) -> str:
+    """Why something on a disk failed, in words, without the file."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return (cause.strerror or repr(cause)).lower() if isinstance(cause, OSError) else str(error)

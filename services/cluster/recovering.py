@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from raft.core.types import Configuration
 from raft.life import described_life
+from raft.storage import StorageError
 from raft.storage.beside import RECOVERING_SUFFIX
 from raft.storage.files import RealFiles
 from raft.storage.reading import read_directory, shared
 from raft.storage.storage import LOCK_NAME
 from services.cluster.data_folders import group_folders, reading_under
 from services.cluster.disk_backup import checked_id
-from services.cluster.errors import ClusterError, UsageError
+from services.cluster.errors import ClusterError, UsageError, reason
 from services.cluster.printing import echo
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def _finish(root: Path, group: str) -> list[str]:
 
     folders = [root]
     if root.is_dir():
-        drafts = sorted(path for path in root.iterdir() if path.name.endswith(RECOVERING_SUFFIX))
-        folders = [draft.with_name(draft.name.removesuffix(RECOVERING_SUFFIX)) for draft in drafts]
+        drafts = [path.name for path in root.iterdir() if RECOVERING_SUFFIX in path.name]
+        folders = [root / name for name in sorted({name.partition(RECOVERING_SUFFIX)[0] for name in drafts})]
     finished = [folder.name for folder in folders if group in ("", folder.name) and finish_recovery(folder)]
     for name in finished:
         echo(f"{name}: a recovery was interrupted, and is finished now.")
@@ -167,7 +168,13 @@ def _carry_out(found: list[Found]) -> None:
     from services.recovery import carry_out, plan_recovery
 
     for recovery in [plan_recovery(each.disk, each.node) for each in found]:
-        aside = carry_out(recovery)
+        try:
+            aside = carry_out(recovery)
+        except (StorageError, OSError) as error:
+            where = recovery.disk.directory
+            raise ClusterError(
+                f"The recovery of {where} broke off: {reason(error)}. The same command goes on with it."
+            ) from error
         echo(f"{recovery.disk.group}: recovered, as life {recovery.life}. The former disk is kept in {aside}.")
 
 

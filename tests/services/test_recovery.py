@@ -1,5 +1,6 @@
 """A group of one is made out of one disk, by agreement only, and nothing is lost on the way whenever it is killed."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from common.config import load_settings
 from raft.core.types import HardState
 from raft.life import is_restored
 from raft.storage import Recovered, RecoveryUnfinished, open_storage
+from raft.storage.files import RealFile
 from raft.storage.incarnation import take_incarnation
 from raft.storage.reading import reading
 from services import recovery
@@ -165,6 +167,38 @@ def test_one_group_of_several_can_be_recovered(tmp_path: Path) -> None:
     assert [path.name.partition("-")[0] for path in sorted(data.iterdir())] == ["lock", "queue", "queue.recovered"]
 
 
+def test_a_disk_that_is_full_is_told_and_everything_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = node_data(tmp_path)
+    before = content_of(data)
+
+    def full(self: RealFile, offset: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RealFile, "write", full)
+        with pytest.raises(ClusterError, match=r"broke off: no space left on device\. The same command goes on"):
+            agreed(data)
+
+    assert content_of(data) == before
+    agreed(data)
+
+
+def test_what_an_administrator_recovers_is_its_nodes(tmp_path: Path) -> None:
+    """Else the node, which runs as somebody else, could not open it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root gives files away")
+    data = node_data(tmp_path)
+    for path in (data, data / "lock", *(data / "lock").iterdir()):
+        os.chown(path, 12_345, 54_321)
+
+    agreed(data)
+
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in (data / "lock", *(data / "lock").iterdir())}
+    assert owners == {(12_345, 54_321)}
+
+
 # Whose disk it is
 
 
@@ -271,7 +305,7 @@ def test_a_recovery_that_is_killed_at_any_step_goes_on_or_has_changed_nothing(tm
             assert recovered.snapshot is not None
             assert recovered.snapshot.configuration.voters == ("node1",), f"step {step}"
             assert len(list(data.glob(f"{group}.recovered-*"))) == 1, f"step {step}"
-        assert not list(data.glob("*.recovering"))
+        assert not list(data.glob("*.recovering*"))
         shutil.rmtree(tmp_path / str(step))
         if not killed:
             break
@@ -290,7 +324,7 @@ def test_what_was_interrupted_is_finished_by_the_groups_folder_that_is_not_there
 
     with monkeypatch.context() as patch:
         patch.setattr(recovery, "publish", broken)
-        with pytest.raises(ClusterError, match="input/output error"):
+        with pytest.raises(ClusterError, match=r"broke off: input/output error\. The same command"):
             agreed(data)
     missing = not (data / "lock").exists()
     result = run("recover", data / "lock")
@@ -305,7 +339,8 @@ async def test_a_node_whose_recovery_is_unfinished_ends_with_what_to_do(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = node_data(tmp_path)
-    (data / "lock").rename(data / "lock.recovering")
+    shutil.copytree(data / "lock", data / "lock.recovering-20260131T120000")
+    (data / "lock").rename(data / "lock.recovered-20260131T120000")
     environ = {"MUFAKAT_NODE_ID": "node1", "MUFAKAT_GROUPS": "lock", "MUFAKAT_DATA_DIR": str(data)}
 
     code = await run_node(load_settings({**environ, "MUFAKAT_CLUSTER": "node1=127.0.0.1:18999"}))
@@ -316,16 +351,30 @@ async def test_a_node_whose_recovery_is_unfinished_ends_with_what_to_do(
     assert not (data / "lock").exists()
 
 
-def test_half_a_draft_is_not_taken_for_a_recovered_group(tmp_path: Path) -> None:
-    """It was killed while it was written, and later the folder was moved away."""
-    storage, recovered = open_storage(tmp_path / "lock.recovering")
-    take_incarnation(tmp_path / "lock.recovering", fresh=recovered.fresh)
-    storage.close()
+def test_a_draft_whose_disk_was_not_put_aside_counts_for_nothing(tmp_path: Path) -> None:
+    """A recovery was killed just before that; the node went on, and later its folder was moved away."""
+    data = node_data(tmp_path)
+    shutil.copytree(data / "lock", data / "lock.recovering-20260131T120000")
+    (data / "lock").rename(data / "lock.damaged-20260131T120000")
 
     with pytest.raises(UsageError, match="There is no log in"):
-        agreed(tmp_path)
+        agreed(data)
+    storage, recovered = open_storage(data / "lock")
+    storage.close()
 
-    assert list(tmp_path.iterdir()) == []
+    assert recovered.fresh
+    assert (data / "lock.recovering-20260131T120000").exists()
+
+
+def test_what_an_earlier_recovery_left_half_written_goes_with_the_next(tmp_path: Path) -> None:
+    data = node_data(tmp_path)
+    storage, recovered = open_storage(data / "lock.recovering-20260131T120000")
+    take_incarnation(data / "lock.recovering-20260131T120000", fresh=recovered.fresh)
+    storage.close()
+
+    agreed(data)
+
+    assert not list(data.glob("*.recovering*"))
 
 
 def test_a_group_of_one_is_left_alone(tmp_path: Path) -> None:
