@@ -30,7 +30,7 @@ from raft.core.types import Configuration, HardState, Index, SnapshotMeta, Term
 from raft.life import UNKNOWN_LIFE, is_restored_from, made_us, now_us, restored_life
 from raft.storage import CorruptSnapshot, StorageError, open_storage
 from raft.storage.backup import Backup, backup_chunks, verify_backup
-from raft.storage.beside import RESTORING_SUFFIX, publish
+from raft.storage.beside import RESTORING_SUFFIX, give_to_owner_of, publish
 from raft.storage.incarnation import INCARNATION_NAME
 from raft.storage.reading import read_directory
 from services.disks import loaded_machine
@@ -110,11 +110,12 @@ class Leap:
         return max(number + self.skipped, self.floor)
 
 
-def load_backup(path: Path, *, life: str = "") -> RestorableGroup:
+def load_backup(path: Path, *, life: str = "", has_begun: bool = False) -> RestorableGroup:
     """Check a backup file and load it as a node would.
 
     Args:
         life: of the group that begins, where it was restored on another of its nodes already; else it is made.
+        has_begun: that one has started since, and the node that this is for has certainly not: the life may be old.
 
     Raises:
         CorruptSnapshot: it is damaged, or holds what no version up to this one wrote.
@@ -126,7 +127,7 @@ def load_backup(path: Path, *, life: str = "") -> RestorableGroup:
     life = life or restored_life(backup.checksum)
     if not is_restored_from(life, backup.checksum):
         raise RestoreRefused(f"{life!r} is not what a restore of this very backup has named")
-    if now_us() - made_us(life) > LIFE_AGE_US_MAX:
+    if not has_begun and now_us() - made_us(life) > LIFE_AGE_US_MAX:
         raise RestoreRefused(
             f"{life} began at {_utc(made_us(life))}, and this node may have promised things since which it would not "
             "know; start it empty, and the group takes it in"
@@ -178,6 +179,7 @@ def write_group(
         for draft in drafts:
             shutil.rmtree(draft, ignore_errors=True)
             write_beginning(draft, meta, group.chunks)
+            give_to_owner_of(draft.parent, draft)
         before_publishing()
     except BaseException:
         for draft in drafts:

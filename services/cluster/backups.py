@@ -2,11 +2,13 @@
 
 import contextlib
 import http.client
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 from common.parsers import parse_cluster
+from raft.life import made_us, now_us
 from raft.storage import StorageError
 from raft.storage.backup import Backup, verify_backup
 from raft.storage.beside import RESTORING_SUFFIX, publish
@@ -16,7 +18,7 @@ from services.cluster.backend import Backend
 from services.cluster.backup_files import check_target, describe_backup, write_backup
 from services.cluster.calls import Calls, address_of, admin_headers
 from services.cluster.data_folders import reading_under
-from services.cluster.errors import ClusterError, InTheWay, UsageError, unreadable
+from services.cluster.errors import ClusterError, InTheWay, UsageError, reason, unreadable
 from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
@@ -31,6 +33,11 @@ from services.cluster.restoring import (
 from services.cluster.roster import Roster, Seat
 from services.cluster.topology import TOPOLOGIES, Topology
 from services.cluster.waiting import look_while_electing
+
+if TYPE_CHECKING:
+    from services.restore import RestorableGroup
+
+Loaded = TypeVar("Loaded")
 
 #: How long a node may let us wait for the next bytes of a backup.
 READ_TIMEOUT_SECONDS = 60.0
@@ -108,19 +115,18 @@ def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str) 
         InTheWay: a cluster is up, a node holds something of that group already, or another restore is unfinished.
         ClusterError: the file is damaged, or cannot be written.
     """
-    from services.restore import is_empty, life_of, load_backup, write_group
+    from services.restore import is_empty, life_of, write_group
 
     home = surroundings.home
     topology: Topology = TOPOLOGIES[topology_name]
     with home.exclusive():
         _check_down(home)
-        under_way = _restore_under_way(home, file, topology_name)
-        group = _load(load_backup, file, life=under_way.life if under_way else "")
-        name = group.backup.head.group
+        name, under_way = _restore_under_way(home, file, topology_name)
         members = topology.members(name)
         folders = {node.id: home.node_folder(topology, node) / "data" / name for node in members}
         filled = {id: folder for id, folder in folders.items() if not is_empty(folder)}
-        published = {id for id, folder in filled.items() if under_way and life_of(folder) == group.life}
+        published = {id for id, folder in filled.items() if under_way and life_of(folder) == under_way.life}
+        group = _load_again(file, under_way, [folders[id] for id in published])
         _check_empty([folder for id, folder in filled.items() if id not in published])
         remove_drafts(home.root)
         for folder in folders.values():
@@ -190,18 +196,36 @@ def _check_down(home: Home) -> None:
         raise InTheWay("A cluster is up. Take it down first: `mufakat down`.")
 
 
-def _restore_under_way(home: Home, file: Path, topology: str) -> Restoring | None:
-    """The restore that was interrupted, where `file` goes on with it; None where none was.
+def _restore_under_way(home: Home, file: Path, topology: str) -> tuple[str, Restoring | None]:
+    """The group that `file` is of, and the restore that was interrupted and goes on with it; None where none was.
 
     Raises:
         InTheWay: another one was.
     """
     under_way = read_journal(home.root)
-    if under_way is not None:
-        backup = _load(verify_backup, file)
-        if not under_way.is_of(group=backup.head.group, topology=topology, checksum=backup.checksum):
-            raise InTheWay(f"Another restore has to be finished first. {under_way}")
-    return under_way
+    backup = _load(verify_backup, file)
+    if under_way and not under_way.is_of(
+        group=backup.head.group, topology=topology, checksum=backup.checksum
+    ):
+        raise InTheWay(f"Another restore has to be finished first. {under_way}")
+    return backup.head.group, under_way
+
+
+def _load_again(file: Path, under_way: Restoring | None, published: Sequence[Path]) -> "RestorableGroup":
+    """The backup, as the life of the restore that is under way, where one is."""
+    from services.restore import LIFE_AGE_US_MAX, load_backup, was_started
+
+    if under_way is None:
+        return _load(load_backup, file)
+    with reading_under(file):
+        has_begun = any(map(was_started, published))
+    if not has_begun and now_us() - made_us(under_way.life) > LIFE_AGE_US_MAX:
+        # Numbers follow the life: since then others may have been given those that it would begin with.
+        raise InTheWay(
+            f"A restore of the group {under_way.group} was interrupted, and that is more than a day ago: it has to "
+            "begin anew. `mufakat restore --abandon` gives it up; then restore."
+        )
+    return _load(load_backup, file, life=under_way.life, has_begun=has_begun)
 
 
 def restore_node(file: Path, data_dir: Path, cluster: str, *, life: str = "") -> None:
@@ -229,7 +253,10 @@ def restore_node(file: Path, data_dir: Path, cluster: str, *, life: str = "") ->
         echo(f"Now the same on the other nodes, with `--life {group.life}`; before the first of them starts.")
 
 
-def _load(load, file: Path, **how):
+def _load(load: Callable[..., Loaded], file: Path, **how: Any) -> Loaded:
+    if not file.is_file():
+        # A pipe, say, would be waited for without end.
+        raise UsageError(f"{file} is no regular file. Name the file of a backup.")
     try:
         return load(file, **how)
     except StorageError as error:
@@ -243,7 +270,8 @@ def _write(write_group, group, folders: Sequence[Path], voters: Sequence[str], *
         write_group(group, *folders, voters=voters, **how)
     except (StorageError, OSError) as error:
         raise ClusterError(
-            f"The restore into {', '.join(map(str, folders))} broke off: {error}. The same command goes on with it."
+            f"The restore into {', '.join(map(str, folders))} broke off: {reason(error)}. The same command goes on "
+            "with it."
         ) from error
 
 

@@ -1,15 +1,18 @@
 """A restore into a local cluster that was ended at any moment is recognised, goes on as one life, or is given up."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from raft import life
 from raft.storage import open_storage
 from raft.storage.incarnation import take_incarnation
 from services import restore
+from services.cluster import backups
 from services.cluster.backups import abandon_restore, restore_cluster, unfinished_restore
 from services.cluster.errors import ClusterError, InTheWay
 from services.cluster.home import Home
@@ -154,6 +157,37 @@ def test_what_a_node_has_started_on_is_not_given_up(tmp_path: Path, monkeypatch:
     refused("node1 has started on what was restored")
     restore_into(tmp_path)
     assert len(set(map(life_of, folders(tmp_path)))) == 1
+
+
+def test_a_restore_that_was_interrupted_long_ago_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others may have been given its numbers since; but where a node has started on it, its group is that one."""
+    interrupt(tmp_path, monkeypatch, after=1)
+    later_us = life.now_us() + restore.LIFE_AGE_US_MAX + 60_000_000
+    monkeypatch.setattr(backups, "now_us", lambda: later_us)
+    monkeypatch.setattr(restore, "now_us", lambda: later_us)
+
+    with pytest.raises(InTheWay, match=r"more than a day ago: it has to begin anew\. `mufakat restore --abandon`"):
+        restore_into(tmp_path)
+    storage, recovered = open_storage(folders(tmp_path)[0])
+    take_incarnation(folders(tmp_path)[0], fresh=recovered.fresh)
+    storage.close()
+    restore_into(tmp_path)
+
+    assert len(set(map(life_of, folders(tmp_path)))) == 1
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUFAKAT_HOME", str(tmp_path / "home"))
+    os.mkfifo(tmp_path / "pipe")
+
+    into_cluster = run("restore", tmp_path / "pipe")
+    into_node = run("restore", tmp_path / "pipe", "--data-dir", tmp_path / "d", "--cluster", "node1=h:1")
+
+    for result in (into_cluster, into_node):
+        assert result.exit_code == 2
+        assert told(result) == f"{tmp_path / 'pipe'} is no regular file. Name the file of a backup."
 
 
 def test_data_that_came_since_is_neither_written_over_nor_removed(
