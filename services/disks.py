@@ -17,10 +17,9 @@ from raft.core.types import HardState, SnapshotMeta
 from raft.storage import CorruptLog, CorruptSnapshot, UnknownFormat
 from raft.storage.reading import DirectoryContents
 from services.envelope import ReplicatedMachine, UnknownCommand
+from services.process_file import PROCESS_NAME
 from services.roles import ROLES
 
-#: In a node's data directory: who its process is, as JSON.
-PROCESS_NAME = "PROCESS"
 #: More than any such file holds.
 _PROCESS_BYTES_MAX = 64 << 10
 #: What a machine may raise for bytes that no version of it wrote.

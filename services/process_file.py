@@ -28,6 +28,8 @@ PROCESS_NAME = "PROCESS"
 INHERITED_VARIABLE = "MUFAKAT_PROCESS_LOCK"
 #: Size of the record, whatever stands in it.
 RECORD_BYTES = 1_024
+#: In the place of a process id: the last process ended in good order, or the next one has not come to its first line.
+NOBODY = 0
 #: Who only looks holds the lock for a moment; whoever wants to keep it asks again for so long.
 TAKE_SECONDS_MAX = 1.0
 POLL_SECONDS = 0.01
@@ -38,6 +40,7 @@ class ProcessRecord:
     """A node's process."""
 
     node: str
+    #: Above zero.
     pid: int
     #: `common.start_mark` of the process.
     started: str
@@ -68,8 +71,9 @@ class ProcessFile:
         self._write(json.dumps(asdict(ProcessRecord(node, pid, start_mark(pid) or ""))))
 
     def leave(self) -> None:
-        """Write down that nobody is here, and nobody died. Raises OSError."""
-        self._write("")
+        """Write down that nobody is here, and nobody died; whose directory it is stays. Raises OSError."""
+        node = _node(os.pread(self.descriptor, RECORD_BYTES, 0))
+        self._write(json.dumps(asdict(ProcessRecord(node, NOBODY, ""))) if node else "")
 
     def is_in_place(self) -> bool:
         """Whether the path still leads to the file that is locked: nobody deleted or replaced the directory."""
@@ -163,10 +167,18 @@ def _is_free(descriptor: int) -> bool:
     return True
 
 
+def _node(content: bytes) -> str:
+    """Whose directory it is, as far as that was noted."""
+    try:
+        return str(json.loads(content)["node"])
+    except (ValueError, TypeError, KeyError):
+        return ""
+
+
 def _decode(content: bytes) -> ProcessRecord | None:
     try:
         record = ProcessRecord(**json.loads(content))
     except (ValueError, TypeError):
         return None
     fits = (type(record.node), type(record.pid), type(record.started)) == (str, int, str)
-    return record if fits and record.pid > 0 else None
+    return record if fits and record.pid > NOBODY else None

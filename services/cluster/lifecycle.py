@@ -11,6 +11,7 @@ from services.cluster.errors import ClusterError, InTheWay
 from services.cluster.home import DOWN, STARTING, UP, Cluster, Home, Record, new_cluster
 from services.cluster.local import SERVE_COMMAND, LocalBackend
 from services.cluster.printing import echo
+from services.cluster.restoring import unfinished_restore
 from services.cluster.settings import settle
 from services.cluster.status import cluster_status, status_text
 from services.cluster.topology import TOPOLOGIES
@@ -63,7 +64,15 @@ class Surroundings:
         return self.backend(self.home.require_cluster())
 
     def settled(self, cluster: Cluster) -> Cluster:
-        """The cluster with its settings; the environment must not say anything else. Raises as `settings.settle`."""
+        """The cluster as its nodes are to be started: with its settings, from which the environment must not differ.
+
+        Raises:
+            UsageError, InTheWay: a variable is wrong, or differs from what is kept.
+            ClusterError: a restore was interrupted; some nodes have the group and others have not.
+        """
+        unfinished = unfinished_restore(self.home.root)
+        if unfinished is not None:
+            raise ClusterError(unfinished)
         settled = settle(cluster, self.environ, self.home.cluster_path)
         self.home.cluster_secret(self.environ)
         return settled

@@ -28,9 +28,6 @@ from services.process_file import look, reserve
 #: The nodes of a local cluster listen here and nowhere else.
 LOCAL_HOST = "127.0.0.1"
 
-#: A log file that has grown beyond this is set aside when its node starts; one older file is kept.
-LOG_BYTES_MAX = 16 * 1024 * 1024
-
 #: How often followed log files are looked at.
 FOLLOW_SECONDS = 0.25
 
@@ -66,7 +63,7 @@ class LocalBackend:
         return Path(node.data_dir) if node.data_dir else self._folder(node) / "data"
 
     def log_path(self, node: Node) -> Path:
-        """The file that takes what the node writes to its output."""
+        """The file that the node logs to, and that takes what else it writes to its output."""
         return self._folder(node) / "node.log"
 
     def prepare(self) -> None:
@@ -105,6 +102,7 @@ class LocalBackend:
             "MUFAKAT_GROUPS": ",".join(node.groups),
             "MUFAKAT_CLUSTER": cluster,
             "MUFAKAT_DATA_DIR": str(self.data_dir(node)),
+            "MUFAKAT_LOG_FILE": str(self.log_path(node)),
             **({"MUFAKAT_JOIN": "true"} if node.id in self.topology.added else {}),
         }
 
@@ -118,9 +116,6 @@ class LocalBackend:
         folder = self._folder(node)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            log_path = self.log_path(node)
-            if log_path.exists() and log_path.stat().st_size > LOG_BYTES_MAX:
-                os.replace(log_path, log_path.with_name("node.log.1"))
             # From here on the data directory is held: by us, then by the process, also where we are killed between.
             lock = reserve(self.data_dir(node))
         except DataDirectoryInUse as error:
@@ -128,7 +123,8 @@ class LocalBackend:
         except OSError as error:
             raise ClusterError(f"{node.id} cannot be started: {in_words(error)}") from error
         try:
-            spawn(self._command, environ=self.node_environ(node), folder=folder, log_path=log_path, lock=lock)
+            environ = self.node_environ(node)
+            spawn(self._command, environ=environ, folder=folder, log_path=self.log_path(node), lock=lock)
         except OSError as error:
             raise ClusterError(f"{node.id} cannot be started: {in_words(error)}") from error
         finally:

@@ -22,6 +22,7 @@ from services.cluster.data_folders import group_folders, reading_under
 from services.cluster.disk_backup import checked_id
 from services.cluster.errors import ClusterError, UsageError, reason
 from services.cluster.printing import echo
+from services.process_file import PROCESS_NAME
 
 if TYPE_CHECKING:
     from services.disks import Disk
@@ -80,8 +81,6 @@ def recover(root: Path, group: str, *, node: str, agree: Callable[[], bool]) -> 
 @contextlib.contextmanager
 def _no_process(folder: Path) -> Iterator[None]:
     """No node's process holds the directory, nor takes it meanwhile."""
-    from services.disks import PROCESS_NAME
-
     with shared(folder / PROCESS_NAME):
         yield
 

@@ -29,6 +29,7 @@ OWN_VARIABLES = frozenset(
         "MUFAKAT_LISTEN_HOST",
         "MUFAKAT_PEER_LISTEN_HOST",
         "MUFAKAT_JOIN",
+        "MUFAKAT_LOG_FILE",
     }
 )
 #: The same for all, and kept elsewhere: the id beside the settings, the secret in its own file.

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,8 @@ import pytest
 from services.cluster.containers import DockerBackend
 from services.cluster.engine import FAILURE_LINES, Engine, run_logged
 from services.cluster.errors import ClusterError
-from services.cluster.home import Home
+from services.cluster.home import Home, Record, new_cluster
 from services.cluster.log_view import LogView
-from services.cluster.topology import TOPOLOGIES
 from tests.cluster.tools import wait_until
 
 #: Says much, and does as it is told by the file `says` beside it. Knows one container for each node.
@@ -58,7 +58,8 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def backend(tmp_path: Path, docker: Path) -> DockerBackend:
     engine = Engine("20.10", ("docker", "compose"))
-    return DockerBackend(Home(tmp_path / "home"), TOPOLOGIES["combined"], engine)
+    cluster = replace(new_cluster(), record=Record("docker", "combined"))
+    return DockerBackend(Home(tmp_path / "home"), cluster, engine)
 
 
 def test_compose_shows_one_line_while_it_works_and_nothing_of_what_it_says(
