@@ -40,8 +40,8 @@ _ANOTHER_FOLDER = "name another folder with MUFAKAT_DATA_DIR"
 #: What to do about an error of the file system, by what the system calls it.
 _ADVICE = {
     errno.EACCES: (
-        f"the user that the node runs as may not use this file: give it to that user (chown, chmod), or "
-        f"{_ANOTHER_FOLDER}; then start the node again"
+        f"the user that the node runs as may not use it: give it to that user (chown, chmod), or {_ANOTHER_FOLDER}; "
+        "then start the node again"
     ),
     errno.EROFS: (
         f"{_NOTHING_LOST}. The file system is mounted read-only: mount it for writing, or {_ANOTHER_FOLDER}. After "

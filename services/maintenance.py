@@ -27,6 +27,7 @@ from raft.storage.backup import BackupEncoder, BackupHead
 from raft.storage.beside import DAMAGED_SUFFIX, put_aside
 from services.auth import check_own_page
 from services.errors import api_error
+from services.failures import describe
 from services.handlers import group_node
 from services.host import Host, host
 from services.version import VERSION
@@ -100,7 +101,10 @@ async def repair(request: web.Request) -> web.Response:
     moved = {}
     for name in refused:
         directory = here.refused[name].directory
-        moved[name] = str(await asyncio.to_thread(_aside, directory))
+        try:
+            moved[name] = str(await asyncio.to_thread(_aside, directory))
+        except OSError as error:
+            raise api_error("storage_failed", f"The damaged data cannot be put aside: {describe(error)}.") from error
         here.metrics.mufakat_data_put_aside_total.labels(name).add()
         logger.warning("damaged data was put aside", group=name, directory=str(directory), now=moved[name])
     return json_response({"ok": True, "node": here.node_id, "put_aside": moved})

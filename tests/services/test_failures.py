@@ -120,6 +120,23 @@ def test_a_segment_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: py
     assert "chown" in advice_for(error)
 
 
+@pytest.mark.parametrize(("number", "said"), [(errno.EACCES, "chown"), (errno.EROFS, "mounted read-only")])
+def test_a_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    """In somebody else's folder, or on a read-only disk."""
+
+    def refuse(path: object, *arguments: object) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+
+    error = failure(lambda: open_storage(tmp_path / "data" / "lock"))
+
+    assert describe(error) == f"{tmp_path}/data: {os.strerror(number)}"
+    assert said in advice_for(error)
+
+
 @pytest.mark.parametrize("call", ["pread", "pwrite", "fdatasync", "ftruncate", "posix_fallocate", "fstat"])
 def test_every_call_on_an_open_file_fails_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str

@@ -1,6 +1,8 @@
 """services/maintenance.py through a real node of one: backup, hash and repair by HTTP."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -116,8 +118,14 @@ async def test_only_so_many_copies_are_read_at_one_time(tmp_path: Path, monkeypa
         assert (second.status, reason) == (429, "overloaded")
 
 
-async def test_damaged_data_is_refused_and_put_aside_on_the_operators_word(tmp_path: Path) -> None:
-    """The other groups serve meanwhile; nothing is deleted."""
+async def test_damaged_data_is_refused_and_put_aside_on_the_operators_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other groups serve meanwhile; nothing is deleted. Where the disk does not let it, that is a sentence."""
+
+    def refuse(old: object, new: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(old), None, str(new))
+
     folder = tmp_path / "data" / "lock"
     async with serving(node_app(tmp_path)) as client:
         await ready(client)
@@ -137,11 +145,17 @@ async def test_damaged_data_is_refused_and_put_aside_on_the_operators_word(tmp_p
         reason = (await (await client.get("/readyz")).json())["reasons"]["lock"]
         refused = await client.post("/lock/acquire", json={"key": "a", "client_id": "me"})
         served = await client.post("/cache/put", json={"key": "a", "val": 1})
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "rename", refuse)
+            hindered = await client.post("/admin/repair", json={"group": "lock"})
+            hindrance = (await hindered.json())["detail"]
         answer = await (await client.post("/admin/repair", json={"group": "lock"})).json()
         page = await (await client.get("/metrics")).text()
 
     aside = Path(answer["put_aside"]["lock"])
     assert sound.status == 400
+    assert hindered.status == 503
+    assert f"{folder} to {folder}.damaged-" in hindrance and "Read-only file system" in hindrance
     assert str(segment) in reason and "mufakat repair node1" in reason
     assert (refused.status, (served.status)) == (503, 200)
     assert (aside / segment.name).read_bytes() == bytes(content)
