@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-#: How much of a file's end is read to show its last lines.
+#: How much of a file's end is read to find its last lines; four times as much where they are not in it, and so on.
 TAIL_BYTES = 256 * 1024
 
 #: Most bytes of one line; a longer one is shown in pieces.
@@ -30,9 +30,9 @@ class LogTail:
         lines: list[str] = []
         if self._open():
             assert self._file is not None
-            lines = self._split(_end_of(self._file))
+            lines = self._split(_end_of(self._file, count))
         if len(lines) < count:
-            lines = [*_lines_of_older(self._path), *lines]
+            lines = [*_lines_of_older(self._path, count - len(lines)), *lines]
         return lines[-count:] if count else []
 
     def rest(self) -> list[str]:
@@ -89,20 +89,27 @@ class LogTail:
         return not os.path.samestat(there, os.fstat(file.fileno()))
 
 
-def _lines_of_older(path: Path) -> list[str]:
+def _lines_of_older(path: Path, count: int) -> list[str]:
     try:
         with open(path.with_name(path.name + ".1"), "rb") as file:
-            return [_text(line) for line in _end_of(file).splitlines()]
+            return [_text(line) for line in _end_of(file, count).removesuffix(b"\n").split(b"\n")]
     except FileNotFoundError:
         return []
 
 
-def _end_of(file: BinaryIO) -> bytes:
-    """The last `TAIL_BYTES` of a file, from the beginning of a line on; the file is at its end afterwards."""
-    start = max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES)
-    file.seek(start)
-    data = file.read()
-    return data.partition(b"\n")[2] if start else data
+def _end_of(file: BinaryIO, count: int) -> bytes:
+    """The last lines of a file, `count` at least where there are so many, and what was begun behind them. The file is
+    at the end of that afterwards."""
+    size, read_bytes = file.seek(0, os.SEEK_END), TAIL_BYTES
+    while True:
+        start = file.seek(max(0, size - read_bytes))
+        data = file.read(size - start)
+        if start == 0:
+            return data
+        whole = data.partition(b"\n")[2]
+        if whole.count(b"\n") >= count:
+            return whole
+        read_bytes *= 4
 
 
 def _text(line: bytes) -> str:

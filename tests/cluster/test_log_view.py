@@ -134,12 +134,15 @@ def test_the_last_lines_are_those_of_the_older_file_too(tmp_path: Path) -> None:
     assert LogTail(tmp_path / "nowhere").last_lines(3) == []
 
 
-def test_no_half_line_is_taken_for_the_first_of_the_last(tmp_path: Path) -> None:
+def test_as_many_lines_are_found_as_were_asked_for_and_no_half_one(tmp_path: Path) -> None:
     path = tmp_path / "node.log"
     line = "x" * 1000
-    path.write_text(f"{line}\n" * (2 * TAIL_BYTES // 1000))
+    path.write_text(f"{line}\n" * (6 * TAIL_BYTES // 1000))
 
-    assert set(LogTail(path).last_lines(10_000)) == {line}
+    for count in (10, 1_000, 1_500):
+        tail = LogTail(path)
+        assert tail.last_lines(count) == [line] * count
+        assert tail.new_lines() == []
 
 
 def test_what_is_added_is_given_once_in_whole_lines(tmp_path: Path) -> None:
