@@ -42,7 +42,7 @@ def unfinished_recovery(directory: Path, *, files: Files | None = None) -> Path 
     files = files if files is not None else RealFiles()
     try:
         names = set(files.names(directory.parent))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if directory.name in names:
         return None

@@ -12,6 +12,7 @@ from common.config import load_settings
 from raft.core.types import HardState
 from raft.life import is_restored
 from raft.storage import Recovered, RecoveryUnfinished, open_storage
+from raft.storage.beside import unfinished_recovery
 from raft.storage.files import RealFile
 from raft.storage.incarnation import take_incarnation
 from raft.storage.reading import reading
@@ -364,6 +365,14 @@ def test_a_draft_whose_disk_was_not_put_aside_counts_for_nothing(tmp_path: Path)
 
     assert recovered.fresh
     assert (data / "lock.recovering-20260131T120000").exists()
+
+
+def test_where_a_folder_cannot_be_no_recovery_is_unfinished(tmp_path: Path) -> None:
+    """What is wrong is said by who goes on to open it."""
+    (tmp_path / "data").touch()
+
+    assert unfinished_recovery(tmp_path / "data" / "lock") is None
+    assert unfinished_recovery(tmp_path / "nowhere" / "lock") is None
 
 
 def test_what_an_earlier_recovery_left_half_written_goes_with_the_next(tmp_path: Path) -> None:
