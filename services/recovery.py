@@ -14,6 +14,7 @@ puts the new one in its place, whatever came between, and no node opens another 
 import secrets
 import shutil
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 
 from raft.core.types import Configuration, NodeId, SnapshotMeta
@@ -25,6 +26,7 @@ from raft.storage.beside import (
     new_stamp,
     publish,
     put_aside,
+    real,
     unfinished_recovery,
 )
 from services.disks import Disk
@@ -67,8 +69,8 @@ def carry_out(recovery: Recovery) -> Path:
     Raises:
         DiskFull, OSError: everything is as it was, or `finish_recovery` goes on.
     """
-    directory = recovery.disk.directory
-    for stale in directory.parent.glob(f"{directory.name}{RECOVERING_SUFFIX}*"):
+    directory = real(recovery.disk.directory)
+    for stale in directory.parent.glob(f"{escape(directory.name)}{RECOVERING_SUFFIX}*"):
         shutil.rmtree(stale)
     stamp = new_stamp(directory, RECOVERING_SUFFIX, RECOVERED_SUFFIX)
     draft = directory.with_name(directory.name + RECOVERING_SUFFIX + stamp)
@@ -94,7 +96,7 @@ def finish_recovery(directory: Path) -> bool:
     draft = unfinished_recovery(directory)
     if draft is None:
         return False
-    publish(draft, directory)
+    publish(draft, real(directory))
     return True
 
 

@@ -30,7 +30,7 @@ from raft.core.types import Configuration, HardState, Index, SnapshotMeta, Term
 from raft.life import UNKNOWN_LIFE, is_restored_from, made_us, now_us, restored_life
 from raft.storage import CorruptSnapshot, StorageError, open_storage
 from raft.storage.backup import Backup, backup_chunks, verify_backup
-from raft.storage.beside import RESTORING_SUFFIX, give_to_owner_of, publish
+from raft.storage.beside import RESTORING_SUFFIX, give_to_owner_of, publish, real
 from raft.storage.incarnation import INCARNATION_NAME
 from raft.storage.reading import read_directory
 from services.disks import loaded_machine
@@ -169,6 +169,7 @@ def write_group(
         FileExistsError: a directory is not empty.
         DiskFull, OSError: it cannot be written.
     """
+    directories = tuple(map(real, directories))
     for directory in directories:
         if not is_empty(directory):
             raise FileExistsError(f"{directory} is not empty")

@@ -32,6 +32,12 @@ def is_beside(directory: Path) -> bool:
     return "." in directory.name
 
 
+def real(directory: Path) -> Path:
+    """Where a directory lies: it may be a link to another disk. What is to be renamed and what is put in its place is
+    what the link leads to, and the link stays."""
+    return directory.resolve() if directory.is_symlink() else directory
+
+
 def unfinished_recovery(directory: Path, *, files: Files | None = None) -> Path | None:
     """What a recovery has written and only has to get its name, because the old directory is put aside; None where
     there is nothing like it.
@@ -40,6 +46,7 @@ def unfinished_recovery(directory: Path, *, files: Files | None = None) -> Path 
         OSError: what lies beside the directory cannot be listed.
     """
     files = files if files is not None else RealFiles()
+    directory = real(directory)
     try:
         names = set(files.names(directory.parent))
     except (FileNotFoundError, NotADirectoryError):

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,7 +12,7 @@ from common.parsers import parse_cluster
 from raft.life import made_us, now_us
 from raft.storage import StorageError
 from raft.storage.backup import Backup, verify_backup
-from raft.storage.beside import RESTORING_SUFFIX, publish
+from raft.storage.beside import RESTORING_SUFFIX, publish, real
 from raft.storage.files import RealFiles
 from raft.storage.storage import LOCK_NAME
 from services.cluster.backend import Backend
@@ -182,9 +183,12 @@ def abandon_restore(surroundings: Surroundings) -> None:
                     f"It cannot be given up: {', '.join(started)} has started on what was restored, and may have "
                     f"acknowledged writes since. {under_way}"
                 )
-            for folder in published.values():
-                # Renamed first: half of a folder must not pass for one.
-                publish(folder, folder.with_name(folder.name + RESTORING_SUFFIX))
+            for folder in map(real, published.values()):
+                # Renamed first: half of a folder must not pass for one. A link must lead to something again.
+                draft = folder.with_name(folder.name + RESTORING_SUFFIX)
+                publish(folder, draft)
+                shutil.rmtree(draft)
+                folder.mkdir(mode=0o700)
             remove_drafts(home.root)
             remove_journal(home.root)
     removed = f"What it had written on {', '.join(published)} is removed" if published else "It had written nothing"

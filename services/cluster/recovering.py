@@ -92,7 +92,9 @@ def _finish(root: Path, group: str) -> list[str]:
     folders = [root]
     if root.is_dir():
         drafts = [path.name for path in root.iterdir() if RECOVERING_SUFFIX in path.name]
-        folders = [root / name for name in sorted({name.partition(RECOVERING_SUFFIX)[0] for name in drafts})]
+        links = [path.name for path in root.iterdir() if path.is_symlink()]
+        names = {*(name.partition(RECOVERING_SUFFIX)[0] for name in drafts), *links}
+        folders = [root / name for name in sorted(names)]
     finished = [folder.name for folder in folders if group in ("", folder.name) and finish_recovery(folder)]
     for name in finished:
         echo(f"{name}: a recovery was interrupted, and is finished now.")

@@ -352,6 +352,35 @@ async def test_a_node_whose_recovery_is_unfinished_ends_with_what_to_do(
     assert not (data / "lock").exists()
 
 
+def test_a_folder_that_is_a_link_is_recovered_where_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the disk that the operator gave it, also where it was interrupted."""
+    elsewhere = tmp_path / "other disk" / "locks"
+    write_disk(elsewhere, "lock")
+    data = tmp_path / "node1" / "data"
+    data.mkdir(parents=True)
+    (data / "lock").symlink_to(elsewhere)
+
+    def broken(draft: Path, directory: Path) -> None:
+        raise OSError(5, "Input/output error", str(draft))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery, "publish", broken)
+        with pytest.raises(ClusterError, match="input/output error"):
+            agreed(data)
+    with pytest.raises(RecoveryUnfinished):
+        open_storage(data / "lock")
+    agreed(data)
+    recovered, _ = opened(data / "lock")
+
+    assert (data / "lock").is_symlink() and list(data.iterdir()) == [data / "lock"]
+    there = [path.name.partition("-")[0] for path in sorted(elsewhere.parent.iterdir())]
+    assert there == ["locks", "locks.recovered"]
+    assert recovered.snapshot is not None
+    assert recovered.snapshot.configuration.voters == ("node1",)
+
+
 def test_a_draft_whose_disk_was_not_put_aside_counts_for_nothing(tmp_path: Path) -> None:
     """A recovery was killed just before that; the node went on, and later its folder was moved away."""
     data = node_data(tmp_path)

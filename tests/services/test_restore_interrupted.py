@@ -141,6 +141,25 @@ def test_another_restore_is_refused_until_the_first_is_finished_or_given_up(
     restore_into(tmp_path, file, topology)
 
 
+def test_a_folder_that_is_a_link_is_written_and_emptied_where_it_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "other disk"
+    elsewhere.mkdir()
+    first = folders(home)[0]
+    first.parent.mkdir(parents=True)
+    first.symlink_to(elsewhere)
+
+    interrupt(home, monkeypatch, after=2)
+    assert life_of(elsewhere) == life_of(first) != ""
+    abandon_restore(surroundings_of(home))
+    assert published(home) == [] and is_empty(elsewhere)
+    restore_into(home)
+
+    assert first.is_symlink() and life_of(elsewhere) == life_of(folders(home)[2]) != ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "other disk"]
+
+
 def test_what_a_node_has_started_on_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have acknowledged something since. The other folder is not removed either."""
     interrupt(tmp_path, monkeypatch, after=2)
