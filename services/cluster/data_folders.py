@@ -62,7 +62,8 @@ def group_folders(root: Path, group: str = "") -> dict[str, Path]:
     found = found_in(root)
     if found.groups == (root,):
         return {_group_of(root, group): root}
-    folders = {path.name: path for path in found.groups if path.name in GROUPS and group in ("", path.name)}
+    by_name = {path.name: path for path in found.groups}
+    folders = {name: by_name[name] for name in GROUPS if name in by_name and group in ("", name)}
     if not folders:
         raise UsageError(f"{root} holds nothing of {f'the group {group}' if group else 'any group'}.")
     return folders

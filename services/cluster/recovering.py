@@ -183,17 +183,24 @@ def _tell_next(found: list[Found]) -> None:
     """What an operator does now."""
     echo(f"Next: start {found[0].node} alone and wait until it is ready. Then, for each other node: move its folder")
     echo("of each group that was recovered away, start it, and take it in:")
-    commands = [command for each in found for command in _commands(each)]
-    for command in commands or ["mufakat member add ID HOST:PORT"]:
+    for command in _commands(found) or ["mufakat member add ID HOST:PORT"]:
         echo(f"  {command}")
     echo("Where an old folder was left, its node says that its data is of another life, and takes no part.")
 
 
-def _commands(found: Found) -> list[str]:
-    """Those that take the former members in again."""
-    former = found.disk.meta.configuration
+def _commands(found: list[Found]) -> list[str]:
+    """Those that take the former members in again: into all groups at one time, where these had the same."""
+    by_group = {each.disk.group: _former(each) for each in found}
+    if len(by_group) > 1 and len(set(by_group.values())) == 1:
+        return [f"mufakat member add {id} {address}" for id, address in next(iter(by_group.values()))]
     return [
-        f"mufakat member add {id} {former.address_of(id) or 'HOST:PORT'} --group {found.disk.group}"
-        for id in former.members
-        if id != found.node
+        f"mufakat member add {id} {address} --group {group}"
+        for group, former in by_group.items()
+        for id, address in former
     ]
+
+
+def _former(found: Found) -> tuple[tuple[str, str], ...]:
+    """The other members, each with the address at which it was reached."""
+    members = found.disk.meta.configuration
+    return tuple((id, members.address_of(id) or "HOST:PORT") for id in members.members if id != found.node)

@@ -78,7 +78,7 @@ def test_two_of_three_disks_are_lost_and_the_third_goes_on_with_all_that_it_held
     )
 
     assert "Next: start node1 alone" in output
-    assert f"mufakat member add node2 127.0.0.1:{combined.port('node2')} --group lock" in output
+    assert f"mufakat member add node2 127.0.0.1:{combined.port('node2')}\n" in output
     assert kept["holders"][0]["token"] == before["token"] < after["token"]
     assert missing == ([], set())
     assert set(refused) <= set(GROUPS)
