@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from common.logs import get_logger
+from raft.core import liveness
 from raft.core.errors import ConfigurationBusy, ConfigurationRefused, NotLeading
 from raft.core.membership import changed, described
 from raft.core.types import NOBODY, Configuration, Index, NodeId, Role, Term
@@ -102,6 +103,7 @@ class Membership:
         """Carry the change out where this node leads. `life`: what the group gets with it, where it has none."""
         node = self._node
         give_up = self._time() + CHANGE_SECONDS_MAX if give_up is None else give_up
+        asked_ms = node.now_ms()
         handed_over = False
         while self._time() < give_up:
             core = node.core
@@ -113,6 +115,8 @@ class Membership:
                     # In the log is not enough: until it is committed it may still be undone.
                     committed = await self._committed(core.configurations.latest_index, None, give_up)
                     return MemberChangeReply("same" if committed else "unknown")
+                # Before it hands over, too: what is refused leaves everything as it is.
+                liveness.check_removal(core, wanted, after_ms=asked_ms)
                 if change.action == REMOVE and change.member == node.id and not handed_over:
                     handed_over = True
                     await hand_over(node, HANDOVER_SECONDS_MAX)

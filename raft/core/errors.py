@@ -7,7 +7,8 @@
         ├── TooMuchUncommitted
         ├── FollowerBehind
         └── ConfigurationRefused
-            └── ConfigurationBusy
+            ├── ConfigurationBusy
+            └── VotersSilent
 
 Trouble with a *peer's* message never raises: it is rejected and counted in `CoreStatus.rejected_messages`.
 """
@@ -43,3 +44,7 @@ class ConfigurationRefused(ProposalRefused):
 
 class ConfigurationBusy(ConfigurationRefused):
     """The membership change is possible but not at this moment; asking again shortly is right."""
+
+
+class VotersSilent(ConfigurationRefused):
+    """After the membership change, those who answer would be no majority of the voters."""

@@ -295,3 +295,45 @@ async def test_a_dead_node_is_replaced_by_a_new_one() -> None:
         await group.crash(leader.id)
 
         assert await group.nodes["d"].propose(b"y") == 2
+
+
+# Changes that are refused
+
+
+async def test_a_live_member_is_not_removed_while_another_one_is_dead() -> None:
+    """Of the two that would stay one answers; the group would stand still for good. The dead one may be removed."""
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+        asked, dead = sorted(id for id in group.ids if id != leader.id)
+        await group.crash(dead)
+
+        with pytest.raises(MembershipRefused, match=f"without {asked}, .* and {dead} does not: start {dead}"):
+            await group.nodes[asked].membership.change(remove(asked))
+
+        assert await leader.propose(b"it serves") == 1
+        assert await leader.membership.change(remove(dead))
+        assert leader.core.configuration.voters == tuple(sorted((leader.id, asked)))
+
+
+async def test_a_leader_that_must_not_go_does_not_hand_over_either() -> None:
+    """What is refused changes nothing."""
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+        dead = (await group.follower()).id
+        await group.crash(dead)
+        term = leader.core.state.term
+
+        with pytest.raises(MembershipRefused, match=f"without {leader.id}"):
+            await leader.membership.change(remove(leader.id))
+
+        assert (leader.leads, leader.core.state.term) == (True, term)
+
+
+async def test_a_new_leader_that_has_not_heard_all_yet_waits_before_it_says_no() -> None:
+    """Asked right after an election, it removes a live one where all others live, too."""
+    async with AdmittingGroup() as group:
+        former = await founded(group)
+        await group.lead(await group.follower())
+        leader = await group.leader()
+
+        assert await leader.membership.change(remove(former.id))

@@ -54,6 +54,7 @@ SITUATIONS: tuple[str, ...] = (
     "conflicting entries replaced",
     "configuration refused: busy",
     "configuration refused: never allowed",
+    "configuration refused: too few would answer",
     "connection loss was told truly",
     "crash between vote or term and its fsync",
     "crash during an fsync",

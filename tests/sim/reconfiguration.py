@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from raft.core.errors import ConfigurationBusy, ConfigurationRefused, ProposalRefused
+from raft.core.errors import ConfigurationBusy, ConfigurationRefused, ProposalRefused, VotersSilent
 from raft.core.membership import changed, decode_configuration
 from raft.core.quorum import quorum_size
 from raft.core.types import Configuration, EntryKind, NodeId
@@ -132,8 +132,8 @@ class Reconfiguration:
         try:
             leader.core.propose_configuration(configuration, leader.now_ms())
         except ConfigurationRefused as refusal:
-            busy = isinstance(refusal, ConfigurationBusy)
-            world.cover["configuration refused: " + ("busy" if busy else "never allowed")] += 1
+            passing = {ConfigurationBusy: "busy", VotersSilent: "too few would answer"}
+            world.cover[f"configuration refused: {passing.get(type(refusal), 'never allowed')}"] += 1
             return False
         except ProposalRefused:
             return False

@@ -1,0 +1,74 @@
+"""Whether the voters of a wanted configuration that answer are a majority of it (etcd: strict reconfiguration check).
+
+A configuration is used as soon as it is in the log (thesis 4.1). One whose voters that answer are no majority could
+not even be committed: the group would stand still, and could not be changed back either. So a leader proposes none.
+
+    alive     answered a message of this leadership that is no older than an election timeout
+    unknown   may have done so still, or answered nothing since the moment that the asker names
+    silent    an election timeout passed without an answer
+
+What is unknown is known within an election timeout: until then the leader says "try again" rather than no. Whoever
+answered a moment ago may be dead by now, so the asker of a removal names the moment at which it was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from raft.core.errors import ConfigurationBusy, VotersSilent
+from raft.core.quorum import quorum_size
+from raft.core.types import Configuration, NodeId
+
+if TYPE_CHECKING:
+    from raft.core.raft import RaftCore
+
+
+def check_removal(raft: RaftCore, configuration: Configuration, *, after_ms: int = -1) -> None:
+    """Leader: where `configuration` has a voter less, check that those who stay can go on without it.
+
+    Args:
+        after_ms: by this node's clock; they are alive who answered a message that was sent later.
+
+    Raises:
+        ConfigurationBusy: that is not known yet.
+        VotersSilent: they cannot; the text says who does not answer.
+    """
+    removed = set(raft.configuration.voters) - set(configuration.voters)
+    if removed:
+        _check_majority(raft, configuration.voters, f"without {', '.join(sorted(removed))}", after_ms)
+
+
+def check_promotion(raft: RaftCore, configuration: Configuration) -> None:
+    """Leader: the same of a configuration that has a voter more. Raises as `check_removal`."""
+    added = set(configuration.voters) - set(raft.configuration.voters)
+    _check_majority(raft, configuration.voters, f"with {', '.join(sorted(added))}", -1)
+
+
+def _check_majority(raft: RaftCore, voters: Sequence[NodeId], change: str, after_ms: int) -> None:
+    silent = [voter for voter in voters if _is_silent(raft, voter)]
+    unknown = [voter for voter in voters if voter not in silent and not _is_alive(raft, voter, after_ms)]
+    needed = quorum_size(len(voters))
+    if len(voters) - len(silent) - len(unknown) >= needed:
+        return
+    if len(voters) - len(silent) >= needed:
+        raise ConfigurationBusy("it is not known yet who of the voters answers; try again")
+    raise VotersSilent(
+        f"{change}, {needed} of the voters {', '.join(voters)} would have to answer, and "
+        f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not: start {' or '.join(silent)}, or remove "
+        f"{'that one' if len(silent) == 1 else 'one of them'} first"
+    )
+
+
+def _is_silent(raft: RaftCore, voter: NodeId) -> bool:
+    if voter == raft.id:
+        return False
+    progress = raft.progress.get(voter)
+    return progress is None or raft.now_ms - progress.acked_sent_ms > raft.config.election_timeout_max_ms
+
+
+def _is_alive(raft: RaftCore, voter: NodeId, after_ms: int) -> bool:
+    if voter == raft.id:
+        return True
+    progress = raft.progress[voter]
+    return progress.acked_sequence > 0 and progress.acked_sent_ms > after_ms
