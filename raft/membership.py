@@ -11,6 +11,7 @@ whoever did not hear an answer asks again, and a leader that died half-way is no
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -110,7 +111,7 @@ class Membership:
             if core.state.role is not Role.LEADER:
                 return MemberChangeReply("elsewhere")
             try:
-                wanted = _after(core.configuration, change, life)
+                wanted = _after(core.configuration, change, life, node.config.addresses)
                 if wanted == core.configuration:
                     # In the log is not enough: until it is committed it may still be undone.
                     committed = await self._committed(core.configurations.latest_index, None, give_up)
@@ -160,8 +161,10 @@ class Membership:
         return asyncio.get_running_loop().time()
 
 
-def _after(current: Configuration, change: MemberChange, life: str) -> Configuration:
-    """The configuration as the change wants it.
+def _after(
+    current: Configuration, change: MemberChange, life: str, addresses: Mapping[NodeId, str]
+) -> Configuration:
+    """The configuration as the change wants it. `addresses`: where the settings say that nodes are reached.
 
     Raises:
         ConfigurationRefused: it cannot be so.
@@ -170,6 +173,7 @@ def _after(current: Configuration, change: MemberChange, life: str) -> Configura
     if change.action == REMOVE:
         return changed(current, remove=change.member) if is_member else current
     if change.action == ADD:
+        _check_address(current, change, addresses)
         grown = current if is_member else changed(current, add=change.member)
         return described(grown, change.member, address=change.address)
     assert change.action == BIND
@@ -178,3 +182,30 @@ def _after(current: Configuration, change: MemberChange, life: str) -> Configura
     return described(
         current, change.member, address=change.address, incarnation=change.incarnation, life=life
     )
+
+
+def _check_address(current: Configuration, change: MemberChange, addresses: Mapping[NodeId, str]) -> None:
+    """A member to be added is where it is known to be, or anywhere where nobody else is.
+
+    Raises:
+        ConfigurationRefused: it is known elsewhere, or another member is there.
+    """
+    known = {member: current.address_of(member) or addresses.get(member, "") for member in current.members}
+    member, address = change.member, change.address
+    here = known.pop(member, "")
+    if here == address:
+        return
+    if here:
+        # The node would put its own address back, and where settings name one, that one is used.
+        raise ConfigurationRefused(
+            f"the group knows {member} at {here}, and a member's address is what its own settings say. If it has "
+            f"moved, restart it with a MUFAKAT_CLUSTER that names its new address, and the nodes whose "
+            f"MUFAKAT_CLUSTER names the old one. To put another machine in its place, remove {member} first "
+            f"(`mufakat member remove {member}`), then add it"
+        )
+    for other, place in known.items():
+        if place == address:
+            raise ConfigurationRefused(
+                f"the address {address} is that of {other}, which is a member already. Name another address for "
+                f"{member}, or remove {other} first"
+            )

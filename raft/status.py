@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from raft.core.config import CoreConfig
@@ -26,6 +27,8 @@ class NodeConfig:
     core: CoreConfig
     #: The members to start with; what the log says later overrides it.
     voters: tuple[NodeId, ...]
+    #: Where the settings say that nodes are reached, `host:port` for clients.
+    addresses: Mapping[NodeId, str] = field(default_factory=dict)
     #: How long a request may wait for a leader to be known.
     leader_wait_ms: int = 1500
     #: How long a request may wait for its outcome.

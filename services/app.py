@@ -348,6 +348,7 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
             catch_up_bytes_max=max(settings.catch_up_bytes_max, 2 * settings.snapshot_bytes),
         ),
         voters=() if settings.join else tuple(sorted(settings.cluster)),
+        addresses={node_id: settings.address_of(node_id) for node_id in settings.cluster},
         leader_wait_ms=settings.leader_wait_ms,
         request_timeout_ms=settings.request_timeout_ms,
         proposals_max=settings.proposals_max,

@@ -36,7 +36,6 @@ class Progress:
         "commit_wanted",
         "inflight_bytes",
         "loss_check_due_ms",
-        "lost",
         "match_index",
         "next_index",
         "probe_sent",
@@ -74,8 +73,6 @@ class Progress:
         #: Newest sequence that it answered in this leadership, and when that was *sent*, by the leader's clock.
         self.acked_sequence = 0
         self.acked_sent_ms = now_ms
-        #: The connection broke, and it has not answered since.
-        self.lost = False
         #: When it last came nearer to the end of the log, by the leader's clock: by entries or by snapshot pieces.
         self.advanced_ms = now_ms
         #: As the peer last reported.
@@ -130,15 +127,8 @@ class Progress:
         if sequence <= self.acked_sequence:
             return
         self.acked_sequence = sequence
-        self.lost = False
         while self._send_times and self._send_times[0][0] <= sequence:
             self.acked_sent_ms = self._send_times.popleft()[1]
-
-    def on_lost(self) -> None:
-        """The connection broke: what was on the way may never arrive, and the peer may be gone."""
-        self.lost = True
-        if self._inflight:
-            self.become_probe()
 
     def on_match(self, match_index: Index) -> bool:
         """The logs are equal and durable up to `match_index`. True where that is news."""

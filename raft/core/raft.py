@@ -218,8 +218,8 @@ class RaftCore:
         """The connection to or from `peer` broke: what was on the way may be lost, and a leader may be dead."""
         self._advance_clock(now_ms)
         progress = self.progress.get(peer)
-        if progress is not None:
-            progress.on_lost()
+        if progress is not None and progress.inflight_messages:
+            progress.become_probe()
         election.on_peer_lost(self, peer)
 
     def stalled(self, now_ms: int) -> None:

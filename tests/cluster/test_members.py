@@ -187,3 +187,28 @@ def test_nonsense_is_refused_by_name(combined: Cluster) -> None:
     assert change(port, remove={"id": "node9"})[1]["reason"] == "not_a_member"
     assert command(combined, "member", "remove", "node9")[0] == 1
     assert set(members(port)) == {"node1", "node2", "node3"}
+
+
+def test_a_change_that_would_not_take_or_would_stop_the_group_is_refused_in_a_sentence(combined: Cluster) -> None:
+    """Each says what to do, in the words of the command."""
+    leader = combined.leader("lock")
+    live, dead = sorted({node.id for node in combined.backend.topology.nodes} - {leader})
+    port, other = combined.port(leader), combined.port(live)
+    wait_until(lambda: is_bound(port, live), timeout_seconds=10, what="each group knows where it is")
+
+    def refusal(**body: dict[str, str]) -> str:
+        status, answer = change(port, **body)
+        assert (status, answer["reason"]) == (409, "membership_refused")
+        return answer["detail"]
+
+    moved = refusal(add={"id": live, "address": "127.0.0.1:1"})
+    assert moved.startswith(f"The group knows {live} at 127.0.0.1:{other}, and")
+    taken = refusal(add={"id": "node9", "address": f"127.0.0.1:{other}"})
+    assert taken.startswith(f"The address 127.0.0.1:{other} is that of {live}, which is a member already.")
+    assert change(port, add={"id": live, "address": f"127.0.0.1:{other}"})[1]["changed"] is False
+
+    kill_nodes(combined.surroundings, [dead])
+    stopping = refusal(remove={"id": live, "group": "lock"})
+    assert stopping.startswith(f"Without {live}, 2 of the voters ")
+    assert stopping.endswith(f"and {dead} does not: start {dead}, or remove that one first.")
+    assert change(port, remove={"id": dead, "group": "lock"})[1]["changed"] is True

@@ -12,8 +12,8 @@ from tests.helpers import eventually
 from tests.node.admitting import AdmittingGroup
 
 
-def add(id: str) -> MemberChange:
-    return MemberChange(ADD, id, f"{id}:1")
+def add(id: str, address: str = "") -> MemberChange:
+    return MemberChange(ADD, id, address or f"{id}:1")
 
 
 def remove(id: str) -> MemberChange:
@@ -337,3 +337,53 @@ async def test_a_new_leader_that_has_not_heard_all_yet_waits_before_it_says_no()
         leader = await group.leader()
 
         assert await leader.membership.change(remove(former.id))
+
+
+async def test_a_member_is_not_moved_by_adding_it_at_another_address() -> None:
+    """It would not take: the node itself names its own address again."""
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+        before = leader.core.configuration
+
+        with pytest.raises(MembershipRefused, match="knows b at b:1, and a member's address is what its own"):
+            await leader.membership.change(add("b", "elsewhere:1"))
+
+        assert leader.core.configuration == before
+
+
+async def test_the_settings_tell_where_a_member_is_that_the_configuration_does_not_place() -> None:
+    """Before a node is bound, its address stands in the settings alone."""
+    addresses = {"a": "a:1", "b": "b:1", "c": "c:1"}
+    async with AdmittingGroup() as group:
+        for id in ("a", "b"):
+            group.run(id, addresses=addresses)
+        leader = await group.leader()
+        assert leader.core.configuration.address_of("c") == ""
+
+        with pytest.raises(MembershipRefused, match="knows c at c:1"):
+            await leader.membership.change(add("c", "elsewhere:1"))
+        with pytest.raises(MembershipRefused, match="c:1 is that of c, which is a member already"):
+            await leader.membership.change(add("d", "c:1"))
+        assert await leader.membership.change(add("c"))
+
+
+async def test_a_member_whose_address_nobody_knows_may_be_placed() -> None:
+    async with AdmittingGroup() as group:
+        for id in ("a", "b"):
+            group.run(id)
+        leader = await group.leader()
+
+        assert await leader.membership.change(add("c", "elsewhere:1"))
+
+        assert leader.core.configuration.address_of("c") == "elsewhere:1"
+
+
+async def test_two_members_are_not_at_one_address() -> None:
+    """The messages for one would reach the other."""
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+
+        with pytest.raises(MembershipRefused, match="b:1 is that of b, which is a member already"):
+            await leader.membership.change(add("d", "b:1"))
+
+        assert "d" not in leader.core.configuration.members
