@@ -18,6 +18,7 @@ from common.parsers import (
     join_address,
     parse_choice,
     parse_cluster,
+    parse_cluster_id,
     parse_flag,
     parse_groups,
     parse_host,
@@ -135,7 +136,12 @@ class Settings:
         "needed with more than one node.",
         secret=True,
     )
-    cluster_id: str = _setting("", parse_text, "Names the cluster.")
+    cluster_id: str = _setting(
+        "",
+        parse_cluster_id,
+        "Which cluster this node is of; nodes of another one are not heard. Empty: what the data directory says, or "
+        "the leader that takes this node in.",
+    )
     data_dir: str = _setting("", parse_text, "Where logs and snapshots lie; empty: .mufakat/<node_id>.")
     heartbeat_ms: int = _setting(
         50, parse_int, "A leader speaks to each follower this often.", minimum=5, maximum=10_000

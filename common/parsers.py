@@ -17,8 +17,11 @@ CACHE_POLICIES = ("lru", "w-tinylfu")
 
 #: Shortest token of a client, in characters.
 TOKEN_LENGTH_MIN = 8
+#: Longest id of a cluster, in characters.
+CLUSTER_ID_LENGTH_MAX = 60
 
 _NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
+_CLUSTER_ID = re.compile(rf"[A-Za-z0-9._-]{{1,{CLUSTER_ID_LENGTH_MAX}}}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?", re.ASCII)
 _TOKEN = re.compile(r"[!-+\--~]+", re.ASCII)
 
@@ -51,6 +54,14 @@ def parse_list(text: str) -> tuple[str, ...]:
 def parse_node_id(text: str) -> str:
     if not _NODE_ID.fullmatch(text):
         raise ValueError(f"{text!r} is no node id: use 1-64 letters, digits, '-', '_' and '.', such as node1")
+    return text
+
+
+def parse_cluster_id(text: str) -> str:
+    if not _CLUSTER_ID.fullmatch(text):
+        raise ValueError(
+            f"{text[:100]!r} is no id of a cluster: use 1-{CLUSTER_ID_LENGTH_MAX} letters, digits, '-', '_' and '.'"
+        )
     return text
 
 

@@ -40,6 +40,8 @@ BIND_SECONDS_MAX = 0.8
 
 #: Verdicts: "I am empty, too", "take part", "you may not", "ask again, or ask the leader", "other data than mine".
 EMPTY, ADMITTED, REFUSED, WAIT, OTHER_LIFE = "empty", "admitted", "refused", "wait", "other life"
+#: What a node that is of another cluster is taken to say, whatever it said.
+OTHER_CLUSTER = "other cluster"
 
 logger = get_logger("raft.admission")
 
@@ -128,6 +130,10 @@ def _other_life(node: RaftNode, request: AdmissionRequest, life: str) -> str:
     )
 
 
+def _reasons(replies: Mapping[NodeId, AdmissionReply], *verdicts: str) -> list[str]:
+    return [reply.reason for reply in replies.values() if reply.verdict in verdicts]
+
+
 class Admission:
     """Sees to it that one replica takes part when it may, and that the group knows its data directory.
 
@@ -181,8 +187,8 @@ class Admission:
         if ADMITTED in verdicts:
             best = max((r for r in replies.values() if r.verdict == ADMITTED), key=lambda reply: reply.term)
             self._admit(best.term, best.leader, "the leader took this node in")
-        elif REFUSED in verdicts:
-            self._hinder(next(reply.reason for reply in replies.values() if reply.verdict == REFUSED))
+        elif refusals := _reasons(replies, REFUSED) or _reasons(replies, OTHER_CLUSTER):
+            self._hinder(refusals[0])
         elif self._founds(replies):
             term = max((reply.term for reply in replies.values()), default=0)
             self._admit(term, node.id, "a new group begins")
@@ -237,10 +243,10 @@ class Admission:
             await asyncio.sleep(ASK_SECONDS)
             return
         replies = await self._ask_all()
-        refusals = [reply.reason for reply in replies.values() if reply.verdict == REFUSED]
+        refusals = _reasons(replies, REFUSED)
         if not refusals and node.core.state.leader == NOBODY:
             # Who has a leader need not care who else is about.
-            refusals = [reply.reason for reply in replies.values() if reply.verdict == OTHER_LIFE]
+            refusals = _reasons(replies, OTHER_LIFE, OTHER_CLUSTER)
         if refusals:
             self._hinder(refusals[0])
         elif replies:

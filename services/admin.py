@@ -57,7 +57,7 @@ async def health(request: web.Request) -> web.Response:
     here = host(request)
     groups = {group: _group_health(here, node.status()) for group, node in _nodes(here)}
     flat = next(iter(groups.values()), {"ok": True, "status": "ok", "id": here.node_id, "node": here.node_id})
-    return json_response({**flat, "groups": groups})
+    return json_response({**flat, "cluster": here.cluster.id or None, "groups": groups})
 
 
 async def livez(request: web.Request) -> web.Response:
@@ -83,10 +83,10 @@ async def status(request: web.Request) -> web.Response:
             "ok": True,
             "id": here.node_id,
             "node": here.node_id,
-            "version": VERSION,
-            "cluster": here.settings.cluster_id or None,
+            "cluster": here.cluster.id or None,
             "pid": os.getpid(),
-            "data_dir": str(here.data_dir),
+            "data_dir": here.data_dir,
+            "version": VERSION,
             "uptime_s": max((each.uptime_ms for each in statuses.values()), default=0) / 1000,
             "members": _members(here, statuses.values()),
             "groups": {group: _group_status(here, each) for group, each in statuses.items()},

@@ -24,11 +24,13 @@ from common.metrics import RPC_OPERATIONS, Metrics
 from common.middleware import request_middleware
 from common.runtime import Tasks, freeze_garbage, garbage_at_rest, measure_loop_lag, on_stop_signals
 from raft.admission import Admission, is_empty
+from raft.cluster_id import ClusterId
 from raft.core.config import CoreConfig
 from raft.disk import DiskQueue
 from raft.node import RaftNode
 from raft.status import NodeConfig
 from raft.storage import DataDirectoryGone, StorageError, open_storage
+from raft.storage.cluster import check_cluster, keep_cluster
 from raft.storage.incarnation import keep_life, kept_life, take_incarnation
 from raft.transport.admission_client import AdmissionClient
 from raft.transport.http import HttpTransport
@@ -203,7 +205,8 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
 
     nodes = GroupNodes(here.refused)
     incarnations: dict[str, str] = {}
-    peers = _peers(settings, nodes, incarnations, here.metrics, on_fatal)
+    here.cluster = await _cluster(settings)
+    peers = _peers(settings, here.cluster, nodes, incarnations, here.metrics, on_fatal)
     for group in settings.groups:
         try:
             nodes[group], incarnations[group] = await _open_node(
@@ -218,6 +221,8 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
                 problem=refusal.problem,
                 advice=refusal.advice,
             )
+    # After the groups' directories are locked: a second process on them must not write here.
+    await here.cluster.maybe_keep()
     here.nodes = nodes
     admin.watch_host(here)
     admin.watch_nodes(here.metrics, nodes)
@@ -236,6 +241,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
         chore = ROLES[group].chore
         if chore is not None:
             tasks.start(f"chore of {group}", chore(here, node))
+    tasks.start("keep the cluster's id", here.cluster.keep_learned())
     tasks.start("measure loop lag", measure_loop_lag(here.metrics.event_loop_lag_seconds.observe))
     tasks.start("watch the disk", watch_data(here))
     yield
@@ -253,8 +259,21 @@ async def _stop_nodes(app: web.Application) -> None:
     await asyncio.gather(*(node.stop() for node in app[HOST].nodes.values()))
 
 
+async def _cluster(settings: Settings) -> ClusterId:
+    """Which cluster the settings or the data directory say that this node is of.
+
+    Raises:
+        WrongCluster: they differ.
+        OSError: the disk does not do as asked.
+    """
+    directory = Path(settings.data_dir)
+    id, kept = await asyncio.to_thread(check_cluster, directory, settings.cluster_id)
+    return ClusterId(id, is_kept=bool(kept), keep=partial(keep_cluster, directory))
+
+
 def _peers(
     settings: Settings,
+    cluster: ClusterId,
     nodes: Mapping[str, RaftNode],
     incarnations: Mapping[str, str],
     metrics: Metrics,
@@ -268,6 +287,7 @@ def _peers(
             settings.cluster_secret,
             incarnations,
             lives=lambda: {group: node.life for group, node in nodes.items()},
+            cluster=cluster,
         ),
         nodes,
         {node_id: settings.address_of(node_id) for node_id in settings.cluster},

@@ -14,6 +14,7 @@ from raft.storage import (
     DiskFull,
     RecoveryUnfinished,
     StorageError,
+    WrongCluster,
 )
 from raft.storage.files import DISK_FULL_ERRNOS
 from services.listeners import CannotListen
@@ -73,6 +74,8 @@ def describe(error: BaseException) -> str:
 
 def advice_for(error: BaseException) -> str:
     """What to do about an error that ended the process."""
+    if isinstance(error, WrongCluster):
+        return error.advice
     if isinstance(error, CorruptStorage):
         return "start the node again: it will say whether it can do without what is damaged"
     if isinstance(error, DataDirectoryInUse):

@@ -1,10 +1,10 @@
 """What a route handler can reach: the groups on this node, its settings and its metrics."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -12,6 +12,7 @@ from aiohttp import web
 from common.config import Settings
 from common.disk_space import DiskSpace
 from common.metrics import Metrics
+from raft.cluster_id import ClusterId
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
@@ -32,6 +33,8 @@ class Host:
     refused: dict[str, "Refusal"] = field(default_factory=dict)
     #: Room on the file system of the data directory, as found last; None while that is not known.
     disk_space: DiskSpace | None = None
+    #: Which cluster this node is of.
+    cluster: ClusterId = field(default_factory=ClusterId)
     #: What a service keeps at this node beside its replicated state, by its class.
     parts: dict[type, Any] = field(default_factory=dict)
     #: Work that outlives the request that began it.
@@ -43,9 +46,9 @@ class Host:
         return self.settings.node_id
 
     @property
-    def data_dir(self) -> Path:
-        """Where logs and snapshots lie, as an absolute path."""
-        return Path(self.settings.data_dir).absolute()
+    def data_dir(self) -> str:
+        """Where this node's data lies, as an absolute path."""
+        return os.path.abspath(self.settings.data_dir)
 
     @property
     def life(self) -> str:

@@ -11,6 +11,7 @@ from raft.storage.errors import (
     RejectedChunk,
     StorageError,
     UnknownFormat,
+    WrongCluster,
 )
 from raft.storage.snapshot_file import SnapshotReader
 from raft.storage.storage import Recovered, Storage, StorageStatistics, open_storage
@@ -30,5 +31,6 @@ __all__ = [
     "StorageError",
     "StorageStatistics",
     "UnknownFormat",
+    "WrongCluster",
     "open_storage",
 ]

@@ -9,6 +9,7 @@
     │   ├── CorruptLog         ... in a segment of the write-ahead log
     │   └── CorruptSnapshot    ... in a snapshot file
     ├── UnknownFormat          written by a newer version
+    ├── WrongCluster           the data directory is of another cluster
     └── RejectedChunk          a chunk of a leader's snapshot that does not fit; ask for it again
 
 Any other `OSError` of a write or fsync is fatal: after a failed fsync nobody knows what the disk holds (Rebello et
@@ -66,3 +67,11 @@ class RejectedChunk(StorageError):
     def __init__(self, problem: str, *, expected_offset: int) -> None:
         super().__init__(problem)
         self.expected_offset = expected_offset
+
+
+class WrongCluster(StorageError):
+    """A node's data directory is of another cluster than its settings say; `advice` tells what to do."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(problem)
+        self.advice = advice

@@ -23,6 +23,7 @@ import aiohttp
 
 from common.logs import SparseLog, get_logger
 from common.wire import MESSAGE_BYTES_MAX, WireError
+from raft.cluster_id import ClusterId
 from raft.core.messages import AppendEntries, AppendEntriesReply, ReadIndex, RequestVote
 from raft.core.types import NodeId
 from raft.forwarding import Forward
@@ -37,7 +38,7 @@ from raft.transport.codec import (
     encode_chunk,
     encode_frame,
 )
-from raft.transport.identity import LIVES_HEADER, encode_groups
+from raft.transport.identity import CLUSTER_HEADER, said_frame, said_now
 from raft.transport.limits import FRAME_BYTES_MAX, weight
 from raft.transport.member_codec import decode_change_reply, encode_change
 from raft.transport.silence import SILENCE_MS
@@ -85,6 +86,7 @@ class PeerLink:
         url: of the peer's listener, such as `http://127.0.0.1:18001`.
         headers: what this node says of itself with every request (`raft.transport.identity`).
         lives: which life of its group each group's data is of, as of now.
+        cluster: which cluster this node is of.
         observe_rpc: told `(op, seconds)` of each answered request.
         is_trusted: whether `(group, peer, headers of the answer)` is whom the group knows under that id: what a disk
             that was replaced answers must not count.
@@ -101,6 +103,7 @@ class PeerLink:
         observe_rpc: Callable[[str, float], None],
         is_trusted: Callable[[str, NodeId, Mapping[str, str]], bool],
         lives: Callable[[], Mapping[str, str]] = dict,
+        cluster: ClusterId | None = None,
         silence_ms: int = SILENCE_MS,
     ) -> None:
         self.peer = peer
@@ -108,6 +111,7 @@ class PeerLink:
         self.url = url
         self._headers = headers
         self._lives = lives
+        self._cluster = cluster or ClusterId()
         self._receivers = receivers
         self._is_trusted = is_trusted
         self._observe_rpc = observe_rpc
@@ -209,6 +213,8 @@ class PeerLink:
         try:
             async with self._session.post(url, data=encode(message), headers=said) as response:
                 body = await response.read()
+                if self._is_of_other_cluster(response.headers):
+                    return
                 if response.status != 200 or not self._trusts(group, response):
                     return
                 reply = decode(body)
@@ -256,6 +262,8 @@ class PeerLink:
         try:
             async with self._session.post(url, data=data, headers=said, timeout=timeout) as response:
                 body = await response.read()
+                if self._is_of_other_cluster(response.headers):
+                    raise ConnectionError(f"{self.peer} is of another cluster")
                 if response.status != 200 or (is_trust_needed and not self._trusts(group, response)):
                     raise ConnectionError(f"{self.peer} answered {response.status}")
                 return body
@@ -272,8 +280,16 @@ class PeerLink:
     def _trusts(self, group: str, response: aiohttp.ClientResponse) -> bool:
         return self._is_trusted(group, self.peer, response.headers)
 
+    def _is_of_other_cluster(self, headers: Mapping[str, str]) -> bool:
+        """Whether this answer, or refusal, comes from a node that is of another cluster."""
+        said = headers.get(CLUSTER_HEADER, "")
+        if not self._cluster.is_other(said):
+            return False
+        self._cluster.log_other("peer is of another cluster; its answers do not count", self.peer, said)
+        return True
+
     def _said_now(self) -> dict[str, str]:
-        return {LIVES_HEADER: encode_groups(self._lives())}
+        return said_now(self._lives(), self._cluster.id)
 
     # Stream
 
@@ -292,9 +308,10 @@ class PeerLink:
                     heartbeat=silence.PING_SECONDS,
                 )
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                if isinstance(error, aiohttp.WSServerHandshakeError) and not refused:
+                if isinstance(error, aiohttp.WSServerHandshakeError):
+                    if not self._is_of_other_cluster(error.headers or {}) and not refused:
+                        logger.warning("peer refuses the stream", peer=self.peer, status=error.status)
                     refused = True
-                    logger.warning("peer refuses the stream", peer=self.peer, status=error.status)
                 self._tell_lost()
                 self._retry.clear()
                 with suppress(TimeoutError):
@@ -313,16 +330,16 @@ class PeerLink:
         self._stream = stream
         reader = asyncio.create_task(self._read(stream), name=f"stream from {self.peer}")
         reader.add_done_callback(lambda _: self._wake.set())
-        said: Mapping[str, str] | None = None
+        said: tuple[Mapping[str, str], str] | None = None
         try:
             while not reader.done():
                 if not self._queue:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                if (lives := self._lives()) != said:
-                    said = lives
-                    await stream.send_str(encode_groups(lives))
+                if (now := (self._lives(), self._cluster.id)) != said:
+                    said = now
+                    await stream.send_str(said_frame(*now))
                 frame, size = self._take_frame()
                 await stream.send_bytes(encode_frame(frame))
                 self._backlog_bytes -= size

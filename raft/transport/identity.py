@@ -4,8 +4,11 @@
     X-Mufakat-Node            who it is
     X-Mufakat-Address         host:port for clients; tells a node that does not know the sender yet where to answer
     X-Mufakat-Incarnations    lock=<incarnation>,...: the data directory of each of its groups
-    X-Mufakat-Lives           lock=<life>,...: which life of the group its data is of (raft.life); on a stream it is
-                              also a text frame, sent before the first message and whenever it has changed
+    X-Mufakat-Lives           lock=<life>,...: which life of the group its data is of (raft.life)
+    X-Mufakat-Cluster         which cluster it is of, where it knows (raft.cluster_id); refusals say it, too
+
+What may change while a stream stands, lives and cluster, is also a text frame there, sent before the first message
+and whenever it has changed: lock=<life>,...,cluster=<id>.
 
 Two questions are to be told apart (docs/membership.md):
 
@@ -14,12 +17,13 @@ Two questions are to be told apart (docs/membership.md):
 - Is a *request* heard? A node whose log is behind may not know its leader yet (thesis 4.1), so a sender that is no
   member, or another one than is known, is refused only while another leader is heard.
 
-Neither ever where its data is of another life of the group than the data here.
+Neither ever where its data is of another life of the group than the data here, or it is of another cluster.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from raft.cluster_id import ClusterId
 from raft.core.types import NOBODY, NodeId
 from raft.life import ANY_LIFE, UNKNOWN_LIFE, may_be_the_same
 from raft.node import RaftNode
@@ -29,6 +33,9 @@ NODE_HEADER = "X-Mufakat-Node"
 ADDRESS_HEADER = "X-Mufakat-Address"
 INCARNATIONS_HEADER = "X-Mufakat-Incarnations"
 LIVES_HEADER = "X-Mufakat-Lives"
+CLUSTER_HEADER = "X-Mufakat-Cluster"
+#: The cluster's place in a text frame; no group is called so.
+_CLUSTER = "cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,7 @@ class Identity:
     incarnations: Mapping[str, str]
     #: Group to the life that its data is of, as of now.
     lives: Callable[[], Mapping[str, str]] = dict
+    cluster: ClusterId = field(default_factory=ClusterId)
 
     def request_headers(self) -> dict[str, str]:
         return {
@@ -53,23 +61,26 @@ class Identity:
         }
 
     def answer_headers(self) -> dict[str, str]:
-        return {INCARNATIONS_HEADER: encode_groups(self.incarnations), LIVES_HEADER: encode_groups(self.lives())}
+        return {INCARNATIONS_HEADER: encode_groups(self.incarnations), **said_now(self.lives(), self.cluster.id)}
 
 
 class Stated:
-    """What a peer says of its data directories."""
+    """What a peer says of its data directories and its cluster."""
 
-    __slots__ = ("_incarnations", "_judged", "_lives")
+    __slots__ = ("_incarnations", "_judged", "_lives", "cluster")
 
     def __init__(self, headers: Mapping[str, str]) -> None:
+        #: Which cluster it is of; empty where it says none.
+        self.cluster = headers.get(CLUSTER_HEADER, "")
         self._incarnations = _decode(headers.get(INCARNATIONS_HEADER, ""))
         self._lives = _decode(headers.get(LIVES_HEADER, ""))
         #: By group what was judged last, behind what that followed from.
         self._judged: dict[str, tuple[object, NodeId, str, tuple[bool, bool]]] = {}
 
-    def says_lives(self, header: str) -> None:
+    def says(self, frame: str) -> None:
         """On a stream, this is what it says from now on."""
-        self._lives = _decode(header)
+        self._lives = _decode(frame)
+        self.cluster = self._lives.pop(_CLUSTER, self.cluster)
         self._judged.clear()
 
     def judged(self, node: RaftNode, peer: NodeId) -> tuple[bool, bool]:
@@ -93,6 +104,17 @@ class Stated:
 def encode_groups(by_group: Mapping[str, str]) -> str:
     """The value of one of the headers that say something of each group."""
     return ",".join(f"{group}={value}" for group, value in sorted(by_group.items()))
+
+
+def said_now(lives: Mapping[str, str], cluster: str) -> dict[str, str]:
+    """The headers of what may change while a node runs."""
+    said = {LIVES_HEADER: encode_groups(lives)}
+    return {**said, CLUSTER_HEADER: cluster} if cluster else said
+
+
+def said_frame(lives: Mapping[str, str], cluster: str) -> str:
+    """The same as a text frame of a stream."""
+    return encode_groups({**lives, _CLUSTER: cluster} if cluster else lives)
 
 
 def _decode(header: str) -> dict[str, str]:

@@ -83,6 +83,7 @@ class Peers:
                 url=wanted[peer],
                 headers=self.identity.request_headers(),
                 lives=self.identity.lives,
+                cluster=self.identity.cluster,
                 receivers=self.nodes,
                 observe_rpc=self._observe_rpc,
                 is_trusted=self._is_trusted,

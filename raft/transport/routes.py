@@ -9,9 +9,9 @@
     GET  /raft/stream                    WebSocket: frames of messages in, and what the sender's lives are as text;
                                          nothing out
 
-Every request carries the cluster secret; without it the answer is 401 and nothing else. Who sends what no group of
-this node wants to hear is answered 403 (`raft.transport.identity`). Refusals are JSON as on the port for clients:
-somebody may have taken the one for the other.
+Every request carries the cluster secret; without it the answer is 401 and nothing else. Who is of another cluster, or
+sends what no group of this node wants to hear, is answered 403 (`raft.transport.identity`). Refusals are JSON as on
+the port for clients: somebody may have taken the one for the other.
 """
 
 import hmac
@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from aiohttp import WSMsgType, web
 
 from common.logs import SparseLog, get_logger
+from common.parsers import CLUSTER_ID_LENGTH_MAX
 from common.web import ApiError
 from common.wire import MESSAGE_BYTES_MAX, WireError
 from raft import admission
@@ -38,6 +39,7 @@ from raft.transport.codec import PeerMessage, decode, decode_chunk, decode_frame
 from raft.transport.identity import (
     ADDRESS_HEADER,
     AUTHORIZATION_HEADER,
+    CLUSTER_HEADER,
     LIVES_HEADER,
     NODE_HEADER,
     Stated,
@@ -80,6 +82,7 @@ class PeerListener:
     def __init__(self, nodes: Mapping[str, RaftNode], peers: Peers, secret: str) -> None:
         self._nodes = nodes
         self._peers = peers
+        self._cluster = peers.identity.cluster
         self._authorization = f"Bearer {secret}".encode()
         #: Whose data is of another life, as the log was told.
         self._strangers: set[tuple[str, NodeId, str]] = set()
@@ -141,7 +144,7 @@ class PeerListener:
         return self._answer(node.inquiries.answer_here(await request.read()))
 
     async def admit(self, request: web.Request) -> web.Response:
-        self._check_secret(request)
+        self._known_peer(request)
         node = self._node(request)
         try:
             asked = decode_admission_request(await request.read())
@@ -151,8 +154,7 @@ class PeerListener:
         return self._answer(encode_admission_reply(await admission.answer(node, asked, life)))
 
     async def stream(self, request: web.Request) -> web.WebSocketResponse:
-        peer = self._check_secret(request)
-        stated = Stated(request.headers)
+        peer, stated = self._known_peer(request)
         if not any([self._hears(node, peer, stated) for node in self._nodes.values()]):
             raise self._refusal(peer)
         stream = web.WebSocketResponse(compress=False, max_msg_size=MESSAGE_BYTES_MAX)
@@ -162,10 +164,13 @@ class PeerListener:
         self._peers.stream_opened(peer, request.headers.get(ADDRESS_HEADER, ""), says_lives=says_lives)
         try:
             async for frame in stream:
+                if frame.type is WSMsgType.TEXT:
+                    stated.says(frame.data)
+                if self._is_of_other_cluster(peer, stated):
+                    # Learned here or there while the stream stood. The next one is told why it is refused.
+                    break
                 if frame.type is WSMsgType.BINARY:
                     self._on_frame(peer, stated, frame.data)
-                elif frame.type is WSMsgType.TEXT:
-                    stated.says_lives(frame.data)
         finally:
             self._peers.stream_closed(peer)
         return stream
@@ -186,16 +191,25 @@ class PeerListener:
             if link is not None:
                 link.on_reply(group, message)
             node.receive(message)
+            if not self._cluster.id:
+                self._maybe_learn_cluster(node, peer, stated)
 
     def _heard_by(self, request: web.Request) -> RaftNode:
         """The group's node, where it hears this sender's requests."""
-        peer = self._check_secret(request)
+        peer, stated = self._known_peer(request)
         node = self._node(request)
-        if not self._hears(node, peer, Stated(request.headers)):
+        if not self._hears(node, peer, stated):
             raise self._refusal(peer)
         if not node.admitted:
             raise web.HTTPServiceUnavailable(text="takes no part yet")
+        self._maybe_learn_cluster(node, peer, stated)
         return node
+
+    def _maybe_learn_cluster(self, node: RaftNode, peer: NodeId, stated: Stated) -> None:
+        """Where this node knows no cluster, take it from the leader that it follows. An empty node follows nobody
+        before it is taken in."""
+        if node.admitted and peer == node.core.state.leader:
+            self._cluster.maybe_learn(stated.cluster)
 
     def _node(self, request: web.Request) -> RaftNode:
         node = self._nodes.get(request.match_info["group"])
@@ -203,13 +217,28 @@ class PeerListener:
             raise web.HTTPNotFound
         return node
 
-    def _check_secret(self, request: web.Request) -> NodeId:
-        """Who asks, proven to belong to the cluster."""
+    def _known_peer(self, request: web.Request) -> tuple[NodeId, Stated]:
+        """Who asks and what it says of itself: it has the secret, and is of no other cluster."""
         given = request.headers.get(AUTHORIZATION_HEADER, "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, self._authorization):
             self.refused += 1
             raise web.HTTPUnauthorized(text="this port is for the nodes of the cluster; it needs the cluster secret")
-        return request.headers.get(NODE_HEADER, "")
+        peer, stated = request.headers.get(NODE_HEADER, ""), Stated(request.headers)
+        if self._is_of_other_cluster(peer, stated):
+            self.refused += 1
+            raise web.HTTPForbidden(
+                text=f"this node is of the cluster {self._cluster.id}, and {peer!r} is of "
+                f"{stated.cluster[:CLUSTER_ID_LENGTH_MAX]!r}; two clusters never mix. Correct MUFAKAT_CLUSTER or "
+                "MUFAKAT_CLUSTER_ID of the one that is wrong",
+                headers={CLUSTER_HEADER: self._cluster.id},
+            )
+        return peer, stated
+
+    def _is_of_other_cluster(self, peer: NodeId, stated: Stated) -> bool:
+        if not self._cluster.is_other(stated.cluster):
+            return False
+        self._cluster.log_other("peer is of another cluster; it is not heard", peer, stated.cluster)
+        return True
 
     def _refusal(self, peer: NodeId) -> web.HTTPException:
         self.refused += 1
@@ -250,4 +279,7 @@ async def _refuse_in_json(
         return await handler(request)
     except web.HTTPException as error:
         reason = _REASONS.get(error.status, "bad_request")
-        return ApiError(error.status, reason, error.text or error.reason).response()
+        response = ApiError(error.status, reason, error.text or error.reason).response()
+        if CLUSTER_HEADER in error.headers:
+            response.headers[CLUSTER_HEADER] = error.headers[CLUSTER_HEADER]
+        return response

@@ -1,6 +1,5 @@
 """The peer listener: who is let in, who is heard, and whose answers count (raft/transport/identity.py)."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -10,52 +9,20 @@ from structlog.testing import capture_logs
 
 from common.logs import SparseLog
 from raft.admission import EMPTY, OTHER_LIFE, AdmissionRequest
-from raft.core.messages import AppendEntriesReply, RequestVote, RequestVoteReply
-from raft.core.types import NOBODY, Configuration, Role
+from raft.core.messages import AppendEntriesReply, RequestVote
+from raft.core.types import NOBODY, Role
 from raft.inquiries import Inquiries
 from raft.life import ANY_LIFE, UNKNOWN_LIFE, given_life, restored_life
 from raft.transport import routes
 from raft.transport.codec import encode, encode_frame
-from raft.transport.identity import LIVES_HEADER, Identity, does_answer_count, is_request_heard
+from raft.transport.identity import LIVES_HEADER, does_answer_count, is_request_heard
 from raft.transport.member_codec import decode_admission_reply, encode_admission_request
-from raft.transport.peers import Peers, peer_url
-from raft.transport.routes import PeerListener
+from raft.transport.peers import peer_url
 from raft.transport.silence import SILENCE_MS
-from tests.helpers import eventually, serving
+from tests.helpers import eventually
+from tests.node.listening import StubNode, headers_of, listening
 
-SECRET = "sixteen letters!"
-#: b's disk is known, c's is not yet.
-CONFIGURATION = Configuration(("a", "b", "c"), (), (("a", "h:1"), ("b", "h:2"), ("c", "h:3")), (("b", "b1"),))
 OURS, THEIRS = restored_life(1), restored_life(1)
-
-
-class StubNode:
-    """What the listener needs of a node: it votes for everybody."""
-
-    def __init__(self, leader: str = "c") -> None:
-        self.id, self.group = "a", "lock"
-        self.admitted = True
-        self.life = UNKNOWN_LIFE
-        self.received: list[Any] = []
-        log = SimpleNamespace(last_index=9, commit_index=9)
-        state = SimpleNamespace(leader=leader, role=Role.FOLLOWER, term=3)
-        self.core = SimpleNamespace(configuration=CONFIGURATION, state=state, log=log)
-
-    async def call(self, message: Any, timeout_s: float) -> RequestVoteReply:
-        return RequestVoteReply("a", message.sender, message.term, message.sequence, True)
-
-    def receive(self, message: Any) -> None:
-        self.received.append(message)
-
-
-def listening(node: StubNode):
-    identity = Identity("a", "h:1", SECRET, {"lock": "a1"}, lambda: {"lock": node.life})
-    peers = Peers(identity, {"lock": node}, {}, observe_rpc=lambda *_: None, on_failure=lambda _: None)
-    return serving(PeerListener({"lock": node}, peers, SECRET).application())
-
-
-def headers_of(peer: str, incarnation: str, life: str = UNKNOWN_LIFE) -> dict[str, str]:
-    return Identity(peer, f"{peer}:1", SECRET, {"lock": incarnation}, lambda: {"lock": life}).request_headers()
 
 
 async def vote_status(client: TestClient, peer: str, incarnation: str, life: str = UNKNOWN_LIFE) -> int:

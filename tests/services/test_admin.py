@@ -1,5 +1,6 @@
 """services/admin.py: what a node says of itself, with replicas that only have a status."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from common.config import load_settings
 from common.disk_space import DiskSpace
 from common.metrics import Metrics
 from common.middleware import request_middleware
+from raft.cluster_id import ClusterId
 from raft.core.ready import CoreStatus
 from raft.core.types import Role
 from raft.status import NodeStatus
@@ -69,7 +71,7 @@ async def test_health_of_one_group_is_flat_and_by_group():
         "ok": True, "status": "ok", "id": "node1", "node": "node1", "role": 2, "role_name": "leader", "term": 7,
         "leader": "node1", "commit_index": 120, "applied_index": 119,
     }  # fmt: skip
-    assert (status, answer) == (200, {**flat, "groups": {"lock": flat}})
+    assert (status, answer) == (200, {**flat, "cluster": None, "groups": {"lock": flat}})
 
 
 async def test_health_of_several_groups_shows_the_first_flat():
@@ -174,6 +176,19 @@ async def test_status_tells_what_the_node_is_in_each_group_and_how_far_behind():
     }
     for group, fields in expected.items():
         assert fields.items() <= answer["groups"][group].items()
+
+
+async def test_a_node_tells_which_cluster_it_is_of_and_where_it_runs():
+    """Goal: a command tells by one answer whether it has its own node before it."""
+    app = make_app(make_node("lock"), data_dir="some/where")
+    app[HOST].cluster = ClusterId("c-1")
+
+    _, answer = await get_json(app, "/status")
+    _, health = await get_json(app, "/health")
+
+    assert (answer["cluster"], answer["pid"]) == ("c-1", os.getpid())
+    assert answer["data_dir"] == os.path.join(os.getcwd(), "some/where")
+    assert health["cluster"] == "c-1"
 
 
 async def test_status_warns_while_authentication_is_off():
