@@ -161,4 +161,4 @@ async def _send(response: web.StreamResponse, data: bytes) -> Any:
 
 
 def _head(here: Host, group: str) -> BackupHead:
-    return BackupHead(time.time_ns() // 1_000_000, group, here.node_id, VERSION)
+    return BackupHead(time.time_ns() // 1_000_000, group, here.node_id, VERSION, here.cluster.id)

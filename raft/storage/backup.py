@@ -2,7 +2,8 @@
 
     offset  content
     0       file header: magic "MUFAKBAK", version, seed; then one BACKUP record:
-                u64 wall clock in milliseconds, then group, node and software version, each as u8 length and UTF-8
+                u64 wall clock in milliseconds, then group, node, software version and cluster, each as u8 length and
+                UTF-8; the cluster is missing in older files
     n       from the record's end on a whole snapshot file, header included, as `snapshot_file.py` has it
 
 Records are those of `record.py`: each with a checksum bound to its place. The END record of the snapshot tells a
@@ -35,8 +36,10 @@ from raft.storage.record import (
 )
 from raft.storage.snapshot_file import read_snapshot
 
-#: A backup's first record is no longer than this: a wall clock and three texts.
-_HEAD_BYTES_MAX = FILE_HEADER_BYTES + RECORD_BYTES_MIN + 8 + 3 * 256
+#: Texts of the head: those that every version wrote, and all.
+_TEXTS_MIN, _TEXTS_MAX = 3, 4
+#: A backup's first record is no longer than this: a wall clock and the texts.
+_HEAD_BYTES_MAX = FILE_HEADER_BYTES + RECORD_BYTES_MIN + 8 + _TEXTS_MAX * 256
 _TAKEN = struct.Struct("<Q")
 
 
@@ -51,6 +54,8 @@ class BackupHead:
     node: str
     #: Of the software.
     version: str
+    #: Which cluster the node is of; empty where it knew none, and in older files.
+    cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +156,14 @@ def _read_head(file: File, path: Path) -> tuple[BackupHead, int]:
 
 
 def _encode_head(head: BackupHead) -> bytes:
-    texts = [text.encode()[:255] for text in (head.group, head.node, head.version)]
+    texts = [text.encode()[:255] for text in (head.group, head.node, head.version, head.cluster)]
     return _TAKEN.pack(head.taken_ms) + b"".join(bytes((len(text),)) + text for text in texts)
 
 
 def _decode_head(body: bytes, path: Path) -> BackupHead:
     try:
         texts, position = [], _TAKEN.size
-        for _ in range(3):
+        while len(texts) < _TEXTS_MIN or (len(texts) < _TEXTS_MAX and position < len(body)):
             end = position + 1 + body[position]
             texts.append(body[position + 1 : end].decode())
             position = end

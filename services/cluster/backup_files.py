@@ -87,9 +87,10 @@ def describe_backup(backup: Backup) -> str:
     """A backup in one line."""
     head, taken = backup.head, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(backup.head.taken_ms / 1000))
     life = f", of life {backup.meta.configuration.life}" if backup.meta.configuration.life else ""
+    of_cluster = f" of the cluster {head.cluster}" if head.cluster else ""
     return (
         f"{backup.path}: group {head.group} at index {backup.meta.index}, {backup.end.size} bytes, taken {taken} "
-        f"at {head.node} by version {head.version}{life}"
+        f"at {head.node}{of_cluster} by version {head.version}{life}"
     )
 
 
