@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from common.logs import get_logger
 from raft.core.quorum import quorum_size
-from raft.core.types import NOBODY, Configuration, HardState, NodeId, Role, Term
+from raft.core.types import NOBODY, Configuration, HardState, Index, NodeId, Role, Term
 from raft.life import ANY_LIFE, described_life, given_life, is_life, may_be_the_same
 from raft.membership import BIND, MemberChange
 
@@ -65,6 +65,8 @@ class AdmissionReply:
     #: Where the leader is reached, where the answerer knows.
     address: str = ""
     reason: str = ""
+    #: Of who admits: how far the group's log was committed at that moment.
+    commit_index: Index = 0
 
 
 #: Asks the node at an address; None where no answer came.
@@ -106,7 +108,7 @@ async def answer(
     committed = core.configurations.at(core.log.commit_index)
     if committed.incarnation_of(request.node) != request.incarnation:
         return AdmissionReply(WAIT, core.state.term, core.state.leader)
-    return AdmissionReply(ADMITTED, core.state.term, node.id)
+    return AdmissionReply(ADMITTED, core.state.term, node.id, commit_index=core.log.commit_index)
 
 
 def _no_member(request: AdmissionRequest) -> str:
@@ -186,7 +188,7 @@ class Admission:
         verdicts = {reply.verdict for reply in replies.values()}
         if ADMITTED in verdicts:
             best = max((r for r in replies.values() if r.verdict == ADMITTED), key=lambda reply: reply.term)
-            self._admit(best.term, best.leader, "the leader took this node in")
+            self._admit(best.term, best.leader, "the leader took this node in", best.commit_index)
         elif refusals := _reasons(replies, REFUSED) or _reasons(replies, OTHER_CLUSTER):
             self._hinder(refusals[0])
         elif self._founds(replies):
@@ -215,10 +217,10 @@ class Admission:
             f"{1 + len(replies)} do so far"
         )
 
-    def _admit(self, term: Term, vote: NodeId, why: str) -> None:
+    def _admit(self, term: Term, vote: NodeId, why: str, commit_index: Index = 0) -> None:
         logger.info("takes part", group=self._node.group, why=why, term=term)
         self._node.hindrance = ""
-        self._node.admit(term, vote)
+        self._node.admit(term, vote, commit_index)
 
     # Taking part
 

@@ -62,6 +62,7 @@ class RaftNode(Replica):
     Args:
         on_fatal: told once of an error that this process must not survive (a storage error, a bug).
         admitted: False where the disk is empty and nobody has said yet that this node may take part.
+        incarnation: of the disk's data; the group binds this node's id to it. Empty: nobody asks for it.
         life: which life of the group the disk's data is of, where a file says so.
     """
 
@@ -78,6 +79,7 @@ class RaftNode(Replica):
         on_fatal: Callable[[BaseException], None],
         observe_propose_seconds: Callable[[float], None] = lambda seconds: None,
         admitted: bool = True,
+        incarnation: str = "",
         life: str = UNKNOWN_LIFE,
         seed: int | None = None,
     ) -> None:
@@ -104,6 +106,9 @@ class RaftNode(Replica):
         self.membership = Membership(self, transport)
         self.inquiries = Inquiries(self, transport)
         self.admitted = admitted
+        #: How far the group's log was committed when a leader took this node in, in this life of the process.
+        self.admitted_index: Index = 0
+        self.incarnation = incarnation
         #: Once it is known it never changes; see `life`. Where log and file differ, the log is right.
         self._life = self.core.log.snapshot.configuration.life or life
         #: Why this node takes no part, where the group has said so or has not said anything yet (raft.admission).
@@ -290,9 +295,11 @@ class RaftNode(Replica):
                 await asyncio.gather(*(each() for each in self.before_leaving))
         self._is_parting = False
 
-    def admit(self, term: Term, vote: NodeId) -> None:
-        """This node, which holds nothing, takes part from `term` on, having voted for `vote` in it."""
+    def admit(self, term: Term, vote: NodeId, commit_index: Index = 0) -> None:
+        """This node, which holds nothing, takes part from `term` on, having voted for `vote` in it, and serves once
+        it has applied what the group had committed up to `commit_index`."""
         self.core.admit(term, vote, self._clock_ms())
+        self.admitted_index = commit_index
         self.admitted = True
         self.wake()
 

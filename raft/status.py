@@ -135,10 +135,18 @@ def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
     lag = _lag(node, core)
     if lag > READY_LAG_MAX:
         return f"{lag} entries behind"
+    if node.applier.applied_index < node.admitted_index:
+        missing = node.admitted_index - node.applier.applied_index
+        return f"{missing} entries behind what the group had when it took this node in"
     if node.id in core.learners:
         return "this node is a learner still; it votes, and serves, once it has caught up"
     if node.id not in core.voters:
         return "this node is no member of the group"
+    # What this node has applied may be older than its disk, and tells of the one who had its id before. This holds
+    # over a restart, too, after which nobody has to take it in.
+    applied = node.core.configurations.at(node.applier.applied_index)
+    if node.incarnation and applied.incarnation_of(node.id) != node.incarnation:
+        return "what the group had when it came to know this node's disk is not applied here yet"
     return ""
 
 

@@ -349,6 +349,7 @@ async def _open_node(
         on_fatal=on_fatal,
         observe_propose_seconds=metrics.raft_propose_seconds.labels(group).observe,
         admitted=not is_empty(recovered),
+        incarnation=incarnation,
         life=life,
     )
     return node, incarnation

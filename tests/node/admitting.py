@@ -34,11 +34,14 @@ class AdmittingGroup(Group):
         files = self.files.setdefault(id, MemoryFiles())
         fresh = not segment_sequences(files.names(MEMORY_DIRECTORY))
         life = kept_life(MEMORY_DIRECTORY, fresh=fresh, files=files)
+        incarnation = take_incarnation(MEMORY_DIRECTORY, fresh=fresh, files=files)
         voters = () if joins else self.ids
-        node = self.start(id, voters=voters, must_be_admitted=True, life=life, **config)
+        node = self.start(
+            id, voters=voters, must_be_admitted=True, incarnation=incarnation, life=life, **config
+        )
         admission = Admission(
             node,
-            incarnation=take_incarnation(MEMORY_DIRECTORY, fresh=fresh, files=files),
+            incarnation=incarnation,
             address=f"{id}:1",
             founders={founder: f"{founder}:1" for founder in self.ids},
             joins=joins,

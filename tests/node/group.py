@@ -111,6 +111,7 @@ class Group:
         voters: tuple[str, ...] | None = None,
         clock_ms: Callable[[], int] | None = None,
         must_be_admitted: bool = False,
+        incarnation: str = "",
         life: str = UNKNOWN_LIFE,
         **config: Any,
     ) -> RaftNode:
@@ -137,6 +138,7 @@ class Group:
             clock_ms=clock_ms or self.clock_ms,
             on_fatal=self.fatal.append,
             admitted=not (must_be_admitted and is_empty(recovered)),
+            incarnation=incarnation,
             life=life,
         )
         self.nodes[id] = node
