@@ -65,7 +65,8 @@ class LogFile(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         """A line that cannot be made is a fault of ours, and must not become one of the node's."""
         if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
+            # Not `super()`: the other class of this file has this method, too.
+            logging.Handler.handleError(self, record)
 
     def _open(self) -> io.FileIO:  # type: ignore[override]
         # Without a buffer: what found no room must not come out later, in pieces.

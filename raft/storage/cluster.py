@@ -47,6 +47,14 @@ def check_cluster(directory: Path, told: str, *, files: Files | None = None) -> 
     return kept or told, kept
 
 
+def kept_cluster(directory: Path) -> str:
+    """The cluster that the directory says its data is of; empty where it says none that can be read."""
+    try:
+        return read_line(RealFiles(), directory / CLUSTER_NAME, _ID, "cluster id")
+    except (CorruptStorage, OSError):
+        return ""
+
+
 def keep_cluster(directory: Path, id: str, *, files: Files | None = None) -> None:
     """Note, durably, that the data in this directory, which must be there, is of this cluster. Raises OSError."""
     write_line(files if files is not None else RealFiles(), directory / CLUSTER_NAME, id)

@@ -40,7 +40,7 @@ def set_settings(surroundings: Surroundings, assignments: Sequence[str]) -> None
     """
     home = surroundings.home
     with home.exclusive():
-        cluster = home.cluster() or new_cluster()
+        cluster = home.cluster() or home.begin()
         backend = surroundings.backend(cluster) if cluster.record else None
         runs = backend is not None and backend.is_running()
         rest = [each for each in assignments if not _is_secret(each)]

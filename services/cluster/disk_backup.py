@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from common.parsers import parse_node_id
 from raft.storage.backup import Backup, BackupEncoder, BackupHead
+from raft.storage.cluster import kept_cluster
 from raft.storage.reading import reading
 from services.cluster.backup_files import check_target, write_backup
 from services.cluster.data_folders import one_group_folder, reading_under
@@ -74,7 +75,8 @@ def _check_apart(file: Path, root: Path) -> None:
 def _pieces(disk: "Disk", node: str) -> Iterator[bytes]:
     # What was given after this moment is not known, so it counts as the one at which the backup was taken: numbers
     # leap by the time since then (services/restore.py).
-    head = BackupHead(disk.written_us // 1_000, disk.group, node, VERSION)
+    cluster = kept_cluster(disk.directory.absolute().parent)
+    head = BackupHead(disk.written_us // 1_000, disk.group, node, VERSION, cluster)
     encoder = BackupEncoder(head, disk.meta)
     yield encoder.begin()
     for chunk in disk.machine.snapshot():

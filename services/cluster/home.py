@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import CLUSTER_SECRET_LENGTH_MIN
+from raft.storage.cluster import kept_cluster
 from services.cluster.errors import ClusterError, InTheWay, NoCluster, UsageError
 from services.cluster.topology import TOPOLOGIES, Node, Topology
 
@@ -157,9 +158,14 @@ class Home:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ClusterError(
                 f"{self.cluster_path} cannot be read: it is damaged, or of another version of mufakat. "
-                "`mufakat down` ends what runs here. Then delete the file: the cluster's settings and its id go with "
-                "it, and what the nodes stored stays."
+                "`mufakat down` ends what runs here. Then delete the file: the cluster's settings go with it, and "
+                "what the nodes stored stays."
             ) from error
+
+    def begin(self) -> Cluster:
+        """A cluster for a home in which none is written down: the one whose data lies here, else a new one."""
+        ids = {id for folder in self.data_folders() if (id := kept_cluster(folder))}
+        return Cluster(ids.pop()) if len(ids) == 1 else new_cluster()
 
     def keep(self, cluster: Cluster) -> None:
         """Write it down."""

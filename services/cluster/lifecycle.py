@@ -120,7 +120,7 @@ def up(surroundings: Surroundings, request: Request) -> Backend:
     """
     home = surroundings.home
     with home.exclusive():
-        cluster = surroundings.settled(home.cluster() or new_cluster())
+        cluster = surroundings.settled(home.cluster() or home.begin())
         if cluster.record is None or cluster.state == DOWN:
             backend = _up_anew(surroundings, cluster, request)
         else:

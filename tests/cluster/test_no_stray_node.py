@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from common.start_mark import mark_from_ps
+from raft.storage.cluster import keep_cluster
 from raft.storage.errors import DataDirectoryInUse
 from services.cluster import processes
 from services.cluster.engine import NoEngine
@@ -139,6 +140,20 @@ def test_down_finds_nodes_without_any_record(
 
     assert running(surroundings.home) == []
     assert "combined/node1 ran here and was stopped" in capsys.readouterr().out
+
+
+def test_a_home_whose_record_is_gone_goes_on_as_the_cluster_whose_data_it_holds(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """The nodes would refuse to start as another one."""
+    before = up(surroundings, request_combined).cluster.id
+    down(surroundings, wipe=False)
+    keep_cluster(folder(surroundings, "node1") / "data", before)
+    surroundings.home.cluster_path.unlink()
+
+    after = up(surroundings, request_combined).cluster.id
+
+    assert after == before
 
 
 def test_down_ends_the_nodes_of_a_cluster_whose_record_is_damaged(
