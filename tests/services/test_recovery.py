@@ -1,14 +1,15 @@
 """A group of one is made out of one disk, by agreement only, and nothing is lost on the way whenever it is killed."""
 
 import errno
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from common.config import load_settings
 from raft.core.types import HardState
 from raft.life import is_restored
 from raft.storage import Recovered, RecoveryUnfinished, open_storage
@@ -17,14 +18,15 @@ from raft.storage.files import RealFile
 from raft.storage.incarnation import take_incarnation
 from raft.storage.reading import reading
 from services import recovery
-from services.app import run_node
 from services.cluster.errors import ClusterError, InTheWay, UsageError
+from services.cluster.local import SERVE_COMMAND
 from services.cluster.recovering import recover
 from services.disks import load_disk
 from services.envelope import ReplicatedMachine
 from services.lock.commands import Acquire
 from services.queue.commands import Enqueue
 from services.restore import Leap
+from tests.cluster.tools import free_port_offset
 from tests.services.disks import LIFE, TERM, applied, entries_of, write_disk
 from tests.services.killing import STEPS_MAX, is_killed_at
 from tests.services.test_cli_storage import run, told
@@ -336,19 +338,28 @@ def test_what_was_interrupted_is_finished_by_the_groups_folder_that_is_not_there
     assert "Next: start node1 alone" in told(result)
 
 
-async def test_a_node_whose_recovery_is_unfinished_ends_with_what_to_do(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.cluster
+def test_a_node_whose_recovery_is_unfinished_ends_with_what_to_do(tmp_path: Path) -> None:
+    """In a process of its own, as it is started."""
     data = node_data(tmp_path)
     shutil.copytree(data / "lock", data / "lock.recovering-20260131T120000")
     (data / "lock").rename(data / "lock.recovered-20260131T120000")
-    environ = {"MUFAKAT_NODE_ID": "node1", "MUFAKAT_GROUPS": "lock", "MUFAKAT_DATA_DIR": str(data)}
+    port = 8_000 + free_port_offset("separated")
+    node = ("--node-id", "node1", "--groups", "lock", "--cluster", f"node1=127.0.0.1:{port}", "--data-dir", str(data))
 
-    code = await run_node(load_settings({**environ, "MUFAKAT_CLUSTER": "node1=127.0.0.1:18999"}))
+    ended = subprocess.run(
+        [*SERVE_COMMAND, *node],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PATH": os.environ["PATH"], "MUFAKAT_LOG_FORMAT": "json"},
+    )
+    last = json.loads((ended.stdout + ended.stderr).splitlines()[-1])
 
-    assert code == 1
-    said = capfd.readouterr()
-    assert "finish the recovery with that command" in said.out + said.err
+    assert ended.returncode == 1
+    assert f"`mufakat recover {data / 'lock'}` finishes it" in last["error"]
+    assert last["advice"] == "finish the recovery with that command, then start the node"
     assert not (data / "lock").exists()
 
 
