@@ -200,7 +200,7 @@ def test_a_node_whose_data_directory_is_a_file_ends_with_one_sentence(tmp_path: 
 
     last = last_line(output)
     assert code == 1
-    assert last["error"] == f"{tmp_path}/data/lock: Not a directory"
+    assert last["error"] == f"{tmp_path}/data: File exists"
     assert "MUFAKAT_DATA_DIR" in last["advice"]
 
 

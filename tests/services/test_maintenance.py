@@ -146,7 +146,7 @@ async def test_damaged_data_is_refused_and_put_aside_on_the_operators_word(
         refused = await client.post("/lock/acquire", json={"key": "a", "client_id": "me"})
         served = await client.post("/cache/put", json={"key": "a", "val": 1})
         with monkeypatch.context() as patched:
-            patched.setattr(os, "rename", refuse)
+            patched.setattr(os, "replace", refuse)
             hindered = await client.post("/admin/repair", json={"group": "lock"})
             hindrance = (await hindered.json())["detail"]
         answer = await (await client.post("/admin/repair", json={"group": "lock"})).json()
