@@ -59,7 +59,9 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def backend(tmp_path: Path, docker: Path) -> DockerBackend:
     engine = Engine("20.10", ("docker", "compose"))
     cluster = replace(new_cluster(), record=Record("docker", "combined"))
-    return DockerBackend(Home(tmp_path / "home"), cluster, engine)
+    home = Home(tmp_path / "home")
+    home.create()
+    return DockerBackend(home, cluster, engine)
 
 
 def test_compose_shows_one_line_while_it_works_and_nothing_of_what_it_says(
