@@ -45,6 +45,7 @@ _ADVICE = {
     errno.EDQUOT: "Free some space, then try again",
     errno.ENOTDIR: "A part of that path is a file; set MUFAKAT_HOME to a folder",
     errno.EISDIR: "A folder is where a file should be",
+    errno.EEXIST: "It is no folder, or a link that leads nowhere; move it away",
     errno.ENOTEMPTY: "Something was put there meanwhile; try again",
     errno.EMFILE: "Raise the limit of open files (`ulimit -n`)",
     errno.ENFILE: "Raise the limit of open files (`ulimit -n`)",

@@ -2,6 +2,8 @@
 
     MUFAKAT_HOME (default .mufakat)      mode 0700
         cluster.json                     the cluster: its id, its settings, how it runs or ran last; mode 0600
+        up                               there while its nodes are to run; taking the cluster down needs no room on a
+                                         full disk, therefore
         cluster_secret                   what the nodes know each other by, mode 0600
         lock                             held while a command starts or ends processes
         separated/node1/                 one folder a node, by topology: node1 is not the same node in each
@@ -41,7 +43,6 @@ FORMAT = 2
 
 #: Whether nodes are to run: not; they are being started, and perhaps not all were; they were all started.
 DOWN, STARTING, UP = "down", "starting", "up"
-STATES = (DOWN, STARTING, UP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,11 @@ def new_cluster() -> Cluster:
 
 
 def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace a small file in one step and durably, so that no reader ever sees half of it. Raises OSError."""
+    """Replace a small file in one step and durably, so that no reader ever sees half of it.
+
+    Raises:
+        OSError: with the file's name; what was there is there still.
+    """
     draft = path.with_name(f"{path.name}.new")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
@@ -98,9 +103,10 @@ def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 class Home:
@@ -138,6 +144,10 @@ class Home:
         return self.root / "cluster.json"
 
     @property
+    def _state_path(self) -> Path:
+        return self.root / "up"
+
+    @property
     def _secret_path(self) -> Path:
         return self.root / "cluster_secret"
 
@@ -154,7 +164,7 @@ class Home:
         except UnicodeDecodeError:
             text = ""
         try:
-            return _decode(json.loads(text))
+            return replace(_decode(json.loads(text)), state=self._state())
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ClusterError(
                 f"{self.cluster_path} cannot be read: it is damaged, or of another version of mufakat. "
@@ -168,13 +178,31 @@ class Home:
         return Cluster(ids.pop()) if len(ids) == 1 else new_cluster()
 
     def keep(self, cluster: Cluster) -> None:
-        """Write it down."""
+        """Write it down. Raises OSError."""
         self.create()
         content = {"format": FORMAT, **asdict(cluster)}
+        del content["state"]
         write_file(self.cluster_path, json.dumps(content, indent=2) + "\n", mode=0o600)
+        if cluster.state == DOWN:
+            self.note_down()
+        else:
+            write_file(self._state_path, cluster.state + "\n")
+
+    def note_down(self) -> None:
+        """Write down that no node is to run. Needs no room on the disk. Raises OSError."""
+        self._state_path.unlink(missing_ok=True)
+
+    def _state(self) -> str:
+        try:
+            text = self._state_path.read_text(encoding="utf-8", errors="replace").strip()
+        except FileNotFoundError:
+            return DOWN
+        # Where it cannot be read, nodes may run, and not all of them may.
+        return text if text in (STARTING, UP) else STARTING
 
     def forget(self) -> None:
         """The cluster is no more: not its id, not its settings, not its secret."""
+        self.note_down()
         self.cluster_path.unlink(missing_ok=True)
         self._secret_path.unlink(missing_ok=True)
 
@@ -262,8 +290,8 @@ def _decode(content: dict[str, Any]) -> Cluster:
     added = tuple(Node(**{**node, "groups": tuple(node["groups"])}) for node in content["added"])
     cluster = replace(Cluster(**content), record=record, added=added)
     settings_are_texts = all(isinstance(text, str) for pair in cluster.settings.items() for text in pair)
-    if cluster.state not in STATES or not isinstance(cluster.id, str) or not settings_are_texts:
-        raise ValueError("an unknown state")
+    if not isinstance(cluster.id, str) or not settings_are_texts:
+        raise ValueError("no cluster")
     if record is not None:
         cluster.nodes()
     return cluster

@@ -248,7 +248,7 @@ def down(surroundings: Surroundings, *, wipe: bool) -> None:
         if was_down and not wipe:
             home.require_cluster()
         backend.end_all()
-        home.keep(replace(cluster, state=DOWN))
+        home.note_down()
         if wipe:
             backend.wipe()
             _forget(home, cluster)

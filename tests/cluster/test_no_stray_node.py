@@ -3,6 +3,7 @@
 With stand-ins for the nodes. Where a command is to be cut off, it is a process of its own.
 """
 
+import errno
 import os
 import shutil
 import signal
@@ -17,9 +18,10 @@ import pytest
 from common.start_mark import mark_from_ps
 from raft.storage.cluster import keep_cluster
 from raft.storage.errors import DataDirectoryInUse
-from services.cluster import processes
+from services.cluster import home, processes
+from services.cluster.configuring import set_settings
 from services.cluster.engine import NoEngine
-from services.cluster.errors import ClusterError, InTheWay, NoCluster
+from services.cluster.errors import ClusterError, InTheWay, NoCluster, in_words
 from services.cluster.home import STARTING, Home
 from services.cluster.lifecycle import Request, Surroundings, down, up
 from services.cluster.nodes import kill_leader, start_nodes, stop_nodes
@@ -154,6 +156,42 @@ def test_a_home_whose_record_is_gone_goes_on_as_the_cluster_whose_data_it_holds(
     after = up(surroundings, request_combined).cluster.id
 
     assert after == before
+
+
+def test_a_cluster_is_taken_down_on_a_full_disk(
+    surroundings: Surroundings, request_combined: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing has to be written for it."""
+    up(surroundings, request_combined)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(home, "write_file", full)
+
+    down(surroundings, wipe=False)
+
+    assert running(surroundings.home) == []
+    assert surroundings.home.record() is None
+
+
+def test_what_cannot_be_written_is_named(
+    surroundings: Surroundings, request_combined: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up(surroundings, request_combined)
+    before = surroundings.home.cluster()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(home.os, "fsync", full)
+    with pytest.raises(OSError) as raised:
+        set_settings(surroundings, ["SNAPSHOT_ENTRIES=700"])
+
+    words = in_words(raised.value)
+    assert words == f"{surroundings.home.cluster_path}: No space left on device. Free some space, then try again."
+    assert surroundings.home.cluster() == before
+    assert not list(surroundings.home.root.glob("*.new"))
 
 
 def test_down_ends_the_nodes_of_a_cluster_whose_record_is_damaged(
