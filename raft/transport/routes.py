@@ -191,7 +191,7 @@ class PeerListener:
             if link is not None:
                 link.on_reply(group, message)
             node.receive(message)
-            if not self._cluster.id:
+            if stated.cluster and not self._cluster.id:
                 self._maybe_learn_cluster(node, peer, stated)
 
     def _heard_by(self, request: web.Request) -> RaftNode:
