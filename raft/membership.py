@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from common.logs import get_logger
-from raft.core import liveness
+from raft.core import answering
 from raft.core.errors import ConfigurationBusy, ConfigurationRefused, NotLeading
 from raft.core.membership import changed, described
 from raft.core.types import NOBODY, Configuration, Index, NodeId, Role, Term
@@ -117,7 +117,7 @@ class Membership:
                     committed = await self._committed(core.configurations.latest_index, None, give_up)
                     return MemberChangeReply("same" if committed else "unknown")
                 # Before it hands over, too: what is refused leaves everything as it is.
-                liveness.check_removal(core, wanted, after_ms=asked_ms)
+                answering.check_removal(core, wanted, after_ms=asked_ms)
                 if change.action == REMOVE and change.member == node.id and not handed_over:
                     handed_over = True
                     await hand_over(node, HANDOVER_SECONDS_MAX)

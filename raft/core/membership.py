@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from raft.core import leases, liveness, reads
+from raft.core import answering, leases, reads
 from raft.core.errors import ConfigurationBusy, ConfigurationRefused, NotLeading
 from raft.core.progress import Progress
 from raft.core.types import NOBODY, Configuration, Entry, EntryKind, Index, NodeId, Role
@@ -212,7 +212,7 @@ def propose(raft: RaftCore, configuration: Configuration) -> Index:
         if bound.get(member, incarnation) != incarnation:
             # Two servers under one id: that is one removed and one added at a time, as much as under two ids.
             raise ConfigurationRefused(f"{member} is bound already; it has to be removed first")
-    liveness.check_removal(raft, configuration)
+    answering.check_removal(raft, configuration)
     raft.append_own(EntryKind.CONFIGURATION, (encode_configuration(configuration),))
     return raft.log.last_index
 
@@ -265,7 +265,7 @@ def maybe_promote(raft: RaftCore, peer: NodeId) -> bool:
         return False
     promoted = changed(raft.configuration, add=peer)
     try:
-        liveness.check_promotion(raft, promoted)
+        answering.check_promotion(raft, promoted)
         propose(raft, promoted)
     except ConfigurationRefused:
         return False

@@ -1,9 +1,9 @@
-"""Who of the voters answers, and the removals and promotions that follow from it (raft/core/liveness.py)."""
+"""Who of the voters answers, and the removals and promotions that follow from it (raft/core/answering.py)."""
 
 import pytest
 
+from raft.core.answering import check_removal
 from raft.core.errors import ConfigurationBusy, VotersSilent
-from raft.core.liveness import check_removal
 from raft.core.messages import AppendEntries
 from raft.core.types import Configuration
 from tests.core.replica import FIVE, THREE, Replica, acknowledge, heartbeat, leader_of, settled_leader
