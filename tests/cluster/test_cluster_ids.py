@@ -1,5 +1,6 @@
 """The id of a cluster at real nodes that are started by hand: kept, learned, and never mixed up."""
 
+import http.client
 import os
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 
 from raft.storage.cluster import CLUSTER_NAME
-from services.cluster.probe import is_live
 from tests.cluster.tools import ask, call, free_port_offset, wait_until
 
 pytestmark = pytest.mark.cluster
@@ -34,7 +34,7 @@ class Nodes:
     def running(self, id: str, *, knows: tuple[str, ...], **settings: str) -> Iterator[None]:
         process = self.process(id, knows=knows, **settings)
         try:
-            wait_until(lambda: is_live("127.0.0.1", self.ports[id]), timeout_seconds=20, what=f"{id} answers")
+            wait_until(lambda: self._answers(id), timeout_seconds=20, what=f"{id} answers")
             yield
         finally:
             process.kill()
@@ -52,6 +52,12 @@ class Nodes:
         }
         command = [sys.executable, "-m", "services.cli", "serve"]
         return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+
+    def _answers(self, id: str) -> bool:
+        try:
+            return call(self.ports[id], "/livez")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
 
     def data_dir(self, id: str) -> Path:
         return self._folder / id
