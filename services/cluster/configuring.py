@@ -2,12 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from services.cluster.errors import InTheWay, UsageError
 from services.cluster.home import new_cluster
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo, table
-from services.cluster.settings import HIDDEN, ID_VARIABLE, SECRET_VARIABLE, changed, rows
+from services.cluster.settings import (
+    HIDDEN,
+    ID_VARIABLE,
+    SECRET_VARIABLE,
+    changed,
+    cluster_id,
+    full_name,
+    rows,
+)
 
 HEADINGS = ("SETTING", "VALUE", "FROM")
 
@@ -36,20 +45,23 @@ def set_settings(surroundings: Surroundings, assignments: Sequence[str]) -> None
 
     Raises:
         UsageError: a variable is unknown, not one of the cluster, or its value is wrong.
-        InTheWay: it is the secret, and nodes run.
+        InTheWay: it is the secret or the id, and nodes run.
     """
     home = surroundings.home
     with home.exclusive():
         cluster = home.cluster() or home.begin()
         backend = surroundings.backend(cluster) if cluster.record else None
         runs = backend is not None and backend.is_running()
-        rest = [each for each in assignments if not _is_secret(each)]
-        after = changed(cluster, rest, surroundings.environ)
-        for assignment in assignments:
-            if _is_secret(assignment):
-                if runs:
-                    raise InTheWay("Nodes with two secrets do not talk to each other: `mufakat down` first.")
-                home.keep_secret(_secret(surroundings, assignment))
+        alone = [each for each in assignments if _variable(each) in (ID_VARIABLE, SECRET_VARIABLE)]
+        if alone and runs:
+            raise InTheWay("Nodes with two ids or secrets do not talk to each other: `mufakat down` first.")
+        after = changed(cluster, [each for each in assignments if each not in alone], surroundings.environ)
+        for assignment in alone:
+            text = _text(surroundings, assignment)
+            if _variable(assignment) == SECRET_VARIABLE:
+                home.keep_secret(text)
+            else:
+                after = replace(after, id=cluster_id(text))
         home.keep(after)
     names = ", ".join(each.partition("=")[0] for each in assignments)
     if not runs:
@@ -63,14 +75,14 @@ def set_settings(surroundings: Surroundings, assignments: Sequence[str]) -> None
         )
 
 
-def _is_secret(assignment: str) -> bool:
-    name = assignment.partition("=")[0].strip().upper()
-    return name in (SECRET_VARIABLE, SECRET_VARIABLE.removeprefix("MUFAKAT_"))
+def _variable(assignment: str) -> str:
+    return full_name(assignment.partition("=")[0])
 
 
-def _secret(surroundings: Surroundings, assignment: str) -> str:
-    _, equals, text = assignment.partition("=")
-    secret = (text if equals else surroundings.environ.get(SECRET_VARIABLE, "")).strip()
-    if not secret:
-        raise UsageError(f"{SECRET_VARIABLE} is not in the environment; set it there.")
-    return secret
+def _text(surroundings: Surroundings, assignment: str) -> str:
+    """The value that is given, or that the environment has."""
+    variable, equals, text = _variable(assignment), *assignment.partition("=")[1:]
+    value = (text if equals else surroundings.environ.get(variable, "")).strip()
+    if not value:
+        raise UsageError(f"{variable} is not in the environment; set it there.")
+    return value

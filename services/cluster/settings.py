@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.config import SETTINGS, VARIABLE_PREFIX, Setting, SettingsError, is_for_commands, load_settings
+from common.parsers import parse_cluster_id
 from services.cluster.errors import InTheWay, UsageError
 from services.cluster.home import Cluster
 
@@ -69,7 +70,7 @@ def settle(cluster: Cluster, environ: Mapping[str, str], path: Path) -> Cluster:
     if differing or (told and told != cluster.id and not never_ran):
         raise InTheWay(_refusal(cluster, given, differing, told, path))
     kept = {variable: text for variable in SHARED if (text := {**given, **cluster.settings}.get(variable))}
-    settled = replace(cluster, settings=kept, id=told or cluster.id)
+    settled = replace(cluster, settings=kept, id=cluster_id(told) if told else cluster.id)
     _check(settled.settings)
     return settled
 
@@ -102,14 +103,26 @@ def shared_variable(name: str) -> str:
     Raises:
         UsageError: there is none of that name, or each node has its own.
     """
-    variable = name.strip().upper().replace("-", "_")
-    if not variable.startswith(VARIABLE_PREFIX):
-        variable = VARIABLE_PREFIX + variable
+    variable = full_name(name)
     if variable in SHARED:
         return variable
-    if variable in OWN_VARIABLES or variable == ID_VARIABLE:
-        raise UsageError(f"{variable} cannot be set for a cluster: it is made for it, or for each of its nodes.")
+    if variable in OWN_VARIABLES:
+        raise UsageError(f"{variable} cannot be set for a cluster: each of its nodes has its own.")
     raise UsageError(f"There is no setting {variable}. `mufakat config show` lists them.")
+
+
+def full_name(name: str) -> str:
+    """The variable that somebody means: `snapshot-entries` is MUFAKAT_SNAPSHOT_ENTRIES."""
+    variable = name.strip().upper().replace("-", "_")
+    return variable if variable.startswith(VARIABLE_PREFIX) else VARIABLE_PREFIX + variable
+
+
+def cluster_id(text: str) -> str:
+    """An id for a cluster, from what somebody typed. Raises UsageError."""
+    try:
+        return parse_cluster_id(text)
+    except ValueError as error:
+        raise UsageError(f"{ID_VARIABLE}: {error}.") from error
 
 
 def rows(cluster: Cluster) -> list[tuple[str, str, str]]:

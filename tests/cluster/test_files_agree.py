@@ -7,6 +7,7 @@ import pytest
 
 from common.config import SETTINGS
 from services.cli import main
+from services.cluster.settings import SHARED
 from services.cluster.topology import TOPOLOGIES, Topology
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,16 @@ def test_what_the_engine_keeps_of_the_logs_is_bounded(topology: Topology) -> Non
 
     assert "max-size: 16m" in shared and 'max-file: "2"' in shared
     assert all("<<: *node\n" in service for service in services.values())
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES.values())
+def test_a_compose_file_hands_on_every_setting_of_a_cluster(name: str) -> None:
+    """A setting that `mufakat up` was given must not be lost on the way into the container."""
+    environment = (ROOT / "docker" / name).read_text().partition("x-environment:")[2].partition("\n\n")[0]
+
+    handed_on = set(re.findall(r"^  (MUFAKAT_\w+):", environment, flags=re.MULTILINE))
+
+    assert handed_on == {*SHARED, "MUFAKAT_CLUSTER_ID", "MUFAKAT_CLUSTER_SECRET"}
 
 
 def test_the_docs_tell_every_setting_with_its_default() -> None:

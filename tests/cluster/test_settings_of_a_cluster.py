@@ -178,7 +178,7 @@ def test_an_empty_value_goes_back_to_the_default(shell: Shell) -> None:
         ("SNAPSHOT_ENTRIES=many", "MUFAKAT_SNAPSHOT_ENTRIES: 'many' is not a whole number"),
         ("SNAPSHOT_ENTRIES=1", "below the least allowed"),
         ("NODE_ID=node9", "MUFAKAT_NODE_ID cannot be set for a cluster"),
-        ("CLUSTER_ID=mine", "MUFAKAT_CLUSTER_ID cannot be set for a cluster"),
+        ("CLUSTER_ID=not an id", "MUFAKAT_CLUSTER_ID: "),
         ("HEARTBEAT_MS=300", "MUFAKAT_ELECTION_TIMEOUT_MIN_MS"),
         ("LOG_LEVEL", "MUFAKAT_LOG_LEVEL is not in the environment"),
     ],
@@ -199,6 +199,19 @@ def test_the_secret_is_changed_while_the_cluster_is_down_only(shell: Shell, requ
     set_settings(shell(MUFAKAT_CLUSTER_SECRET="another secret of the cluster"), ["CLUSTER_SECRET"])
 
     assert shell().home.kept_secret() == "another secret of the cluster"
+
+
+def test_the_id_can_be_set_right_while_the_cluster_is_down(shell: Shell, request_combined: Request) -> None:
+    """A home was lost, and the data lies in containers: its nodes refuse to start as another cluster."""
+    up(shell(), request_combined)
+    with pytest.raises(InTheWay, match="mufakat down"):
+        set_settings(shell(), ["CLUSTER_ID=the-one-of-before"])
+    down(shell(), wipe=False)
+
+    set_settings(shell(), ["CLUSTER_ID=the-one-of-before"])
+
+    up(shell(), request_combined)
+    assert environ_of(shell(), "node1")["MUFAKAT_CLUSTER_ID"] == "the-one-of-before"
 
 
 def test_a_wipe_ends_the_cluster_with_its_settings_and_its_id(shell: Shell, request_combined: Request) -> None:
