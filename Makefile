@@ -2,6 +2,7 @@
 
 TOPOLOGY ?=
 MODE ?=
+PORT_OFFSET ?=
 GROUP ?= lock
 NODE ?=
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -19,8 +20,9 @@ DEV := $(VENV)/.installed-dev
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-up: $(RUN)  ## start a cluster: TOPOLOGY=separated|combined MODE=docker|local
-	@$(BIN)/mufakat up $(if $(TOPOLOGY),--topology $(TOPOLOGY)) $(if $(MODE),--mode $(MODE))
+up: $(RUN)  ## start a cluster: TOPOLOGY=separated|combined MODE=docker|local PORT_OFFSET=n
+	@$(BIN)/mufakat up $(if $(TOPOLOGY),--topology $(TOPOLOGY)) $(if $(MODE),--mode $(MODE)) \
+		$(if $(PORT_OFFSET),--port-offset $(PORT_OFFSET))
 
 down: $(RUN)  ## stop it; what it stored is kept
 	@$(BIN)/mufakat down

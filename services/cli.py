@@ -107,20 +107,19 @@ def serve_command(**flags: str | None) -> None:
 @click.option(
     "--topology",
     type=click.Choice(list(TOPOLOGIES)),
-    default=next(iter(TOPOLOGIES)),
+    default=None,
     envvar="MUFAKAT_TOPOLOGY",
-    show_default=True,
-    help="Which nodes there are.",
+    help=f"Which nodes there are; else as before, at first {next(iter(TOPOLOGIES))}.",
 )
 @click.option(
     "--mode",
     type=click.Choice(["docker", "local"]),
     default=None,
     envvar="MUFAKAT_MODE",
-    help="Containers or plain processes; docker where an engine answers, else local.",
+    help="Containers or plain processes; else as before, at first docker where an engine answers.",
 )
-@click.option("--port-offset", type=int, default=0, show_default=True, help="Added to every port.")
-def up_command(topology: str, mode: str | None, port_offset: int) -> None:
+@click.option("--port-offset", type=int, default=None, help="Added to every port; else as before, at first 0.")
+def up_command(topology: str | None, mode: str | None, port_offset: int | None) -> None:
     """Start a cluster and wait until it is ready."""
     surroundings = _surroundings()
     echo(summary(surroundings, up(surroundings, Request(topology, mode, port_offset))))

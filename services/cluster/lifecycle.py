@@ -21,12 +21,19 @@ from services.cluster.wiping import wipe_nodes
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What `up` was asked for."""
+    """What `up` was asked for. None: as the cluster ran last."""
 
-    topology: str
-    #: "local", "docker", or None: whichever is possible.
+    #: Where it never ran: the first of `TOPOLOGIES`.
+    topology: str | None = None
+    #: "local" or "docker"; where it never ran: whichever is possible.
     mode: str | None = None
-    port_offset: int = 0
+    port_offset: int | None = None
+
+    def record(self, last: Record | None, mode: str) -> Record:
+        """How the cluster is to run, in that mode."""
+        topology = self.topology or (last.topology if last else next(iter(TOPOLOGIES)))
+        offset = self.port_offset if self.port_offset is not None else last.port_offset if last else 0
+        return Record(mode, topology, offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +85,26 @@ class Surroundings:
         return settled
 
 
-def choose_mode(surroundings: Surroundings, asked: str | None) -> str:
+def choose_mode(surroundings: Surroundings, asked: str | None, last: str | None = None) -> str:
     """Which mode to use, said aloud with the reason.
 
+    Args:
+        asked: by the command.
+        last: the one in which the cluster ran before: its data is there.
+
     Raises:
-        ClusterError: the one that was asked for is not to be had here.
+        ClusterError: the one that was asked for, or in which the cluster ran, is not to be had here.
     """
-    if asked == "local":
+    wanted, why = asked or last, "as asked" if asked else "as before"
+    if wanted == "local":
         _check_local_possible()
-        echo("Mode: local, as asked.")
+        echo(f"Mode: local, {why}.")
         return "local"
     engine = surroundings.detect()
     if isinstance(engine, Engine):
-        echo(f"Mode: docker, {'as asked' if asked else 'because ' + engine.describe()}.")
+        echo(f"Mode: docker, {why if wanted else 'because ' + engine.describe()}.")
         return "docker"
-    if asked == "docker":
+    if wanted == "docker":
         raise ClusterError(
             f"Docker mode cannot be used: {engine.reason}. Local mode needs no Docker: "
             "`mufakat up --mode local` (`make up MODE=local`)."
@@ -136,7 +148,7 @@ def up(surroundings: Surroundings, request: Request) -> Backend:
 
 
 def _up_anew(surroundings: Surroundings, cluster: Cluster, request: Request) -> Backend:
-    mode = choose_mode(surroundings, request.mode)
+    mode = choose_mode(surroundings, request.mode, cluster.record and cluster.record.mode)
     backend = _prepared(surroundings, cluster, request, mode)
     _warn_of_other_data(surroundings.home, cluster, backend)
     _start(surroundings.home, backend)
@@ -145,8 +157,9 @@ def _up_anew(surroundings: Surroundings, cluster: Cluster, request: Request) -> 
 
 def _prepared(surroundings: Surroundings, cluster: Cluster, request: Request, mode: str) -> Backend:
     """The cluster as it shall run, with nothing in its way."""
-    wanted = replace(cluster, record=Record(mode, request.topology, request.port_offset), state=STARTING)
-    if cluster.record is None or cluster.record.topology != request.topology:
+    record = request.record(cluster.record, mode)
+    wanted = replace(cluster, record=record, state=STARTING)
+    if cluster.record is None or cluster.record.topology != record.topology:
         wanted = replace(wanted, added=())
     backend = surroundings.backend(wanted)
     for name in backend.end_leftovers():
@@ -154,7 +167,7 @@ def _prepared(surroundings: Surroundings, cluster: Cluster, request: Request, mo
     try:
         backend.prepare()
     except ImageNotBuilt as error:
-        if request.mode:
+        if request.mode or cluster.record:
             raise
         echo(f"{error}\nMode: local after all, because the image could not be built.")
         return _prepared(surroundings, cluster, replace(request, mode="local"), "local")
@@ -190,7 +203,7 @@ def _up_again(surroundings: Surroundings, cluster: Cluster, request: Request) ->
     """`up` where a cluster is recorded already: the same one is fine, anything else is in the way."""
     record = cluster.record
     assert record is not None
-    wanted = Record(request.mode or record.mode, request.topology, request.port_offset)
+    wanted = request.record(record, request.mode or record.mode)
     if wanted != record:
         raise InTheWay(
             f"A cluster is up already: {record}; you asked for {wanted}. Take it "

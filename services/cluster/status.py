@@ -109,10 +109,11 @@ def _remarks(found: Roster) -> list[str]:
             remarks.append(f"{seat.node.id} is no member any more; `mufakat stop {seat.node.id}` ends it.")
         if seat.process.state == "elsewhere":
             remarks.append(f"{seat.node.id} is a member that was not started from here.")
-    frees = {seat.answer.disk_free_bytes for seat in found.seats if seat.answer} - {None}
-    if len(frees) > 0:
-        least = min(free for free in frees if free is not None)
-        remarks.append(f"Room on the disks: {in_bytes(least)}{' at least' if len(frees) > 1 else ''}.")
+    answers = [seat.answer for seat in found.seats if seat.answer]
+    frees = [answer.disk_free_bytes for answer in answers if answer.disk_free_bytes is not None]
+    if frees:
+        differ = len({in_bytes(free) for free in frees}) > 1
+        remarks.append(f"Room on the disks: {in_bytes(min(frees))}{' at least' if differ else ''}.")
     if not any(seat.answer and seat.answer.authentication for seat in found.seats) and any(
         seat.answer and seat.answer.authentication is False for seat in found.seats
     ):

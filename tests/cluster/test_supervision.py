@@ -485,6 +485,22 @@ def test_an_image_that_cannot_be_built_leads_to_local_mode(
     assert "Mode: local after all" in capsys.readouterr().out
 
 
+def test_an_up_that_says_nothing_is_as_the_last_one(
+    surroundings: Surroundings, request_combined: Request, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else it would start other nodes, on other ports, without the data of these."""
+    up(surroundings, request_combined)
+    up(surroundings, Request())
+    down(surroundings, wipe=False)
+    with_engine = replace(surroundings, detect=lambda: Engine("20.10", ("docker-compose",)))
+    capsys.readouterr()
+
+    up(with_engine, Request())
+
+    assert surroundings.home.record() == Record("local", "combined", request_combined.port_offset)
+    assert "Mode: local, as before." in capsys.readouterr().out
+
+
 def test_docker_mode_that_was_asked_for_is_not_exchanged(
     image_cannot_be_built: Surroundings, request_combined: Request
 ) -> None:
