@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from common.config import SETTINGS, Setting, SettingsError, load_settings
+from raft.storage.errors import StorageError
 from services import cli_config, cli_members, cli_storage
 from services.cluster.errors import ClusterError, UsageError, in_words
 from services.cluster.home import DOWN, Home
@@ -46,6 +47,9 @@ class Commands(click.Group):
             # Who read our output has gone; nothing is left to say, and the interpreter must not try to.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(1)
+        except StorageError as error:
+            click.echo(f"{error}.", err=True)
+            context.exit(ClusterError.exit_code)
         except OSError as error:
             click.echo(in_words(error), err=True)
             context.exit(ClusterError.exit_code)

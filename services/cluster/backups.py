@@ -69,14 +69,13 @@ def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: 
 def _ready_member(backend: Backend, group: str) -> tuple[tuple[str, int], dict[str, str]]:
     """The address of a member that is ready, and what to send along; waits where one runs and the group may be
     electing."""
-    backend.topology.members(group)
     calls = Calls(backend)
 
     def ready_ones(now: Roster) -> list[Seat]:
         members = [seat for seat in now.members(group) if seat.answer]
         return [seat for seat in members if (told := seat.answer.groups.get(group)) and told.ready]
 
-    ready, now = look_while_electing(ready_ones, backend)
+    ready, now = look_while_electing(ready_ones, backend, group)
     if not ready:
         told = [f"{seat.node.id} {seat.told}" for seat in now.members(group) if isinstance(seat.told, str)]
         why = f" ({'; '.join(told)})" if told else ""

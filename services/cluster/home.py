@@ -29,6 +29,7 @@ from common.config import CLUSTER_SECRET_LENGTH_MIN
 from raft.storage.cluster import kept_cluster
 from services.cluster.errors import ClusterError, InTheWay, NoCluster, UsageError
 from services.cluster.topology import TOPOLOGIES, Node, Topology
+from services.process_file import look
 
 try:
     import fcntl
@@ -167,9 +168,9 @@ class Home:
             return replace(_decode(json.loads(text)), state=self._state())
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ClusterError(
-                f"{self.cluster_path} cannot be read: it is damaged, or of another version of mufakat. "
-                "`mufakat down` ends what runs here. Then delete the file: the cluster's settings go with it, and "
-                "what the nodes stored stays."
+                f"{self.cluster_path} cannot be read: it is damaged, or of another version of mufakat (end its nodes "
+                "with that one). `mufakat down` ends what runs here. Then delete the file: the cluster's settings go "
+                "with it, and what the nodes stored stays."
             ) from error
 
     def begin(self) -> Cluster:
@@ -219,11 +220,21 @@ class Home:
         """
         cluster = self.cluster()
         if cluster is None or cluster.state == DOWN or cluster.record is None:
-            raise NoCluster(
-                f"No cluster is up in {self.root}. Start one with `mufakat up`; if yours lives elsewhere, set "
-                "MUFAKAT_HOME to its folder."
-            )
+            raise NoCluster(self._why_none())
         return cluster
+
+    def _why_none(self) -> str:
+        running = [folder for folder in self.data_folders() if look(folder).is_held]
+        if running:
+            named = ", ".join(f"{folder.parent.parent.name}/{folder.parent.name}" for folder in running)
+            return (
+                f"No cluster is recorded as up in {self.root}, but nodes run there ({named}). `mufakat down` ends "
+                "them, `mufakat up` starts them anew."
+            )
+        return (
+            f"No cluster is up in {self.root}. Start one with `mufakat up`; if yours lives elsewhere, set "
+            "MUFAKAT_HOME to its folder."
+        )
 
     def kept_secret(self) -> str:
         """What the nodes know each other by; empty where nothing is kept yet."""

@@ -164,6 +164,8 @@ def _prepared(surroundings: Surroundings, cluster: Cluster, request: Request, mo
     backend = surroundings.backend(wanted)
     for name in backend.end_leftovers():
         echo(f"{name} ran still from before and was stopped.")
+    if mode != "local":
+        end_unknown(surroundings.home, surroundings.environ)
     try:
         backend.prepare()
     except ImageNotBuilt as error:
@@ -218,7 +220,8 @@ def _up_again(surroundings: Surroundings, cluster: Cluster, request: Request) ->
         _start(surroundings.home, backend)
     elif not missing:
         echo(f"The cluster is up already ({record}).")
-        surroundings.home.keep(replace(cluster, state=UP))
+        if cluster.state != UP:
+            surroundings.home.keep(replace(cluster, state=UP))
     elif len(missing) == len(processes):
         echo(f"The cluster was up before ({record}) and no node runs. Starting them all.")
         _check_ports(backend)
@@ -261,6 +264,8 @@ def down(surroundings: Surroundings, *, wipe: bool) -> None:
         if was_down and not wipe:
             home.require_cluster()
         backend.end_all()
+        if backend.mode != "local":
+            end_unknown(home, surroundings.environ)
         home.note_down()
         if wipe:
             backend.wipe()

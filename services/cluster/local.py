@@ -5,6 +5,7 @@ as long as it lives (`services.process_file`). So nothing restarts a node that w
 crash, and a node is found by its data whatever became of the command that started it.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -162,7 +163,7 @@ class LocalBackend:
             self._note_stopped(node)
 
     def is_running(self) -> bool:
-        return bool(self.running())
+        return any(look(folder).is_held for folder in self._data_dirs())
 
     def end_leftovers(self) -> list[str]:
         names = sorted(self.running())
@@ -173,13 +174,18 @@ class LocalBackend:
     def running(self) -> dict[str, tuple[Path, Process]]:
         """Every process that holds a data directory of this home or of a node that was added, by the node's id, or
         its topology and id where that is another one: its data directory and which one it is."""
-        names = {self.data_dir(node): node.id for node in self.topology.nodes}
-        folders = dict.fromkeys([*names, *self._home.data_folders()])
         return {
-            names.get(folder) or f"{folder.parent.parent.name}/{folder.parent.name}": (folder, process)
-            for folder in folders
+            name: (folder, process)
+            for folder, name in self._data_dirs().items()
             if (process := holder(folder)) is not None
         }
+
+    def _data_dirs(self) -> dict[Path, str]:
+        """Every data directory that there is, and how its node is called."""
+        others = {
+            folder: f"{folder.parent.parent.name}/{folder.parent.name}" for folder in self._home.data_folders()
+        }
+        return others | {self.data_dir(node): node.id for node in self.topology.nodes}
 
     def wipe(self) -> None:
         wipe_nodes(self._home.root / self.topology.name)
@@ -194,12 +200,14 @@ class LocalBackend:
     def _note_stopped(self, node: Node) -> None:
         """Have the node shown as stopped, not as dead, where it could not say so itself."""
         data_dir = self.data_dir(node)
-        if look(data_dir).record is not None:
-            lock = reserve(data_dir)
-            try:
-                lock.leave()
-            finally:
-                lock.close()
+        # Where it cannot be written, or somebody has started the node meanwhile, it is shown as what it is.
+        with contextlib.suppress(OSError, DataDirectoryInUse):
+            if look(data_dir).record is not None:
+                lock = reserve(data_dir)
+                try:
+                    lock.leave()
+                finally:
+                    lock.close()
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
         tail = LogTail(self.log_path(node))

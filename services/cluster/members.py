@@ -4,6 +4,7 @@ A node that is added without an address is started here, beside the others, and 
 So is one that was started by hand on this machine and then added.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +16,12 @@ from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo, table
 from services.cluster.processes import is_port_free
-from services.cluster.roster import Seat, roster
+from services.cluster.roster import LOOPBACK_HOSTS, Seat, roster
 from services.cluster.topology import PORT_MAX, Node
-from services.cluster.waiting import wait_live
+from services.cluster.waiting import POLL_SECONDS, wait_live
+
+#: A node that was started by hand learns from its leader which cluster it is of. So long may that take.
+LEARN_SECONDS_MAX = 5.0
 
 HEADINGS = ("GROUP", "MEMBER", "ADDRESS", "ROLE", "LEADER")
 
@@ -93,9 +97,28 @@ def add_member(surroundings: Surroundings, whom: Whom, member: str, address: str
 
 
 def remove_member(surroundings: Surroundings, whom: Whom, member: str) -> None:
-    """Remove a server. Raises as `list_members`."""
+    """Remove a server, and stop it where `add_member` started it here. Raises as `list_members`."""
     _change(surroundings, whom, "remove", {"remove": {"id": member}}, member)
-    echo(f"{member} was removed. It takes no part any more; stop it where it runs still.")
+    if whom.address or not _stop_added(surroundings, member):
+        echo(f"{member} was removed. It takes no part any more; stop it where it runs still.")
+
+
+def _stop_added(surroundings: Surroundings, member: str) -> bool:
+    """Stop and forget a node that `add_member` started, unless a group has it still; False where it is none."""
+    home = surroundings.home
+    with home.exclusive():
+        cluster = home.require_cluster()
+        node = next((node for node in cluster.added if node.id == member and not node.data_dir), None)
+        if node is None:
+            return False
+        backend = surroundings.backend(cluster)
+        seat = roster(backend).seat(member)
+        if seat is not None and seat.memberships and not seat.is_removed:
+            return False
+        backend.stop(node)
+        home.keep(replace(cluster, added=tuple(each for each in cluster.added if each != node)))
+    echo(f"{member} was removed and stopped. What it stored is kept.")
+    return True
 
 
 def _start_here(surroundings: Surroundings, whom: Whom, member: str) -> str:
@@ -151,11 +174,18 @@ def _look_after(surroundings: Surroundings, member: str) -> None:
     """Remember a member on this machine that was started by other means, so that `down` finds it."""
     with surroundings.home.exclusive():
         cluster = surroundings.home.require_cluster()
-        seat = roster(surroundings.backend(cluster)).seat(member)
-        is_known = seat is None or any(node.id == member for node in cluster.nodes().nodes)
-        if not is_known and seat is not None and seat.node.data_dir:
-            node = replace(seat.node, host="")
-            surroundings.home.keep(replace(cluster, added=(*cluster.added, node)))
+        if any(node.id == member for node in cluster.nodes().nodes):
+            return
+        until = time.monotonic() + LEARN_SECONDS_MAX
+        while True:
+            seat = roster(surroundings.backend(cluster)).seat(member)
+            if seat is None or seat.node.host not in LOOPBACK_HOSTS or time.monotonic() > until:
+                return
+            if seat.node.data_dir:
+                node = replace(seat.node, host="")
+                surroundings.home.keep(replace(cluster, added=(*cluster.added, node)))
+                return
+            time.sleep(POLL_SECONDS)
 
 
 def _change(

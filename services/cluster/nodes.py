@@ -117,8 +117,7 @@ def kill_leader(surroundings: Surroundings, group: str) -> None:
         ClusterError: the group has no leader to kill, or elected none in time.
     """
     backend = surroundings.require_backend()
-    backend.topology.members(group)
-    found, now = look_while_electing(lambda now: now.leaders(group), backend)
+    found, now = look_while_electing(lambda now: now.leaders(group), backend, group)
     if not found:
         raise ClusterError(
             f"The group {group!r} has no leader now. `{surroundings.program} status` shows why."
@@ -144,7 +143,7 @@ def wait_newer_leader(backend: Backend, group: str, old_term: int, *, program: s
     """
     until = time.monotonic() + NEW_LEADER_SECONDS_MAX
     while time.monotonic() < until:
-        leading = max(roster(backend).leaders(group).items(), key=_term, default=None)
+        leading = max(roster(backend, group).leaders(group).items(), key=_term, default=None)
         if leading and leading[1].term > old_term:
             return leading
         time.sleep(POLL_SECONDS)

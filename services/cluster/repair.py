@@ -71,7 +71,7 @@ def _sound_member(backend: Backend, damaged: Node, group: str) -> Seat:
     def majority(now: Roster) -> int:
         return len(now.voters(group)) // 2 + 1
 
-    sound, now = look_while_electing(sound_ones, backend, majority)
+    sound, now = look_while_electing(sound_ones, backend, group, majority)
     voters, needed = now.voters(group), majority(now)
     if len(sound) < needed:
         named = ", ".join(seat.node.id for seat in voters)

@@ -69,16 +69,20 @@ class Roster:
         return {node_id: known for node_id, known in told.items() if known and known.role == "leader"}
 
 
-def roster(backend: Backend) -> Roster:
-    """Ask all nodes that run who they are and who belongs to their groups."""
+def roster(backend: Backend, group: str = "") -> Roster:
+    """Ask the nodes that run who they are and who belongs to their groups: all nodes, or those that carry `group`.
+
+    Raises:
+        UsageError: no node carries it.
+    """
     calls = Calls(backend)
     processes = backend.processes()
-    nodes = backend.topology.nodes
+    nodes = backend.topology.members(group) if group else backend.topology.nodes
     asked = tuple(node for node in nodes if processes[node.id].is_running)
     told: dict[str, Told | str] = {node.id: "does not run" for node in nodes}
     told.update(calls.told_by_all(asked))
     views = _views(told)
-    beyond = _beyond(views, told, {node.id for node in nodes})
+    beyond = _beyond(views, told, {node.id for node in backend.topology.nodes})
     told.update(calls.told_by_all(beyond))
     beyond = tuple(_located(node, told[node.id]) for node in beyond)
     groups = backend.topology.groups()

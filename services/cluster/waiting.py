@@ -102,13 +102,20 @@ def wait_live(backend: Backend, node: Node, *, timeout_seconds: float = LIVE_SEC
 
 
 def look_while_electing(
-    look: Callable[[Roster], Found], backend: Backend, needed: Callable[[Roster], int] = lambda _: 1
+    look: Callable[[Roster], Found],
+    backend: Backend,
+    group: str,
+    needed: Callable[[Roster], int] = lambda _: 1,
 ) -> tuple[Found, Roster]:
-    """What `look` finds in the roster, once that is `needed` of the nodes, and the roster. It looks again for as long
-    as so many nodes run, and their group may be electing; after that it may have found fewer."""
+    """What `look` finds in the roster of a group, once that is `needed` of the nodes, and the roster. It looks again
+    for as long as so many nodes run, and the group may be electing; after that it may have found fewer.
+
+    Raises:
+        UsageError: there is no such group.
+    """
     until = time.monotonic() + ELECTION_SECONDS_MAX
     while True:
-        now = roster(backend)
+        now = roster(backend, group)
         found = look(now)
         running = sum(seat.answer is not None or seat.process.is_running for seat in now.seats)
         if len(found) >= needed(now) or running < needed(now) or time.monotonic() > until:

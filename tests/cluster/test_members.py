@@ -12,9 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from services.cli import main
+from services.cluster.lifecycle import Request, Surroundings, down, up
 from services.cluster.nodes import kill_nodes, start_nodes
 from services.cluster.probe import get_json
-from tests.cluster.tools import Cluster, ask, call, wait_until
+from services.cluster.roster import Seat, roster
+from services.cluster.status import state_of
+from services.process_file import look
+from tests.cluster.tools import Cluster, RunningClock, ask, call, wait_until
 
 pytestmark = pytest.mark.cluster
 
@@ -173,6 +177,66 @@ def _acquired(port: int) -> bool:
         return call(port, "/lock/acquire", {"key": "A", "client_id": "ana"})[1]["ok"] is True
     except OSError:
         return False
+
+
+def test_a_node_beyond_the_topology_is_one_of_the_cluster(combined: Cluster) -> None:
+    """It is started here, seen, ended by `down`, started again by `up`; one that was removed is not waited for."""
+    surroundings, home = combined.surroundings, combined.surroundings.home
+    request = Request("combined", "local", combined.port_offset)
+
+    code, output = command(combined, "member", "add", "node4")
+    assert code == 0, output
+    port = max(combined.ports()) + 1
+    everywhere = {group: "voter" for group in GROUPS}
+    wait_until(
+        lambda: seat(surroundings, "node4").memberships == everywhere, timeout_seconds=20, what="node4 votes"
+    )
+    kill_nodes(surroundings, ["node1"])
+    assert command(combined, "member", "remove", "node1")[0] == 0
+    assert state_of(seat(surroundings, "node4")) == "running"
+
+    down(surroundings, wipe=False)
+    assert not any(look(folder).is_held for folder in home.data_folders())
+    with RunningClock() as clock:
+        up(surroundings, request)
+        assert clock.seconds() < 30
+
+    assert seat(surroundings, "node1").is_removed
+    assert seat(surroundings, "node4").memberships == everywhere
+    assert ask(port, "/lock/acquire", {"key": "A", "client_id": "ana"})[1]["ok"] is True
+    code, output = command(combined, "member", "remove", "node4")
+    assert (code, "was removed and stopped" in output) == (0, True)
+    assert home.require_cluster().added == ()
+
+
+def test_a_node_that_was_started_by_hand_and_added_is_found_and_ended(combined: Cluster) -> None:
+    """Its data directory is its own choice."""
+    surroundings, port = combined.surroundings, max(combined.ports()) + 1
+    home = surroundings.home
+    with newcomer(combined, port):
+        wait_until(lambda: "no member of the group" in reasons(port), timeout_seconds=10, what="node4 waits")
+        assert command(combined, "member", "add", "node4", f"127.0.0.1:{port}")[0] == 0
+        wait_until(
+            lambda: set(seat(surroundings, "node4").memberships.values()) == {"voter"},
+            timeout_seconds=20,
+            what="node4 votes",
+        )
+        assert [node.data_dir for node in home.require_cluster().added] == [str(home.root / "node4")]
+        backend = surroundings.require_backend()
+
+        found = roster(backend).seat("node4")
+        assert found is not None
+        assert found.process.pid == look(home.root / "node4").record.pid
+
+        down(surroundings, wipe=False)
+
+        assert not look(home.root / "node4").is_held
+
+
+def seat(surroundings: Surroundings, node_id: str) -> Seat:
+    found = roster(surroundings.require_backend()).seat(node_id)
+    assert found is not None
+    return found
 
 
 def test_nonsense_is_refused_by_name(combined: Cluster) -> None:
