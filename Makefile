@@ -14,7 +14,7 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: sim-cache sim-cache-selftest bench-cache bench-hit-ratio chaos-cache help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
+.PHONY: sim-cache sim-cache-selftest bench-cache bench-hit-ratio chaos-cache chaos-operator help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
 	bench-snapshot bench-failover soak-disk clean
 
 help:  ## this list
@@ -82,6 +82,9 @@ bench-hit-ratio: $(DEV)  ## hits of a bounded node on a Zipf trace, beside an id
 
 chaos-cache: $(DEV)  ## three minutes of faults on a real cache, judged by the checker: SECONDS=n (partitions as root)
 	$(BIN)/python -m tests.chaos.cache --seconds $(or $(SECONDS),180)
+
+chaos-operator: $(DEV)  ## ten minutes of random commands on a local cluster while clients write: SECONDS=n SEED=n
+	@$(BIN)/python -m tests.chaos.operator --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 soak-disk: $(DEV)  ## three minutes of writes on 64 MiB disks, one of which is filled on purpose (as root)
 	$(BIN)/python -m bench.soak_disk
