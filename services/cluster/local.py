@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from common.config import VARIABLE_PREFIX
+from common.start_mark import start_mark
 from raft.storage.errors import DataDirectoryInUse
 from services.cluster.backend import STOP_GRACE_SECONDS, NodeProcess
 from services.cluster.errors import ClusterError, InTheWay, in_words
@@ -139,7 +140,9 @@ class LocalBackend:
             return NodeProcess(None, "elsewhere")
         seen = look(self.data_dir(node))
         if seen.is_held:
-            return NodeProcess(seen.record.pid if seen.record else None, "running")
+            # A note may be of another process than the one that holds the directory.
+            is_its = seen.record is not None and start_mark(seen.record.pid) == seen.record.started
+            return NodeProcess(seen.record.pid if seen.record and is_its else None, "running")
         return NodeProcess(None, "stopped" if seen.record is None else "dead")
 
     def stop(self, node: Node) -> bool:

@@ -92,8 +92,8 @@ def holder(data_dir: Path) -> Process | None:
             process = Process(seen.record.pid, seen.record.started, data_dir)
             if process.is_alive():
                 return process
-            # It has ended and the lock goes with it, or the note is not of whoever holds it now.
-        elif time.monotonic() > until - NAME_SECONDS_MAX / 2 and (found := _opener(data_dir)):
+            # It has ended and the lock goes with it in a moment, or the note is not of whoever holds it now.
+        if time.monotonic() > until - NAME_SECONDS_MAX / 2 and (found := _opener(data_dir)):
             return found
         if time.monotonic() > until:
             raise TimeoutError(
@@ -107,16 +107,22 @@ def holder(data_dir: Path) -> Process | None:
 def _opener(data_dir: Path) -> Process | None:
     """A process that has had the lock's file open for a while (Linux)."""
     path = data_dir / PROCESS_NAME
-    for _ in range(2):
-        found = set()
-        for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-            with contextlib.suppress(OSError):
-                if os.path.samestat(os.stat(descriptor), os.stat(path)):
-                    found.add(int(descriptor.parts[2]))
-        time.sleep(POLL_SECONDS)
+    # Twice: a command that only looks has it open for a moment.
+    found = _who_has_open(path)
+    time.sleep(POLL_SECONDS)
+    found &= _who_has_open(path)
     found.discard(os.getpid())
     marks = {pid: mark for pid in sorted(found) if (mark := start_mark(pid))}
     return next((Process(pid, mark, data_dir) for pid, mark in marks.items()), None)
+
+
+def _who_has_open(path: Path) -> set[int]:
+    found = set()
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(descriptor), os.stat(path)):
+                found.add(int(descriptor.parts[2]))
+    return found
 
 
 def spawn(

@@ -4,6 +4,7 @@ With stand-ins for the nodes. Where a command is to be cut off, it is a process 
 """
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from common.start_mark import mark_from_ps
 from raft.storage.cluster import keep_cluster
 from raft.storage.errors import DataDirectoryInUse
 from services.cluster import home, processes
+from services.cluster.backend import Backend
 from services.cluster.configuring import set_settings
 from services.cluster.engine import NoEngine
 from services.cluster.errors import ClusterError, InTheWay, NoCluster, in_words
@@ -26,7 +28,7 @@ from services.cluster.home import STARTING, Home
 from services.cluster.lifecycle import Request, Surroundings, down, up
 from services.cluster.nodes import kill_leader, start_nodes, stop_nodes
 from services.cluster.roster import roster
-from services.cluster.status import cluster_status, state_of
+from services.cluster.status import cluster_status, state_of, status_json
 from services.process_file import PROCESS_NAME, look, reserve, take_process
 from tests.cluster.tools import cluster_in, free_port_offset, wait_until
 
@@ -84,6 +86,10 @@ def cut_off(surroundings: Surroundings, request: Request, after: int, number: si
         [sys.executable, "-c", CUT_OFF, *map(str, arguments)], stderr=subprocess.DEVNULL, check=False
     )
     assert done.returncode != 0
+
+
+def _status_json(backend: Backend) -> str:
+    return status_json(backend, cluster_status(backend))
 
 
 def folder(surroundings: Surroundings, node_id: str) -> Path:
@@ -238,13 +244,21 @@ def test_a_start_beside_a_running_node_is_refused_by_its_lock(
         backend.start(backend.topology.node("node1"))
 
 
-def test_a_damaged_note_of_a_process_is_in_nobodys_way(surroundings: Surroundings, request_combined: Request) -> None:
-    """The process is found by the file that it holds."""
-    up(surroundings, request_combined)
+@pytest.mark.parametrize("note", [b"\0" * 40, b'{"node": "node1", "pid": 1, "started": "of another"}'])
+def test_a_damaged_note_of_a_process_is_in_nobodys_way(
+    surroundings: Surroundings, request_combined: Request, monkeypatch: pytest.MonkeyPatch, note: bytes
+) -> None:
+    """The process is found by the file that it holds, and no other is shown in its place."""
+    monkeypatch.setattr(processes, "NAME_SECONDS_MAX", 2.0)
+    backend = up(surroundings, request_combined)
+    (pid,) = [seat.process.pid for seat in cluster_status(backend).seats if seat.node.id == "node1"]
     path = folder(surroundings, "node1") / "data" / PROCESS_NAME
-    path.write_bytes(b"\0" * 40)
+    path.write_bytes(note)
 
+    shown = {row["id"]: (row["pid"], row["state"]) for row in json.loads(_status_json(backend))["nodes"]}
     down(surroundings, wipe=False)
+
+    assert shown["node1"] == (pid, "running")
 
     assert running(surroundings.home) == []
 
