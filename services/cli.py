@@ -6,6 +6,7 @@ done, 1 tried and failed, 2 asked wrongly, 3 something is in the way, 4 no clust
 """
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -58,11 +59,11 @@ class Commands(click.Group):
 
 
 def _program() -> str:
-    """How to call this program again from here."""
+    """How to call this program again from here, as a shell reads it."""
     called = sys.argv[0]
     if os.path.basename(called) != "mufakat":
         return "mufakat"
-    return min(called, os.path.relpath(called), key=len)
+    return shlex.quote(min(called, os.path.relpath(called), key=len))
 
 
 def _surroundings() -> Surroundings:

@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from common.config import SETTINGS
+from services.cli import main
 from services.cluster.configuring import set_settings, show_settings
 from services.cluster.engine import NoEngine
 from services.cluster.errors import InTheWay, UsageError
@@ -231,3 +233,27 @@ def test_every_setting_is_either_each_nodes_own_or_the_clusters() -> None:
 
     assert settings >= OWN_VARIABLES
     assert settings - OWN_VARIABLES - set(SHARED) == {"MUFAKAT_CLUSTER_ID", "MUFAKAT_CLUSTER_SECRET"}
+
+
+def test_advice_can_be_copied_from_a_folder_whose_name_has_a_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "my programs" / "mufakat"
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.chdir(tmp_path)
+
+    result = CliRunner().invoke(main, ["status"], env={"MUFAKAT_HOME": str(tmp_path / "home")})
+
+    assert "`'my programs/mufakat' up`" in result.output
+    assert result.exit_code == 4
+
+
+def test_a_home_that_cannot_be_one_is_told_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    for path, exit_code in ((tmp_path / "file", 2), (tmp_path / "file" / "home", 1)):
+        result = CliRunner().invoke(main, ["up", "--mode", "local"], env={"MUFAKAT_HOME": str(path)})
+
+        assert str(path) in result.output
+        assert "MUFAKAT_HOME" in result.output
+        assert result.exit_code == exit_code
