@@ -200,4 +200,5 @@ def test_packets_that_vanish_break_the_stream_and_a_heartbeat_arrives_once_the_n
         [*UNSHARE, sys.executable, "-c", textwrap.dedent(BLACK_HOLE)], capture_output=True, text=True, timeout=60
     )
 
-    assert "noticed reached\n" == ran.stdout, ran.stderr
+    # Before it, the log may say that the stream broke.
+    assert ["noticed reached"] == ran.stdout.splitlines()[-1:], ran.stderr
