@@ -88,14 +88,18 @@ def _observer(metrics: Metrics, request: web.Request, route: Any, status: int) -
 
 
 def _error_response(request: web.Request, error: Exception, translate: Translate) -> web.Response:
-    """The answer to what a handler raised. Raises `error` again where nothing can be answered any more."""
+    """The answer to what a handler raised. Raises `error` again where it is unknown and nothing can be answered any
+    more."""
+    known = error if isinstance(error, ApiError) else translate(error)
     if request.transport is None or request.transport.is_closing():
-        raise error
+        if known is None:
+            raise error
+        # Nobody reads it. It is no fault of the node's, which an error that is raised on would be taken for.
+        return known.response()
     if request.writer.output_size > 0:
         # Half an answer is on its way: cutting the connection is the only honest end.
         log.error("answer cut short", _kind(request, error), route=_template(request), exc_info=error)
         raise ConnectionResetError("the answer was cut short") from error
-    known = error if isinstance(error, ApiError) else translate(error)
     if known is not None:
         return known.response()
     if isinstance(error, web.RequestPayloadError):

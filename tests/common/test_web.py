@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from prometheus_client import generate_latest
+from structlog.testing import capture_logs
 from yarl import URL
 
 from common.metrics import Metrics
@@ -68,6 +69,9 @@ async def get_trouble(request):
         case "known":
             raise ApiError(429, "overloaded", "Later.", facts={"waiting": 3}, headers={"Retry-After": "1"})
         case "lower":
+            raise LowerLayerError
+        case "hung-up":
+            request.transport.close()
             raise LowerLayerError
         case "unknown":
             raise ZeroDivisionError("a secret detail")
@@ -373,6 +377,14 @@ async def test_an_unknown_error_shows_no_trace(client, caplog):
     assert (response.status, json.loads(text)["reason"]) == (500, "internal")
     assert "secret" not in text
     assert "Zero" not in text
+
+
+async def test_trouble_that_no_client_waits_for_any_more_is_no_fault_of_the_node(client):
+    """Goal: a client that hung up just before its request was refused leaves no error in the log."""
+    with capture_logs() as lines, pytest.raises(Exception, match=r"(?i)disconnect"):
+        await client.get("/trouble/hung-up")
+
+    assert [line for line in lines if line["log_level"] == "error"] == []
 
 
 async def test_a_redirect_passes(client):
