@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tests.chaos.operator.judge import is_ready, status_of
-from tests.chaos.operator.world import ADDED, GROUPS, World, wait
+from tests.chaos.operator.world import ADDED, GROUPS, TOPOLOGY, World, wait
 
 #: Longest time after which a command is cut off; `up` of three nodes takes some seconds.
 CUT_OFF_SECONDS_MAX = 4.0
@@ -163,6 +164,7 @@ def cut_off(world: World, chance: random.Random) -> None:
         ("down",),
         ("repair", node_id),
         ("member", "add", ADDED),
+        ("member", "remove", node_id),
         ("backup", "--group", chance.choice(GROUPS), str(world.folder / "cut-off.backup")),
     )
     when = chance.choice((signal.SIGKILL, signal.SIGINT)), chance.uniform(0.05, CUT_OFF_SECONDS_MAX)
@@ -256,22 +258,34 @@ def config_and_rolling_restart(world: World, chance: random.Random) -> None:
             raise world.fault(f"{node_id} is not ready 60 s after a restart: {told.get('not_ready')}")
 
 
-def two_at_once(world: World, chance: random.Random) -> None:
-    """Two commands at the same time: one of them may be told to wait, and both say what is so."""
+def several_at_once(world: World, chance: random.Random) -> None:
+    """Commands at the same time: some may be told to wait, and none leaves a node that nobody knows."""
     faults: list[BaseException] = []
 
-    def run(*arguments: str) -> None:
+    def run(arguments: tuple[str, ...], options: dict[str, Any]) -> None:
         try:
-            world.mufakat(*arguments)
+            world.mufakat(*arguments, alone=False, **options)
         except BaseException as error:
             faults.append(error)
 
-    others = [
-        threading.Thread(target=run, args=("start", node_id)) for node_id in chance.sample(world.node_ids(), 2)
+    some, other = (_any_node(world, chance) for _ in range(2))
+    offset = str(world.port_offset)
+    commands: tuple[tuple[str, ...], ...] = (
+        *(("start", some), ("start", other), ("stop", some), ("kill", other), ("down",), ("status",)),
+        *(("member", "add", some), ("repair", other), ("kill-leader",), ("member", "remove", other)),
+        ("up", "--topology", TOPOLOGY, "--mode", "local", "--port-offset", offset),
+    )
+    chosen = chance.sample(commands, chance.randint(2, 3))
+    # One of them may stand still for a moment, with whatever it holds.
+    stands = chance.choice(({}, {"cut_off": (signal.SIGSTOP, chance.uniform(0.2, 2.0))}))
+    threads = [
+        threading.Thread(target=run, args=(arguments, stands if number == 0 else {}))
+        for number, arguments in enumerate(chosen)
     ]
-    for thread in others:
+    for thread in threads:
         thread.start()
-    for thread in others:
+        time.sleep(chance.uniform(0, 0.4))
+    for thread in threads:
         thread.join()
     if faults:
         raise faults[0]
@@ -311,7 +325,7 @@ ACTIONS = (
     Action("backup", backup_online, 3),
     Action("backup of a disk", backup_offline),
     Action("a stray variable", stray_variable, 3),
-    Action("two commands at once", two_at_once, 3),
+    Action("several commands at once", several_at_once, 8),
     Action("a look around", look_around, 2),
     Action("calm", calm, 3),
     Action("config set, rolling restart", config_and_rolling_restart, 2, needs_whole=True),

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tests.chaos.operator.actions import Action
 from tests.chaos.operator.healing import check_kept, heal
-from tests.chaos.operator.judge import files_below, is_ready, status_of
-from tests.chaos.operator.world import GROUPS, TOPOLOGY, World, wait
+from tests.chaos.operator.judge import check_world, files_below, is_ready, status_of
+from tests.chaos.operator.world import ADDED, GROUPS, TOPOLOGY, World, wait
 
 #: A node whose data directory was deleted ends within so many seconds.
 ENDS_SECONDS_MAX = 15.0
@@ -127,6 +127,10 @@ def restore_from_backups(world: World, chance: random.Random) -> bool | None:
     with world.clients.quiet():
         if chance.random() < 0.5:
             world.mufakat("down")
+        if chance.random() < 0.4:
+            world.mufakat("down", "--wipe", cut_off=(signal.SIGKILL, chance.uniform(0.2, 1.0)))
+            if files_below(world.home / TOPOLOGY):
+                check_world(world)
         wiped = world.mufakat("down", "--wipe")
         if wiped.exit_code != 0:
             raise world.fault(f"rule 3: `down --wipe` failed: {wiped.text}")
@@ -166,9 +170,12 @@ def _folders(world: World, group: str) -> list[Path]:
 def recover_from_one(world: World, chance: random.Random) -> bool | None:
     """All disks but one are lost; what was on that one is there afterwards."""
     survivor = chance.choice(world.founders)
-    if len(world.node_ids()) > len(world.founders):
-        # A group of four takes another way: this story is of three.
-        return False
+    if ADDED in world.node_ids():
+        # This story is of three nodes.
+        world.mufakat("member", "remove", ADDED)
+        if world.mufakat("stop", ADDED).exit_code != 0:
+            return False
+        shutil.rmtree(world.data_dir(ADDED).parent)
     with world.clients.quiet():
         if not wait(lambda: _holds_all(world, survivor), 20):
             return False
@@ -309,7 +316,7 @@ DISASTERS = (
     Action("data deleted while running", delete_while_running),
     Action("full disk", fill_disk),
     Action("wipe, restore, up", restore_from_backups),
-    Action("recover from one disk", recover_from_one, 1),
+    Action("recover from one disk", recover_from_one, 3),
     Action("another cluster on the ports", another_cluster, 2),
     Action("damaged cluster.json", spoil_cluster_file, 2),
     Action("deleted cluster.json", delete_cluster_file, 2),

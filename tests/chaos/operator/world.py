@@ -47,6 +47,8 @@ class Command:
     seconds: float
     #: The signal that was sent to it; 0 where none was.
     cut_off: int = 0
+    #: Nothing else changed the cluster while it ran.
+    alone: bool = True
 
     @property
     def text(self) -> str:
@@ -123,13 +125,15 @@ class World:
         environ: Mapping[str, str] | None = None,
         home: Path | None = None,
         cut_off: tuple[signal.Signals, float] | None = None,
+        alone: bool = True,
     ) -> Command:
         """Run one command to its end.
 
         Args:
             environ: further variables.
             home: of another cluster; what is said of that is not judged.
-            cut_off: a signal, and after how many seconds it is sent.
+            cut_off: a signal, and after how many seconds it is sent. SIGSTOP is followed by SIGCONT after as many.
+            alone: no other command runs at the same time that could make untrue what this one says.
 
         Raises:
             Fault: it took too long, or said something untrue.
@@ -152,6 +156,9 @@ class World:
                 if process.poll() is None:
                     sent = int(cut_off[0])
                     process.send_signal(sent)
+                    if sent == signal.SIGSTOP:
+                        time.sleep(cut_off[1])
+                        process.send_signal(signal.SIGCONT)
             out, err = process.communicate(timeout=COMMAND_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -159,7 +166,7 @@ class World:
             raise self.fault(
                 f"rule 4: `mufakat {' '.join(arguments)}` took longer than {COMMAND_SECONDS_MAX:.0f} s: {out}{err}"
             ) from None
-        command = Command(arguments, process.returncode, out, err, time.monotonic() - began, sent)
+        command = Command(arguments, process.returncode, out, err, time.monotonic() - began, sent, alone)
         self.commands[arguments[0]] += 1
         self.note(f"{command}{': ' + err.strip()[:300] if err else ''}")
         if home is None:
