@@ -7,6 +7,7 @@ from typing import TypeVar
 from services.cluster.backend import Backend
 from services.cluster.calls import Calls
 from services.cluster.errors import ClusterError
+from services.cluster.log_view import Line, LogView
 from services.cluster.printing import ProgressLine
 from services.cluster.roster import Roster, roster
 from services.cluster.topology import Node
@@ -38,7 +39,8 @@ def check_running(backend: Backend, nodes: Sequence[Node]) -> None:
     processes = backend.processes()
     ended = [node for node in nodes if not processes[node.id].is_running]
     if ended:
-        tail = "\n".join(f"  {line}" for line in backend.log_tail(ended[0], TAIL_LINES))
+        view, lines = LogView([ended[0].id]), backend.log_tail(ended[0], TAIL_LINES)
+        tail = "\n".join(f"  {view.render(Line.of(ended[0].id, line))}" for line in lines)
         names = ", ".join(node.id for node in ended)
         raise ClusterError(
             f"{names} ended while starting. `mufakat logs {ended[0].id}` shows why, `mufakat start "
