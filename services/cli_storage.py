@@ -63,10 +63,9 @@ def backup_command(group: str, address: str, data_dir: Path | None, node: str, f
 @click.option(
     "--topology",
     type=click.Choice(list(TOPOLOGIES)),
-    default=next(iter(TOPOLOGIES)),
-    show_default=True,
+    default=None,
     envvar="MUFAKAT_TOPOLOGY",
-    help="Of the local cluster to restore into.",
+    help="Of the local cluster to restore into; else the one in which it ran last.",
 )
 @click.option(
     "--data-dir",
@@ -77,7 +76,7 @@ def backup_command(group: str, address: str, data_dir: Path | None, node: str, f
 @click.option("--life", default="", help="With --data-dir, on all nodes but the first: what that restore named.")
 @click.option("--abandon", is_flag=True, help="Give up a restore that was interrupted, and remove what it wrote.")
 def restore_command(
-    file: Path | None, topology: str, data_dir: Path | None, cluster: str, life: str, *, abandon: bool
+    file: Path | None, topology: str | None, data_dir: Path | None, cluster: str, life: str, *, abandon: bool
 ) -> None:
     """Begin a group anew from the backup FILE.
 
@@ -94,7 +93,7 @@ def restore_command(
     if bool(data_dir) != bool(cluster) or (life and data_dir is None):
         raise UsageError("--data-dir and --cluster go together, and --life with both.")
     if data_dir is None:
-        restore_cluster(_surroundings(), file, topology)
+        restore_cluster(_surroundings(), file, topology or "")
     else:
         restore_node(file, data_dir, cluster, life=life)
 

@@ -14,6 +14,7 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from common.start_mark import start_mark
 from raft.storage.errors import DataDirectoryInUse
@@ -28,8 +29,9 @@ PROCESS_NAME = "PROCESS"
 INHERITED_VARIABLE = "MUFAKAT_PROCESS_LOCK"
 #: Size of the record, whatever stands in it.
 RECORD_BYTES = 1_024
-#: In the place of a process id: the last process ended in good order, or the next one has not come to its first line.
-NOBODY = 0
+#: In the place of a process id: the last process ended in good order; one was to be started, and has not come to its
+#: first line.
+NOBODY, TO_COME = 0, -1
 #: Who only looks holds the lock for a moment; whoever wants to keep it asks again for so long.
 TAKE_SECONDS_MAX = 1.0
 POLL_SECONDS = 0.01
@@ -55,6 +57,13 @@ class Seen:
     #: Who it is; where nothing is held, who it was that ended without a word. None where nothing readable is noted:
     #: a process that was just started, or none since the last one ended in good order.
     record: ProcessRecord | None
+    #: A process was started that never said who it is.
+    was_to_come: bool = False
+
+    @property
+    def is_left_behind(self) -> bool:
+        """Whether the last process ended in any other way than in good order."""
+        return not self.is_held and (self.record is not None or self.was_to_come)
 
 
 class ProcessFile:
@@ -72,8 +81,11 @@ class ProcessFile:
 
     def leave(self) -> None:
         """Write down that nobody is here, and nobody died; whose directory it is stays. Raises OSError."""
-        node = _node(os.pread(self.descriptor, RECORD_BYTES, 0))
-        self._write(json.dumps(asdict(ProcessRecord(node, NOBODY, ""))) if node else "")
+        self._note_instead(NOBODY)
+
+    def expect(self) -> None:
+        """Write down that a process is to come. Raises OSError."""
+        self._note_instead(TO_COME)
 
     def is_in_place(self) -> bool:
         """Whether the path still leads to the file that is locked: nobody deleted or replaced the directory."""
@@ -87,6 +99,10 @@ class ProcessFile:
     def close(self) -> None:
         """Let go of the lock, unless another process was given it, too."""
         os.close(self.descriptor)
+
+    def _note_instead(self, pid: int) -> None:
+        node = _field(os.pread(self.descriptor, RECORD_BYTES, 0), "node")
+        self._write(json.dumps(asdict(ProcessRecord(str(node or ""), pid, ""))))
 
     def _write(self, text: str) -> None:
         content = text.encode().ljust(RECORD_BYTES - 1) + b"\n"
@@ -116,7 +132,7 @@ def reserve(directory: Path) -> ProcessFile:
                     raise DataDirectoryInUse(f"data directory {directory} is in use by another process") from None
                 time.sleep(POLL_SECONDS)
         reserved = ProcessFile(path, descriptor)
-        reserved.leave()
+        reserved.expect()
     except BaseException:
         os.close(descriptor)
         raise
@@ -151,7 +167,7 @@ def look(directory: Path) -> Seen:
         return Seen(False, None)
     try:
         content = os.pread(descriptor, RECORD_BYTES, 0)
-        return Seen(not _is_free(descriptor), _decode(content))
+        return Seen(not _is_free(descriptor), _decode(content), _field(content, "pid") == TO_COME)
     finally:
         os.close(descriptor)
 
@@ -167,18 +183,18 @@ def _is_free(descriptor: int) -> bool:
     return True
 
 
-def _node(content: bytes) -> str:
-    """Whose directory it is, as far as that was noted."""
+def _field(content: bytes, name: str) -> Any:
+    """What is noted under this name; None where nothing readable is."""
     try:
-        return str(json.loads(content)["node"])
-    except (ValueError, TypeError, KeyError):
-        return ""
+        return json.loads(content)[name]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _decode(content: bytes) -> ProcessRecord | None:
     try:
         record = ProcessRecord(**json.loads(content))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
     fits = (type(record.node), type(record.pid), type(record.started)) == (str, int, str)
     return record if fits and record.pid > NOBODY else None

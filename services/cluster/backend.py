@@ -19,8 +19,10 @@ class NodeProcess:
     #: Process id on this machine; None where none runs, and while one was only just started.
     pid: int | None
     #: "running"; "stopped" (it was asked to); "dead" (it was killed or ended by itself); "elsewhere" (it was not
-    #: started from here, and nothing is known of its process).
+    #: started from here, and nothing is known of its process); "unknown" (its data directory cannot be looked into).
     state: str
+    #: Why it is unknown.
+    problem: str = ""
 
     @property
     def is_running(self) -> bool:
@@ -73,11 +75,18 @@ class Backend(Protocol):
     def start(self, node: Node) -> None:
         """Start one node that does not run; returns before it is ready."""
 
-    def stop(self, node: Node) -> bool:
-        """Stop one node in good order; False where it had to be killed in the end."""
+    def stop(self, *nodes: Node) -> set[str]:
+        """Stop nodes in good order, all at one time; returns those that had to be killed in the end.
+
+        Raises:
+            ClusterError: nothing is known of the process of one.
+        """
 
     def kill(self, node: Node) -> None:
-        """End one node at once, as a power cut would."""
+        """End one node at once, as a power cut would. Raises as `stop`."""
+
+    def is_own(self, node: Node, data_dir: str) -> bool:
+        """Whether what answers as `node`, from that data directory, is the process that is looked after here."""
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
         """The last lines that the node wrote."""

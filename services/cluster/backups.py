@@ -2,13 +2,14 @@
 
 import contextlib
 import http.client
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-from common.parsers import parse_cluster
+from common.parsers import join_address, parse_cluster
 from raft.life import made_us, now_us
 from raft.storage import StorageError
 from raft.storage.backup import Backup, verify_backup
@@ -43,6 +44,8 @@ Loaded = TypeVar("Loaded")
 #: How long a node may let us wait for the next bytes of a backup.
 READ_TIMEOUT_SECONDS = 60.0
 PIECE_BYTES = 1 << 20
+#: Of a refusal.
+ANSWER_BYTES_MAX = 4_096
 
 __all__ = ["abandon_restore", "restore_cluster", "restore_node", "take_backup", "unfinished_restore"]
 
@@ -89,27 +92,38 @@ def _download(address: tuple[str, int], path: str, headers: dict[str, str]) -> I
     Raises:
         ClusterError: it refused, or it broke off.
     """
-    host, port = address
-    connection = http.client.HTTPConnection(host, port, timeout=READ_TIMEOUT_SECONDS)
+    named = join_address(*address)
+    connection = http.client.HTTPConnection(*address, timeout=READ_TIMEOUT_SECONDS)
     try:
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         if response.status != 200:
-            told = response.read(4096).decode("utf-8", "replace")
-            raise ClusterError(f"{host}:{port} answered {response.status} to {path}: {told}")
+            raise ClusterError(f"{named} answered {response.status}: {_detail(response.read(ANSWER_BYTES_MAX))}")
         while piece := response.read(PIECE_BYTES):
             yield piece
     except http.client.HTTPException as error:
         raise ClusterError(f"The backup broke off: {error!r}. Nothing was written; try again.") from error
-    except OSError as error:
-        raise ClusterError(f"No backup was written: {host}:{port} cannot be asked: {error}.") from error
+    except (OSError, ValueError) as error:
+        # ValueError: a host name that cannot be looked up.
+        raise ClusterError(f"No backup was written: {named} cannot be asked: {reason(error)}.") from error
     finally:
         connection.close()
 
 
-def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str) -> None:
+def _detail(text: bytes) -> str:
+    """The sentence of a refusal; the text itself where it is none of ours."""
+    try:
+        return str(json.loads(text)["detail"])
+    except (ValueError, TypeError, KeyError):
+        return text.decode("utf-8", "replace")
+
+
+def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str = "") -> None:
     """Write `file` as the beginning of its group on every node of a local cluster that is down. The same restore,
     where it was interrupted, goes on.
+
+    Args:
+        topology_name: of the cluster; empty: the one in which it ran last, or of which there is data, else the first.
 
     Raises:
         InTheWay: a cluster is up, a node holds something of that group already, or another restore is unfinished.
@@ -118,16 +132,19 @@ def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str) 
     from services.restore import is_empty, life_of, write_group
 
     home = surroundings.home
-    topology: Topology = TOPOLOGIES[topology_name]
     with home.exclusive():
         _check_down(home)
+        topology = _topology(home, topology_name)
+        topology_name = topology.name
         name, under_way = _restore_under_way(home, file, topology_name)
         members = topology.members(name)
         folders = {node.id: home.node_folder(topology, node) / "data" / name for node in members}
         filled = {id: folder for id, folder in folders.items() if not is_empty(folder)}
         published = {id for id, folder in filled.items() if under_way and life_of(folder) == under_way.life}
         group = _load_again(file, under_way, [folders[id] for id in published])
-        _check_empty([folder for id, folder in filled.items() if id not in published])
+        of_others = [folder for folder in _group_folders(home, topology, name) if folder not in folders.values()]
+        others = [folder for folder in of_others if not is_empty(folder)]
+        _check_empty([*others, *(folder for id, folder in filled.items() if id not in published)])
         remove_drafts(home.root)
         for folder in folders.values():
             folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -150,6 +167,20 @@ def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str) 
     echo(
         f"Restored on {', '.join(folders)}. Start the cluster: `mufakat up --mode local --topology {topology_name}`."
     )
+
+
+def _topology(home: Home, name: str) -> Topology:
+    cluster = home.cluster()
+    last = cluster.record.topology if cluster and cluster.record else home.stored_topology()
+    return TOPOLOGIES[name or last or next(iter(TOPOLOGIES))]
+
+
+def _group_folders(home: Home, topology: Topology, group: str) -> list[Path]:
+    """The group's folder of every node in that topology, also of those that were added to it."""
+    cluster = home.cluster()
+    added = [Path(node.data_dir) for node in cluster.added.get(topology.name, ())] if cluster else []
+    folders = [folder for folder in home.data_folders() if folder.parents[1].name == topology.name]
+    return [folder / group for folder in (*folders, *added) if str(folder) != "."]
 
 
 def abandon_restore(surroundings: Surroundings) -> None:

@@ -13,7 +13,7 @@ from common.config import SettingsError, load_settings
 from common.parsers import join_address, parse_address
 from services.cluster.backend import Backend
 from services.cluster.errors import ClusterError, InTheWay, UsageError
-from services.cluster.probe import Told, ask_all, ask_status
+from services.cluster.probe import Told, ask_all, ask_health, ask_status
 from services.cluster.topology import Node
 
 #: A change of members may take that long in each group, a handover of leadership included.
@@ -73,8 +73,22 @@ class Calls:
         Raises:
             InTheWay: a node of another cluster answers there.
         """
+        if self.headers:
+            # Whoever listens there learns no token of ours before it has said that it is of this cluster.
+            known = ask_health(*self.address(node))
+            if isinstance(known, str):
+                return known
+            self._check(node, *known)
         answer = ask_status(*self.address(node), self.headers)
-        return answer if isinstance(answer, str) else self._check(node, answer)
+        if isinstance(answer, str):
+            return answer
+        self._check(node, answer.id, answer.cluster)
+        if not self._backend.is_own(node, answer.data_dir):
+            raise InTheWay(
+                f"{join_address(*self.address(node))} is a copy of {node.id} that runs on {answer.data_dir}, and not "
+                "the node of this home. End it, or move one of the two with `--port-offset`."
+            )
+        return answer
 
     def told_by_all(self, nodes: tuple[Node, ...]) -> dict[str, Told | str]:
         """What each says; a node of another cluster is told of in words. Raises nothing."""
@@ -99,16 +113,15 @@ class Calls:
             raise ClusterError(f"{node.id} {told}. `mufakat status` shows which nodes run.")
         return admin_call(self.address(node), path, body, headers=self.headers)
 
-    def _check(self, node: Node, told: Told) -> Told:
+    def _check(self, node: Node, id: str, cluster: str | None) -> None:
         ours = self._backend.cluster.id
-        if told.cluster != ours or told.id != node.id:
-            of_cluster = f"the cluster {told.cluster}" if told.cluster else "a cluster without an id"
+        if cluster != ours or id != node.id:
+            of_cluster = f"the cluster {cluster}" if cluster else "a cluster without an id"
             raise InTheWay(
-                f"{join_address(*self.address(node))} is {told.id or 'a node'} of {of_cluster}, and not {node.id} of "
+                f"{join_address(*self.address(node))} is {id or 'a node'} of {of_cluster}, and not {node.id} of "
                 f"this one ({ours}). End it, or move this cluster: `mufakat down`, then `mufakat up --port-offset "
                 "1000`."
             )
-        return told
 
 
 def call(
@@ -120,13 +133,16 @@ def call(
     try:
         connection.request(method, path, content, {**headers, "Content-Type": "application/json"})
         response = connection.getresponse()
-        answer = json.loads(response.read(ANSWER_BYTES_MAX))
-    except (OSError, http.client.HTTPException):
+        text = response.read(ANSWER_BYTES_MAX)
+    except (OSError, http.client.HTTPException, ValueError):
+        # ValueError: a host name that cannot be looked up.
         return 0, {}
-    except ValueError:
-        return response.status, {}
     finally:
         connection.close()
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
     return response.status, answer if isinstance(answer, dict) else {}
 
 

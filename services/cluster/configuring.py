@@ -56,12 +56,12 @@ def set_settings(surroundings: Surroundings, assignments: Sequence[str]) -> None
         if alone and runs:
             raise InTheWay("Nodes with two ids or secrets do not talk to each other: `mufakat down` first.")
         after = changed(cluster, [each for each in assignments if each not in alone], surroundings.environ)
-        for assignment in alone:
-            text = _text(surroundings, assignment)
-            if _variable(assignment) == SECRET_VARIABLE:
-                home.keep_secret(text)
-            else:
-                after = replace(after, id=cluster_id(text))
+        given = {_variable(assignment): _text(surroundings, assignment) for assignment in alone}
+        # All is checked before anything is written.
+        if ID_VARIABLE in given:
+            after = replace(after, id=cluster_id(given[ID_VARIABLE]))
+        if SECRET_VARIABLE in given:
+            home.keep_secret(given[SECRET_VARIABLE])
         home.keep(after)
     names = ", ".join(each.partition("=")[0] for each in assignments)
     if not runs:

@@ -175,10 +175,14 @@ class DockerBackend:
     def start(self, node: Node) -> None:
         call_docker("start", self._container_id(node))
 
-    def stop(self, node: Node) -> bool:
-        container_id = self._container_id(node)
-        call_docker("stop", "--time", str(int(STOP_GRACE_SECONDS)), container_id)
-        return container_process(self._containers().get(node.id)).state == "stopped"
+    def stop(self, *nodes: Node) -> set[str]:
+        call_docker("stop", "--time", str(int(STOP_GRACE_SECONDS)), *map(self._container_id, nodes))
+        containers = self._containers()
+        return {node.id for node in nodes if container_process(containers.get(node.id)).state != "stopped"}
+
+    def is_own(self, node: Node, data_dir: str) -> bool:
+        # Every container calls its volume by the same name.
+        return True
 
     def kill(self, node: Node) -> None:
         call_docker("kill", self._container_id(node))

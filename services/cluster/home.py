@@ -17,13 +17,13 @@ begins another one.
 """
 
 import contextlib
-import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from common.config import CLUSTER_SECRET_LENGTH_MIN
 from raft.storage.cluster import kept_cluster
@@ -77,13 +77,39 @@ class Cluster:
     #: None where it never ran.
     record: Record | None = None
     state: str = DOWN
-    #: Nodes on this machine beyond the topology, which were added to it.
-    added: tuple[Node, ...] = ()
+    #: Nodes on this machine beyond a topology, which were added to it, by the topology's name. The ports of those
+    #: that were started here are without the offset, as the topology's are.
+    added: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
 
     def nodes(self) -> Topology:
-        """The topology and the nodes that were added to it. Only of one that has run."""
+        """The topology and the nodes that were added to it. Only of one that has run.
+
+        Raises:
+            UsageError: a port lies outside of 1 to 65535.
+        """
         assert self.record is not None
-        return self.record.nodes().with_added(self.added)
+        return TOPOLOGIES[self.record.topology].with_added(self.added_here()).shifted(self.record.port_offset)
+
+    def added_here(self) -> tuple[Node, ...]:
+        """The nodes that were added to the topology in which it runs."""
+        return self.added.get(self.record.topology, ()) if self.record else ()
+
+    def with_added_here(self, added: tuple[Node, ...]) -> "Cluster":
+        """The same with these nodes beyond its topology."""
+        assert self.record is not None
+        return replace(self, added={**self.added, self.record.topology: added})
+
+
+class _Content(msgspec.Struct):
+    """cluster.json."""
+
+    format: int
+    id: str
+    #: The home that it was written in.
+    home: str
+    settings: dict[str, str]
+    record: Record | None
+    added: dict[str, tuple[Node, ...]]
 
 
 def new_cluster() -> Cluster:
@@ -139,6 +165,11 @@ class Home:
         """The data directory of every node of which there is one, in every topology."""
         return sorted(path for name in TOPOLOGIES for path in self.root.glob(f"{name}/*/data"))
 
+    def stored_topology(self) -> str:
+        """The topology of which there is data, where it is just one; else empty."""
+        stored = {folder.parents[1].name for folder in self.data_folders() if any(folder.glob("*/*"))}
+        return stored.pop() if len(stored) == 1 else ""
+
     @property
     def cluster_path(self) -> Path:
         """Where it stands what is known of the cluster."""
@@ -159,14 +190,12 @@ class Home:
             ClusterError: it cannot be read.
         """
         try:
-            text = self.cluster_path.read_text(encoding="utf-8")
+            text = self.cluster_path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except UnicodeDecodeError:
-            text = ""
         try:
-            return replace(_decode(json.loads(text)), state=self._state())
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return self._decode(text)
+        except (ValueError, KeyError, RecursionError) as error:
             raise ClusterError(
                 f"{self.cluster_path} cannot be read: it is damaged, or of another version of mufakat (end its nodes "
                 "with that one). `mufakat down` ends what runs here. Then delete the file: the cluster's settings go "
@@ -181,9 +210,12 @@ class Home:
     def keep(self, cluster: Cluster) -> None:
         """Write it down. Raises OSError."""
         self.create()
-        content = {"format": FORMAT, **asdict(cluster)}
-        del content["state"]
-        write_file(self.cluster_path, json.dumps(content, indent=2) + "\n", mode=0o600)
+        content = _Content(
+            FORMAT, cluster.id, str(self.root), dict(cluster.settings), cluster.record, dict(cluster.added)
+        )
+        text = msgspec.json.format(msgspec.json.encode(content)).decode() + "\n"
+        if not self.cluster_path.exists() or self.cluster_path.read_text(encoding="utf-8", errors="replace") != text:
+            write_file(self.cluster_path, text, mode=0o600)
         if cluster.state == DOWN:
             self.note_down()
         else:
@@ -192,6 +224,19 @@ class Home:
     def note_down(self) -> None:
         """Write down that no node is to run. Needs no room on the disk. Raises OSError."""
         self._state_path.unlink(missing_ok=True)
+
+    def _decode(self, text: bytes) -> Cluster:
+        content = msgspec.json.decode(text, type=_Content)
+        if content.format != FORMAT or not content.id:
+            raise ValueError("another format")
+        added = content.added
+        if content.home != str(self.root):
+            # A copy of the home, or it was moved: what lies elsewhere may be the original's.
+            added = {name: tuple(node for node in nodes if not node.data_dir) for name, nodes in added.items()}
+        cluster = Cluster(content.id, content.settings, content.record, self._state(), added)
+        if cluster.record is not None:
+            cluster.nodes()
+        return cluster
 
     def _state(self) -> str:
         try:
@@ -242,6 +287,10 @@ class Home:
             return self._secret_path.read_text(encoding="utf-8").strip()
         except (FileNotFoundError, NotADirectoryError):
             return ""
+        except UnicodeDecodeError as error:
+            raise ClusterError(
+                f"{self._secret_path} is damaged. If nodes run, bring it back; else delete it: another one is made."
+            ) from error
 
     def cluster_secret(self, environ: Mapping[str, str]) -> str:
         """What the nodes know each other by: made up once and kept, or the first time taken from
@@ -293,16 +342,3 @@ class Home:
                 ) from None
             yield
 
-
-def _decode(content: dict[str, Any]) -> Cluster:
-    if content.pop("format") != FORMAT:
-        raise ValueError("another format")
-    record = content["record"] and Record(**content["record"])
-    added = tuple(Node(**{**node, "groups": tuple(node["groups"])}) for node in content["added"])
-    cluster = replace(Cluster(**content), record=record, added=added)
-    settings_are_texts = all(isinstance(text, str) for pair in cluster.settings.items() for text in pair)
-    if not isinstance(cluster.id, str) or not settings_are_texts:
-        raise ValueError("no cluster")
-    if record is not None:
-        cluster.nodes()
-    return cluster

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from services.cluster.backend import Backend
 from services.cluster.containers import DockerBackend, ImageNotBuilt
@@ -11,12 +12,13 @@ from services.cluster.errors import ClusterError, InTheWay
 from services.cluster.home import DOWN, STARTING, UP, Cluster, Home, Record, new_cluster
 from services.cluster.local import SERVE_COMMAND, LocalBackend
 from services.cluster.printing import echo
-from services.cluster.restoring import unfinished_restore
+from services.cluster.restoring import remove_journal, restores_into, unfinished_restore
+from services.cluster.roster import roster
 from services.cluster.settings import settle
 from services.cluster.status import cluster_status, status_text
 from services.cluster.topology import TOPOLOGIES
 from services.cluster.waiting import wait_ready
-from services.cluster.wiping import wipe_nodes
+from services.cluster.wiping import holds_anything, wipe_nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +31,13 @@ class Request:
     mode: str | None = None
     port_offset: int | None = None
 
-    def record(self, last: Record | None, mode: str) -> Record:
-        """How the cluster is to run, in that mode."""
-        topology = self.topology or (last.topology if last else next(iter(TOPOLOGIES)))
+    def record(self, last: Record | None, mode: str, *, stored: str = "") -> Record:
+        """How the cluster is to run, in that mode.
+
+        Args:
+            stored: the topology of which there is data, where it is one.
+        """
+        topology = self.topology or (last.topology if last else stored or next(iter(TOPOLOGIES)))
         offset = self.port_offset if self.port_offset is not None else last.port_offset if last else 0
         return Record(mode, topology, offset)
 
@@ -157,10 +163,8 @@ def _up_anew(surroundings: Surroundings, cluster: Cluster, request: Request) -> 
 
 def _prepared(surroundings: Surroundings, cluster: Cluster, request: Request, mode: str) -> Backend:
     """The cluster as it shall run, with nothing in its way."""
-    record = request.record(cluster.record, mode)
+    record = request.record(cluster.record, mode, stored=surroundings.home.stored_topology())
     wanted = replace(cluster, record=record, state=STARTING)
-    if cluster.record is None or cluster.record.topology != record.topology:
-        wanted = replace(wanted, added=())
     backend = surroundings.backend(wanted)
     for name in backend.end_leftovers():
         echo(f"{name} ran still from before and was stopped.")
@@ -225,7 +229,9 @@ def _up_again(surroundings: Surroundings, cluster: Cluster, request: Request) ->
     elif len(missing) == len(processes):
         echo(f"The cluster was up before ({record}) and no node runs. Starting them all.")
         _check_ports(backend)
-        backend.start_all()
+        _start(surroundings.home, backend)
+    elif set(missing) <= (removed := {seat.node.id for seat in roster(backend).seats if seat.is_removed}):
+        echo(f"The cluster is up already ({record}). {', '.join(sorted(removed))} is no member any more.")
     else:
         states = ", ".join(f"{node_id} ({processes[node_id].state})" for node_id in missing)
         raise InTheWay(
@@ -257,7 +263,7 @@ def down(surroundings: Surroundings, *, wipe: bool) -> None:
             end_unknown(home, surroundings.environ)
             raise
         if cluster is None or cluster.record is None:
-            _down_unrecorded(surroundings, wipe=wipe)
+            _down_unrecorded(surroundings, wipe=wipe, is_known=cluster is not None)
             return
         backend = surroundings.backend(cluster)
         was_down = cluster.state == DOWN and not backend.is_running()
@@ -269,21 +275,25 @@ def down(surroundings: Surroundings, *, wipe: bool) -> None:
         home.note_down()
         if wipe:
             backend.wipe()
-            _forget(home, cluster)
+            _forget(home, cluster, backend.topology.name)
     state = "was down already" if was_down else "is down"
     echo(f"The cluster {state} ({cluster.record}). What it stored is {'deleted' if wipe else 'kept'}.")
+    for node in cluster.added_here() if wipe else ():
+        if node.data_dir and Path(node.data_dir).exists():
+            echo(f"What {node.id} stored in {node.data_dir} is left: it was not started by this command.")
 
 
-def _down_unrecorded(surroundings: Surroundings, *, wipe: bool) -> None:
-    """`down` where nothing says what ran: what runs is found by its data."""
+def _down_unrecorded(surroundings: Surroundings, *, wipe: bool, is_known: bool) -> None:
+    """`down` where nothing says what ran: what runs is found by its data. A cluster that never ran has settings."""
     home = surroundings.home
     ended = end_unknown(home, surroundings.environ)
     stored = [name for name in TOPOLOGIES if (home.root / name).exists()]
-    if not ended and not (wipe and stored):
+    if not ended and not (wipe and (stored or is_known)):
         home.require_cluster()
     if wipe:
         for name in stored:
             wipe_nodes(home.root / name)
+        remove_journal(home.root)
         home.forget()
     echo(f"What it stored is {'deleted' if wipe else 'kept'}.")
 
@@ -297,10 +307,12 @@ def end_unknown(home: Home, environ: Mapping[str, str]) -> list[str]:
     return ended
 
 
-def _forget(home: Home, cluster: Cluster) -> None:
+def _forget(home: Home, cluster: Cluster, topology: str) -> None:
     """A wiped cluster is no more, unless there is data of its other topology."""
-    if any((home.root / name).exists() for name in TOPOLOGIES):
-        home.keep(replace(cluster, state=DOWN, added=()))
+    if restores_into(home.root, topology):
+        remove_journal(home.root)
+    if any(holds_anything(home.root / name) for name in TOPOLOGIES):
+        home.keep(replace(cluster, state=DOWN).with_added_here(()))
     else:
         home.forget()
 

@@ -105,8 +105,22 @@ class LocalBackend:
             "MUFAKAT_CLUSTER": cluster,
             "MUFAKAT_DATA_DIR": str(self.data_dir(node)),
             "MUFAKAT_LOG_FILE": str(self.log_path(node)),
-            **({"MUFAKAT_JOIN": "true"} if node.id in self.topology.added else {}),
+            **({"MUFAKAT_JOIN": "true"} if self._joins(node) else {}),
         }
+
+    def _joins(self, node: Node) -> bool:
+        """Whether it must not begin a group: it was added to one, or its disk is empty and another one here is not.
+        Two that have lost their disks would be a majority, and begin without what the third still holds."""
+        if node.id in self.topology.added:
+            return True
+        others = [other for other in self.topology.nodes if other.groups == node.groups and other != node]
+        return any(
+            not self._has_log(node, group) and any(self._has_log(other, group) for other in others)
+            for group in node.groups
+        )
+
+    def _has_log(self, node: Node, group: str) -> bool:
+        return any((self.data_dir(node) / group).glob("*.wal"))
 
     def start_all(self) -> None:
         processes = self.processes()
@@ -121,7 +135,9 @@ class LocalBackend:
             # From here on the data directory is held: by us, then by the process, also where we are killed between.
             lock = reserve(self.data_dir(node))
         except DataDirectoryInUse as error:
-            raise InTheWay(f"{node.id} runs already: {self.data_dir(node)} is held by its process.") from error
+            raise InTheWay(
+                f"{node.id} runs already: {self.data_dir(node)} is held by its process or by a command at work on it."
+            ) from error
         except OSError as error:
             raise ClusterError(f"{node.id} cannot be started: {in_words(error)}") from error
         try:
@@ -138,18 +154,26 @@ class LocalBackend:
     def process_of(self, node: Node) -> NodeProcess:
         if node not in self.topology.nodes and not node.data_dir:
             return NodeProcess(None, "elsewhere")
-        seen = look(self.data_dir(node))
+        try:
+            seen = look(self.data_dir(node))
+        except OSError as error:
+            return NodeProcess(None, "unknown", in_words(error))
         if seen.is_held:
             # A note may be of another process than the one that holds the directory.
             is_its = seen.record is not None and start_mark(seen.record.pid) == seen.record.started
             return NodeProcess(seen.record.pid if seen.record and is_its else None, "running")
-        return NodeProcess(None, "stopped" if seen.record is None else "dead")
+        return NodeProcess(None, "dead" if seen.is_left_behind else "stopped")
 
-    def stop(self, node: Node) -> bool:
-        process = self._holder(node)
-        killed = end_all({node.id: process}, grace_seconds=STOP_GRACE_SECONDS) if process else set()
-        self._note_stopped(node)
-        return not killed
+    def is_own(self, node: Node, data_dir: str) -> bool:
+        # A copy of this home has the same id, and may have been started on the same ports.
+        return node not in self.topology.nodes or data_dir == str(self.data_dir(node))
+
+    def stop(self, *nodes: Node) -> set[str]:
+        processes = {node.id: process for node in nodes if (process := self._holder(node)) is not None}
+        killed = end_all(processes, grace_seconds=STOP_GRACE_SECONDS)
+        for node in nodes:
+            self._note_stopped(node)
+        return killed
 
     def kill(self, node: Node) -> None:
         process = self._holder(node)
@@ -159,29 +183,39 @@ class LocalBackend:
 
     def end_all(self) -> None:
         # All at the same time: one after the other they would go on electing leaders only to lose them.
-        found = {name: process for name, (_, process) in self.running().items()}
+        found, problems = self._running()
         for name in sorted(end_all(found, grace_seconds=STOP_GRACE_SECONDS)):
             echo(f"{name} did not stop within {STOP_GRACE_SECONDS:.0f} s and was killed.")
         for node in self.topology.nodes:
             self._note_stopped(node)
+        if problems:
+            raise ClusterError(f"All others are ended; whether a node runs there is not known: {' '.join(problems)}")
 
     def is_running(self) -> bool:
-        return any(look(folder).is_held for folder in self._data_dirs())
+        found, problems = self._running()
+        return bool(found or problems)
 
     def end_leftovers(self) -> list[str]:
-        names = sorted(self.running())
+        names = sorted(self._running()[0])
         if names:
             self.end_all()
         return names
 
-    def running(self) -> dict[str, tuple[Path, Process]]:
+    def _running(self) -> tuple[dict[str, Process], list[str]]:
         """Every process that holds a data directory of this home or of a node that was added, by the node's id, or
-        its topology and id where that is another one: its data directory and which one it is."""
-        return {
-            name: (folder, process)
-            for folder, name in self._data_dirs().items()
-            if (process := holder(folder)) is not None
-        }
+        its topology and id where that is another one; and why some directories cannot be looked into."""
+        found, problems = {}, []
+        for folder, name in self._data_dirs().items():
+            try:
+                process = holder(folder)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                problems.append(in_words(error))
+                continue
+            if process is not None:
+                found[name] = process
+        return found, problems
 
     def _data_dirs(self) -> dict[Path, str]:
         """Every data directory that there is, and how its node is called."""
@@ -205,7 +239,7 @@ class LocalBackend:
         data_dir = self.data_dir(node)
         # Where it cannot be written, or somebody has started the node meanwhile, it is shown as what it is.
         with contextlib.suppress(OSError, DataDirectoryInUse):
-            if look(data_dir).record is not None:
+            if look(data_dir).is_left_behind:
                 lock = reserve(data_dir)
                 try:
                     lock.leave()

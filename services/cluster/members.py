@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from common.parsers import join_address
+from common.parsers import join_address, parse_node_id
 from services.cluster.backend import Backend
 from services.cluster.calls import ELSEWHERE, Calls, address_of, admin_headers, call
 from services.cluster.errors import ClusterError, InTheWay, UsageError
+from services.cluster.home import Cluster
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo, table
 from services.cluster.processes import is_port_free
@@ -82,10 +83,13 @@ def add_member(surroundings: Surroundings, whom: Whom, member: str, address: str
 
     Raises: as `list_members`; InTheWay where the environment says something else than the cluster's settings.
     """
+    _check_id(member)
+    if address:
+        address_of(address)
+    if not whom.address:
+        _check_carries(surroundings, whom, member)
     if not address:
         address = _start_here(surroundings, whom, member)
-    elif whom.address:
-        address_of(address)
     body = {"add": {"id": member, "address": join_address(*address_of(address))}}
     changed = _change(surroundings, whom, "add", body, member)
     if changed:
@@ -98,9 +102,26 @@ def add_member(surroundings: Surroundings, whom: Whom, member: str, address: str
 
 def remove_member(surroundings: Surroundings, whom: Whom, member: str) -> None:
     """Remove a server, and stop it where `add_member` started it here. Raises as `list_members`."""
+    _check_id(member)
     _change(surroundings, whom, "remove", {"remove": {"id": member}}, member)
     if whom.address or not _stop_added(surroundings, member):
         echo(f"{member} was removed. It takes no part any more; stop it where it runs still.")
+
+
+def _check_id(member: str) -> None:
+    try:
+        parse_node_id(member)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
+
+
+def _check_carries(surroundings: Surroundings, whom: Whom, member: str) -> None:
+    """A node that is looked after here carries what it carries. Raises UsageError."""
+    nodes = surroundings.require_backend().topology.nodes
+    known = next((node for node in nodes if node.id == member), None)
+    if known is not None and whom.group is not None and whom.group not in known.groups:
+        groups = ", ".join(known.groups)
+        raise UsageError(f"{member} carries {groups}, not {whom.group!r}. Add another node to that group.")
 
 
 def _stop_added(surroundings: Surroundings, member: str) -> bool:
@@ -108,7 +129,7 @@ def _stop_added(surroundings: Surroundings, member: str) -> bool:
     home = surroundings.home
     with home.exclusive():
         cluster = home.require_cluster()
-        node = next((node for node in cluster.added if node.id == member and not node.data_dir), None)
+        node = next((node for node in cluster.nodes().nodes if _was_added(cluster, node, member)), None)
         if node is None:
             return False
         backend = surroundings.backend(cluster)
@@ -116,9 +137,13 @@ def _stop_added(surroundings: Surroundings, member: str) -> bool:
         if seat is not None and seat.memberships and not seat.is_removed:
             return False
         backend.stop(node)
-        home.keep(replace(cluster, added=tuple(each for each in cluster.added if each != node)))
+        home.keep(cluster.with_added_here(tuple(each for each in cluster.added_here() if each.id != member)))
     echo(f"{member} was removed and stopped. What it stored is kept.")
     return True
+
+
+def _was_added(cluster: Cluster, node: Node, member: str) -> bool:
+    return node.id == member and not node.data_dir and any(each.id == member for each in cluster.added_here())
 
 
 def _start_here(surroundings: Surroundings, whom: Whom, member: str) -> str:
@@ -138,7 +163,9 @@ def _start_here(surroundings: Surroundings, whom: Whom, member: str) -> str:
             )
         node = known or _new_node(backend, whom.group, member)
         if known is None:
-            cluster = replace(cluster, added=(*cluster.added, node))
+            assert cluster.record is not None
+            stored = replace(node, client_port=node.client_port - cluster.record.port_offset)
+            cluster = cluster.with_added_here((*cluster.added_here(), stored))
             # Before it starts: whatever becomes of this command, the node is known.
             home.keep(cluster)
             backend = surroundings.backend(cluster)
@@ -182,8 +209,7 @@ def _look_after(surroundings: Surroundings, member: str) -> None:
             if seat is None or seat.node.host not in LOOPBACK_HOSTS or time.monotonic() > until:
                 return
             if seat.node.data_dir:
-                node = replace(seat.node, host="")
-                surroundings.home.keep(replace(cluster, added=(*cluster.added, node)))
+                surroundings.home.keep(cluster.with_added_here((*cluster.added_here(), seat.node)))
                 return
             time.sleep(POLL_SECONDS)
 

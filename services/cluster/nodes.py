@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from services.cluster.backend import Backend, NodeProcess
 from services.cluster.errors import ClusterError
+from services.cluster.home import DOWN, UP, Cluster, Home
 from services.cluster.lifecycle import Surroundings
 from services.cluster.printing import echo
 from services.cluster.probe import GroupTold
@@ -21,16 +23,17 @@ POLL_SECONDS = 0.01
 
 def start_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
     """Start nodes that do not run, with the settings of the cluster, and wait until each answers. One that runs is
-    left alone.
+    left alone. Where the cluster is down, it is up with these nodes alone.
 
     Raises:
         UsageError: there is no node of that id.
         InTheWay: the environment says something else than the settings of the cluster.
         ClusterError: a node ended, or did not answer in time.
     """
-    surroundings.home.require_cluster()
-    with surroundings.home.exclusive():
-        backend = surroundings.backend(surroundings.settled(surroundings.home.require_cluster()))
+    home = surroundings.home
+    _known_cluster(home)
+    with home.exclusive():
+        backend = surroundings.backend(surroundings.settled(_known_cluster(home)))
         nodes = [backend.topology.node(node_id) for node_id in dict.fromkeys(node_ids)]
         missing = []
         for node in nodes:
@@ -39,10 +42,19 @@ def start_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
                 echo(f"{node.id} runs already{_pid(process)}.")
             else:
                 missing.append(node)
-                backend.start(node)
+        if backend.cluster.state == DOWN and missing:
+            home.keep(replace(backend.cluster, state=UP))
+        for node in missing:
+            backend.start(node)
     for node in missing:
         wait_live(backend, node)
         echo(f"{node.id} runs{_pid(backend.process_of(node))} and answers on {backend.host}:{node.client_port}.")
+
+
+def _known_cluster(home: Home) -> Cluster:
+    """The cluster that is up, or was. Raises NoCluster."""
+    cluster = home.cluster()
+    return cluster if cluster is not None and cluster.record is not None else home.require_cluster()
 
 
 def stop_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
@@ -52,8 +64,9 @@ def stop_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
         UsageError: there is no node of that id.
     """
 
-    def stop(backend: Backend, node: Node) -> str:
-        return "was stopped" if backend.stop(node) else "did not stop in time and was killed"
+    def stop(backend: Backend, nodes: Sequence[Node]) -> dict[str, str]:
+        killed, late = backend.stop(*nodes), "did not stop in time and was killed"
+        return {node.id: late if node.id in killed else "was stopped" for node in nodes}
 
     _end_nodes(surroundings, node_ids, stop)
 
@@ -65,25 +78,28 @@ def kill_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
         UsageError: there is no node of that id.
     """
 
-    def kill(backend: Backend, node: Node) -> str:
-        backend.kill(node)
-        return "was killed"
+    def kill(backend: Backend, nodes: Sequence[Node]) -> dict[str, str]:
+        for node in nodes:
+            backend.kill(node)
+        return {node.id: "was killed" for node in nodes}
 
     _end_nodes(surroundings, node_ids, kill)
 
 
 def _end_nodes(
-    surroundings: Surroundings, node_ids: Sequence[str], end: Callable[[Backend, Node], str]
+    surroundings: Surroundings, node_ids: Sequence[str], end: Callable[[Backend, Sequence[Node]], dict[str, str]]
 ) -> None:
     backend = surroundings.require_backend()
     with surroundings.home.exclusive():
-        for node in find_nodes(backend, node_ids):
-            process = backend.process_of(node)
-            if process.is_running:
-                what = end(backend, node)
-                echo(f"{node.id} {what}. {_way_back(surroundings, backend, node)}")
+        nodes = find_nodes(backend, node_ids)
+        processes = {node.id: backend.process_of(node) for node in nodes}
+        # Also those of which nothing is known: that is told, too.
+        told = end(backend, [node for node in nodes if processes[node.id].state not in ("stopped", "dead")])
+        for node in nodes:
+            if node.id in told:
+                echo(f"{node.id} {told[node.id]}. {_way_back(surroundings, backend, node)}")
             else:
-                echo(f"{node.id} does not run ({process.state}).")
+                echo(f"{node.id} does not run ({processes[node.id].state}).")
 
 
 def find_nodes(backend: Backend, node_ids: Sequence[str]) -> list[Node]:

@@ -118,7 +118,8 @@ def get_json(
         connection.request("GET", path, headers=dict(headers or {}))
         response = connection.getresponse()
         text = response.read(ANSWER_BYTES_MAX)
-    except (OSError, http.client.HTTPException):
+    except (OSError, http.client.HTTPException, ValueError):
+        # ValueError: a host name that cannot be looked up.
         return 0, None
     finally:
         connection.close()
@@ -126,6 +127,16 @@ def get_json(
         return response.status, json.loads(text)
     except ValueError:
         return response.status, None
+
+
+def ask_health(host: str, port: int) -> tuple[str, str | None] | str:
+    """The id of the node there and its cluster's, which it tells anybody; else why it says nothing, in words."""
+    status, answer = get_json(host, port, "/health")
+    if status == 0:
+        return "does not answer"
+    if status != 200 or not isinstance(answer, dict):
+        return f"answers {status} to /health: another program, or another version of mufakat"
+    return str(answer.get("id", "")), answer.get("cluster") or None
 
 
 def ask_status(host: str, port: int, headers: Mapping[str, str] | None = None) -> Told | str:

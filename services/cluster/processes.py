@@ -105,23 +105,26 @@ def holder(data_dir: Path) -> Process | None:
 
 
 def _opener(data_dir: Path) -> Process | None:
-    """A process that has had the lock's file open for a while (Linux)."""
+    """The process that has had the lock for a while, by what the system says of open files (Linux)."""
     path = data_dir / PROCESS_NAME
-    # Twice: a command that only looks has it open for a moment.
-    found = _who_has_open(path)
+    # Twice: a command that only looks, or hands the lock down, has it for a moment.
+    found = _who_has_locked(path)
     time.sleep(POLL_SECONDS)
-    found &= _who_has_open(path)
+    found &= _who_has_locked(path)
     found.discard(os.getpid())
     marks = {pid: mark for pid in sorted(found) if (mark := start_mark(pid))}
     return next((Process(pid, mark, data_dir) for pid, mark in marks.items()), None)
 
 
-def _who_has_open(path: Path) -> set[int]:
+def _who_has_locked(path: Path) -> set[int]:
     found = set()
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(descriptor), os.stat(path)):
-                found.add(int(descriptor.parts[2]))
+                # proc(5): of a file that carries a lock, by whomever it was taken, `lock: 1: FLOCK ...`.
+                told = Path(*descriptor.parts[:3], "fdinfo", descriptor.name).read_text(encoding="ascii")
+                if "FLOCK" in told and "WRITE" in told:
+                    found.add(int(descriptor.parts[2]))
     return found
 
 

@@ -56,9 +56,9 @@ def recover(root: Path, group: str, *, node: str, agree: Callable[[], bool]) -> 
         InTheWay: a node runs on it.
         ClusterError: it is damaged or cannot be written, or was not agreed to.
     """
-    node = checked_id(node)
+    node, root = checked_id(node), root.absolute()
     with reading_under(root), contextlib.ExitStack() as locks:
-        for folder in {root, root.absolute().parent}:
+        for folder in {root, root.parent}:
             locks.enter_context(_no_process(folder))
         finished = _finish(root, group)
         folders = group_folders(root, group)

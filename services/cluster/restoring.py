@@ -45,8 +45,8 @@ class Restoring:
     def __str__(self) -> str:
         return (
             f"A restore of the group {self.group} into the {self.topology} topology was interrupted. "
-            f"`mufakat restore {shlex.quote(self.file)} --topology {self.topology}` finishes it; "
-            "`mufakat restore --abandon` gives it up."
+            f"`mufakat restore {shlex.quote(self.file)} --topology {self.topology}` finishes it, with the file as it "
+            "was; `mufakat restore --abandon` gives it up."
         )
 
 
@@ -57,6 +57,15 @@ def unfinished_restore(home_root: Path) -> str | None:
     except ClusterError as error:
         return str(error)
     return None if under_way is None else str(under_way)
+
+
+def restores_into(home_root: Path, topology: str) -> bool:
+    """Whether a restore into this topology was interrupted, or nobody can tell into which."""
+    try:
+        under_way = read_journal(home_root)
+    except ClusterError:
+        return True
+    return under_way is not None and under_way.topology == topology
 
 
 def read_journal(home_root: Path) -> Restoring | None:

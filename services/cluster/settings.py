@@ -148,9 +148,13 @@ def _given(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _check(settings: Mapping[str, str]) -> None:
     try:
-        load_settings(settings)
+        tokens = load_settings(settings).auth_tokens
     except SettingsError as error:
         raise UsageError(f"{error}.") from error
+    if tokens and not any(role == "admin" for role, _ in tokens):
+        raise UsageError(
+            "MUFAKAT_AUTH_TOKENS: one must be admin:token, or these commands could not ask the nodes anything."
+        )
 
 
 def _same(variable: str, text: str, kept: str | None) -> bool:

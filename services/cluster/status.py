@@ -22,14 +22,15 @@ def cluster_status(backend: Backend) -> Roster:
     return roster(backend)
 
 
-def state_of(seat: Seat) -> str:
+def state_of(seat: Seat, group: str = "") -> str:
     """"running" (ready for traffic), "unready" (its process runs), "removed" (its process runs and it is no member of
-    any group), "stopped" (on request), "dead", or "away" (it does not run here and does not answer)."""
+    any group, or not of `group`), "stopped" (on request), "dead", "away" (it does not run here and does not answer),
+    or "unknown" (its data directory cannot be looked into)."""
     if seat.answer is None and seat.process.state == "elsewhere":
         return "away"
     if not seat.process.is_running and seat.answer is None:
         return seat.process.state
-    if seat.is_removed:
+    if seat.is_removed or (group and seat.memberships.get(group) == "none"):
         return "removed"
     return "unready" if seat.reasons() else "running"
 
@@ -91,7 +92,7 @@ def _headline(backend: Backend, found: Roster) -> str:
     record = backend.cluster.record
     versions = sorted({seat.answer.version for seat in found.seats if seat.answer and seat.answer.version})
     version = f", version {' and '.join(versions)}" if versions else ""
-    authentication = "on" if _has_authentication(backend) else "off"
+    authentication = _authentication(backend, found)
     unfinished = "; its last `up` did not come to its end" if backend.cluster.state == "starting" else ""
     return (
         f"{record and record.topology} topology, {backend.mode} mode, cluster {backend.cluster.id}{version}, "
@@ -107,6 +108,8 @@ def _remarks(found: Roster) -> list[str]:
         remarks += [f"{seat.node.id}{', ' + group if group else ''}: {why}" for group, why in reasons.items()]
         if seat.is_removed and seat.process.is_running:
             remarks.append(f"{seat.node.id} is no member any more; `mufakat stop {seat.node.id}` ends it.")
+        if seat.process.problem:
+            remarks.append(f"{seat.node.id}: {seat.process.problem}")
         if seat.process.state == "elsewhere":
             remarks.append(f"{seat.node.id} is a member that was not started from here.")
     answers = [seat.answer for seat in found.seats if seat.answer]
@@ -114,11 +117,20 @@ def _remarks(found: Roster) -> list[str]:
     if frees:
         differ = len({in_bytes(free) for free in frees}) > 1
         remarks.append(f"Room on the disks: {in_bytes(min(frees))}{' at least' if differ else ''}.")
-    if not any(seat.answer and seat.answer.authentication for seat in found.seats) and any(
-        seat.answer and seat.answer.authentication is False for seat in found.seats
-    ):
-        remarks.append("Whoever reaches a port may do anything: authentication is off (MUFAKAT_AUTH_TOKENS).")
+    if False in (told := {answer.authentication for answer in answers}):
+        some = " of some nodes" if True in told else ""
+        remarks.append(f"Whoever reaches a port{some} may do anything: authentication is off (MUFAKAT_AUTH_TOKENS).")
     return remarks
+
+
+def _authentication(backend: Backend, found: Roster) -> str:
+    """As the nodes have it, and what they will have from their next start on where that is something else."""
+    words = {True: "on", False: "off"}
+    answers = [seat.answer.authentication for seat in found.seats if seat.answer]
+    told = sorted({words[answer] for answer in answers if answer is not None})
+    kept = words[_has_authentication(backend)]
+    now = " and ".join(told) or kept
+    return now if now == kept else f"{now} ({kept} once the nodes are started again)"
 
 
 def _has_authentication(backend: Backend) -> bool:
@@ -141,7 +153,7 @@ def _row(backend: Backend, seat: Seat, group: str) -> tuple[str, ...]:
         group,
         _address(backend, seat),
         str(_pid(seat) or UNKNOWN),
-        state_of(seat),
+        state_of(seat, group),
         known.role if known else UNKNOWN,
         {"none": "no", "": UNKNOWN}.get(member := seat.memberships.get(group, ""), member),
         str(known.term) if known else UNKNOWN,

@@ -95,7 +95,11 @@ class Topology:
         Raises:
             UsageError: a port would lie outside 1 to 65535.
         """
-        nodes = tuple(replace(node, client_port=node.client_port + port_offset) for node in self.nodes)
+        # A node that was started by hand is where its own settings say.
+        nodes = tuple(
+            node if node.data_dir else replace(node, client_port=node.client_port + port_offset)
+            for node in self.nodes
+        )
         if any(node.client_port < 1 or node.peer_port > PORT_MAX for node in nodes):
             raise UsageError(f"A port offset of {port_offset} moves a port out of the range 1 to {PORT_MAX}.")
         return replace(self, nodes=nodes)

@@ -1,19 +1,22 @@
 """Deleting what the nodes of a cluster stored.
 
-Folders may be links: an operator puts `separated`, a node's folder or its data on another disk. What lies behind such
-a link is deleted and the link stays. The rule of the file: nothing is said to be gone that is there still.
+Folders may be links: an operator puts `separated`, a node's folder, its data or a group on another disk. What lies
+behind such a link is deleted and the link stays; any other link is only a file. The rule of the file: nothing is said
+to be gone that is there still.
 """
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+from common.parsers import GROUPS
 from services.cluster.errors import ClusterError, in_words
 
-#: How deep links are followed: topology, node, data, group. What a node stores has no links below.
-LINK_DEPTH_MAX = 3
 #: How many of the things that could not be deleted are named.
 NAMED_MAX = 3
+
+#: Which names of links are followed in a topology's folder, in a node's, in its data; None: all.
+_FOLLOWED: tuple[frozenset[str] | None, ...] = (None, frozenset({"data"}), frozenset(GROUPS))
 
 
 def wipe_nodes(topology_folder: Path) -> None:
@@ -30,6 +33,11 @@ def wipe_nodes(topology_folder: Path) -> None:
         raise ClusterError(f"Not everything could be deleted. {' '.join(problems[:NAMED_MAX])}{more}")
 
 
+def holds_anything(topology_folder: Path) -> bool:
+    """Whether a topology's nodes store anything still; links that stay are nothing."""
+    return any(path.is_file() or (path.is_symlink() and not path.is_dir()) for path in topology_folder.glob("*/**/*"))
+
+
 def _empty(folder: Path, depth: int, problems: list[str]) -> bool:
     """Delete what is in a folder, and note what could not be. False where anything is left, be it a link."""
     try:
@@ -42,7 +50,7 @@ def _empty(folder: Path, depth: int, problems: list[str]) -> bool:
     gone = True
     for entry in entries:
         path = Path(entry.path)
-        if entry.is_symlink() and entry.is_dir() and depth < LINK_DEPTH_MAX:
+        if entry.is_symlink() and entry.is_dir() and _is_followed(entry.name, depth):
             _empty(path, depth + 1, problems)
             gone = False
         elif entry.is_dir(follow_symlinks=False):
@@ -50,6 +58,13 @@ def _empty(folder: Path, depth: int, problems: list[str]) -> bool:
         else:
             gone = _remove(path, os.unlink, problems) and gone
     return gone
+
+
+def _is_followed(name: str, depth: int) -> bool:
+    if depth >= len(_FOLLOWED):
+        return False
+    names = _FOLLOWED[depth]
+    return names is None or name in names
 
 
 def _remove(path: Path, remove: Callable[[Path], None], problems: list[str]) -> bool:

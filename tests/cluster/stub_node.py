@@ -64,7 +64,8 @@ def status() -> dict[str, object]:
 
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = json.dumps(status() if self.path == "/status" else {"ok": True}).encode()
+        known = {"ok": True, "id": NODE_ID, "cluster": os.environ["MUFAKAT_CLUSTER_ID"]}
+        body = json.dumps(status() if self.path == "/status" else known).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -206,7 +206,7 @@ def test_a_node_beyond_the_topology_is_one_of_the_cluster(combined: Cluster) -> 
     assert ask(port, "/lock/acquire", {"key": "A", "client_id": "ana"})[1]["ok"] is True
     code, output = command(combined, "member", "remove", "node4")
     assert (code, "was removed and stopped" in output) == (0, True)
-    assert home.require_cluster().added == ()
+    assert home.require_cluster().added_here() == ()
 
 
 def test_a_node_that_was_started_by_hand_and_added_is_found_and_ended(combined: Cluster) -> None:
@@ -221,7 +221,7 @@ def test_a_node_that_was_started_by_hand_and_added_is_found_and_ended(combined: 
             timeout_seconds=20,
             what="node4 votes",
         )
-        assert [node.data_dir for node in home.require_cluster().added] == [str(home.root / "node4")]
+        assert [node.data_dir for node in home.require_cluster().added_here()] == [str(home.root / "node4")]
         backend = surroundings.require_backend()
 
         found = roster(backend).seat("node4")
