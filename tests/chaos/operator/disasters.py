@@ -218,8 +218,9 @@ def another_cluster(world: World, chance: random.Random) -> None:
     with world.clients.quiet():
         was_killed = chance.random() < 0.5
         if was_killed:
-            world.mufakat("kill", *world.node_ids())
-        else:
+            world.mufakat("kill", *world.founders)
+        # After a kill, an added node may run still.
+        if not was_killed or world.processes():
             world.mufakat("down")
         offset = ("--port-offset", str(world.port_offset))
         up = world.mufakat("up", "--topology", TOPOLOGY, "--mode", "local", *offset, home=home)
