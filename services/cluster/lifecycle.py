@@ -87,6 +87,11 @@ class Surroundings:
         if unfinished is not None:
             raise ClusterError(unfinished)
         settled = settle(cluster, self.environ, self.home.cluster_path)
+        if cluster.state != DOWN and not self.home.kept_secret() and self.backend(cluster).is_running():
+            raise ClusterError(
+                f"The secret of this cluster is gone from {self.home.root}, and nodes run that use it. "
+                "Bring `cluster_secret` back, or `mufakat down` and `mufakat up`: then another one is made."
+            )
         self.home.cluster_secret(self.environ)
         return settled
 

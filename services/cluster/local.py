@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.config import VARIABLE_PREFIX
@@ -21,6 +21,7 @@ from services.cluster.home import Cluster, Home
 from services.cluster.log_tail import LogTail
 from services.cluster.log_view import LogView, by_time
 from services.cluster.printing import echo
+from services.cluster.probe import ask_health
 from services.cluster.processes import Process, end_all, holder, is_port_free, kill_all, spawn
 from services.cluster.settings import ID_VARIABLE, SECRET_VARIABLE
 from services.cluster.topology import Node, Topology
@@ -75,17 +76,17 @@ class LocalBackend:
             InTheWay: a port is taken.
         """
         processes = self.processes()
-        taken = [
-            f"{port} ({node.id})"
+        taken = {
+            f"{port} ({node.id})": port
             for node in self.topology.nodes
             for port in (node.client_port, node.peer_port)
             if not processes[node.id].is_running and not is_port_free(LOCAL_HOST, port)
-        ]
+        }
         if taken:
             some = "Port" if len(taken) == 1 else "Ports"
             raise InTheWay(
-                f"{some} {', '.join(taken)} on {LOCAL_HOST}: taken by another program. End it, or move "
-                "the whole cluster to other ports with `--port-offset 1000`."
+                f"{some} {', '.join(taken)} on {LOCAL_HOST}: taken by {_who_listens(taken.values())}. End it, or "
+                "move the whole cluster to other ports with `--port-offset 1000`."
             )
 
     def node_environ(self, node: Node) -> dict[str, str]:
@@ -263,3 +264,13 @@ class LocalBackend:
         while True:
             time.sleep(FOLLOW_SECONDS)
             view.show(by_time({node_id: tail.new_lines() for node_id, tail in tails.items()}))
+
+
+def _who_listens(ports: Iterable[int]) -> str:
+    """Who listens on the first of these ports that says it: a node of another cluster, say."""
+    for port in ports:
+        known = ask_health(LOCAL_HOST, port)
+        if not isinstance(known, str):
+            node, cluster = known
+            return f"{node} of {f'the cluster {cluster}' if cluster else 'a cluster without an id'}"
+    return "another program"

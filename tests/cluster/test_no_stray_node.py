@@ -334,6 +334,24 @@ def test_a_start_mark_does_not_depend_on_the_zone_and_the_language_of_the_caller
     assert marks != {None}
 
 
+def test_an_interrupt_while_a_command_is_being_imported_shows_no_traceback() -> None:
+    """Ctrl-C right after Enter: what is being imported then is nobody's business."""
+    program = (
+        "import builtins, os, signal\n"
+        "real = builtins.__import__\n"
+        "def imported(name, *rest, **more):\n"
+        "    if name == 'click': os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return real(name, *rest, **more)\n"
+        "builtins.__import__ = imported\n"
+        "from services.entry import main\n"
+        "main()\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 # Wiping
 
 

@@ -344,6 +344,31 @@ def test_a_node_can_be_started_alone_where_the_cluster_is_down(
     ]
 
 
+def test_a_secret_that_was_lost_while_nodes_run_is_not_replaced(
+    surroundings: Surroundings, request_combined: Request
+) -> None:
+    """A node with another one would find nobody."""
+    up(surroundings, request_combined)
+    stop_nodes(surroundings, ["node1"])
+    (surroundings.home.root / "cluster_secret").unlink()
+
+    with pytest.raises(ClusterError, match="Bring `cluster_secret` back"):
+        start_nodes(surroundings, ["node1"])
+
+    down(surroundings, wipe=False)
+    up(surroundings, request_combined)
+
+
+def test_another_cluster_on_the_ports_is_named(
+    surroundings: Surroundings, request_combined: Request, tmp_path: Path
+) -> None:
+    with cluster_in(tmp_path / "other", serve_command=STUB, detect=surroundings.detect) as other:
+        cluster = up(other, request_combined).cluster.id
+
+        with pytest.raises(InTheWay, match=f"taken by node1 of the cluster {cluster}"):
+            up(surroundings, request_combined)
+
+
 # Settings
 
 
