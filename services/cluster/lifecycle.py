@@ -151,7 +151,8 @@ def up(surroundings: Surroundings, request: Request) -> Backend:
         backend = surroundings.backend(replace(backend.cluster, state=UP))
     nodes = [node for node in backend.topology.nodes if backend.process_of(node).is_running]
     seconds, found = wait_ready(backend, nodes)
-    removed = [seat.node.id for seat in found.seats if seat.is_removed]
+    ids = {node.id for node in nodes}
+    removed = [seat.node.id for seat in found.seats if seat.is_removed and seat.node.id in ids]
     echo(f"All {len(nodes) - len(removed)} nodes are ready ({seconds:.1f} s).")
     if removed:
         echo(f"{', '.join(removed)}: no member any more. `mufakat member add` takes it back, `mufakat stop` ends it.")

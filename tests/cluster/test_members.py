@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from services.cli import main
 from services.cluster.lifecycle import Request, Surroundings, down, up
-from services.cluster.nodes import kill_nodes, start_nodes
+from services.cluster.nodes import kill_nodes, start_nodes, stop_nodes
 from services.cluster.probe import get_json
 from services.cluster.roster import Seat, roster
 from services.cluster.status import state_of
@@ -179,7 +179,9 @@ def _acquired(port: int) -> bool:
         return False
 
 
-def test_a_node_beyond_the_topology_is_one_of_the_cluster(combined: Cluster) -> None:
+def test_a_node_beyond_the_topology_is_one_of_the_cluster(
+    combined: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is started here, seen, ended by `down`, started again by `up`; one that was removed is not waited for."""
     surroundings, home = combined.surroundings, combined.surroundings.home
     request = Request("combined", "local", combined.port_offset)
@@ -202,6 +204,12 @@ def test_a_node_beyond_the_topology_is_one_of_the_cluster(combined: Cluster) -> 
         assert clock.seconds() < 30
 
     assert seat(surroundings, "node1").is_removed
+    assert "All 3 nodes are ready" in capsys.readouterr().out
+    stop_nodes(surroundings, ["node1"])
+    up(surroundings, request)
+    told = capsys.readouterr().out
+    assert "The cluster is up already" in told
+    assert "All 3 nodes are ready" in told
     assert seat(surroundings, "node4").memberships == everywhere
     assert ask(port, "/lock/acquire", {"key": "A", "client_id": "ana"})[1]["ok"] is True
     code, output = command(combined, "member", "remove", "node4")
