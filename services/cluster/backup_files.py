@@ -13,6 +13,7 @@ from pathlib import Path
 
 from raft.storage import StorageError
 from raft.storage.backup import Backup, verify_backup
+from raft.storage.files import RealFiles
 from services.cluster.errors import ClusterError, UsageError, reason
 
 #: What a path may lead to that is no regular file, in words. A symbolic link is not followed.
@@ -66,7 +67,7 @@ def write_backup(file: Path, pieces: Iterable[bytes]) -> Backup:
             raise ClusterError(f"The backup did not come whole: {error}. Nothing was written; try again.") from error
         check_target(file)
         os.replace(draft, file)
-        _sync_folder(file.absolute().parent)
+        RealFiles().sync_directory(file.absolute().parent)
     except OSError as error:
         raise ClusterError(f"No backup was written: {_said(error, file)}.") from error
     finally:
@@ -97,11 +98,3 @@ def describe_backup(backup: Backup) -> str:
 def _said(error: OSError, file: Path) -> str:
     """What the system said, in words, of the file or of the folder that it lies in."""
     return f"{file.parent if isinstance(error, PermissionError) else file}: {reason(error)}"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

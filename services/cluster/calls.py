@@ -13,7 +13,7 @@ from common.config import SettingsError, load_settings
 from common.parsers import join_address, parse_address
 from services.cluster.backend import Backend
 from services.cluster.errors import ClusterError, InTheWay, UsageError
-from services.cluster.probe import Told, ask_all, ask_health, ask_status
+from services.cluster.probe import Told, ask_all, ask_health, ask_status, of_cluster
 from services.cluster.topology import Node
 
 #: A change of members may take that long in each group, a handover of leadership included.
@@ -116,11 +116,10 @@ class Calls:
     def _check(self, node: Node, id: str, cluster: str | None) -> None:
         ours = self._backend.cluster.id
         if cluster != ours or id != node.id:
-            of_cluster = f"the cluster {cluster}" if cluster else "a cluster without an id"
             raise InTheWay(
-                f"{join_address(*self.address(node))} is {id or 'a node'} of {of_cluster}, and not {node.id} of "
-                f"this one ({ours}). End it, or move this cluster: `mufakat down`, then `mufakat up --port-offset "
-                "1000`."
+                f"{join_address(*self.address(node))} is {id or 'a node'} of {of_cluster(cluster)}, and not "
+                f"{node.id} of this one ({ours}). End it, or move this cluster: `mufakat down`, then "
+                "`mufakat up --port-offset 1000`."
             )
 
 

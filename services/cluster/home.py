@@ -118,7 +118,7 @@ def new_cluster() -> Cluster:
 
 
 def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace a small file in one step and durably, so that no reader ever sees half of it.
+    """Replace a small file in one step, so that no reader ever sees half of it, nor a power cut leaves it.
 
     Raises:
         OSError: with the file's name; what was there is there still.

@@ -21,7 +21,7 @@ from services.cluster.home import Cluster, Home
 from services.cluster.log_tail import LogTail
 from services.cluster.log_view import LogView, by_time
 from services.cluster.printing import echo
-from services.cluster.probe import ask_health
+from services.cluster.probe import ask_health, of_cluster
 from services.cluster.processes import Process, end_all, holder, is_port_free, kill_all, spawn
 from services.cluster.settings import ID_VARIABLE, SECRET_VARIABLE
 from services.cluster.topology import Node, Topology
@@ -272,5 +272,5 @@ def _who_listens(ports: Iterable[int]) -> str:
         known = ask_health(LOCAL_HOST, port)
         if not isinstance(known, str):
             node, cluster = known
-            return f"{node} of {f'the cluster {cluster}' if cluster else 'a cluster without an id'}"
+            return f"{node} of {of_cluster(cluster)}"
     return "another program"

@@ -80,10 +80,6 @@ class Told:
     #: Id to host:port of the members of its groups; None where a member told nobody.
     addresses: dict[str, str | None] = field(default_factory=dict)
 
-    @property
-    def is_ready(self) -> bool:
-        return not self.not_ready
-
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> "Told":
         disk = answer.get("disk") or {}
@@ -137,6 +133,11 @@ def ask_health(host: str, port: int) -> tuple[str, str | None] | str:
     if status != 200 or not isinstance(answer, dict):
         return f"answers {status} to /health: another program, or another version of mufakat"
     return str(answer.get("id", "")), answer.get("cluster") or None
+
+
+def of_cluster(id: str | None) -> str:
+    """Of which cluster a node says it is, in words."""
+    return f"the cluster {id}" if id else "a cluster without an id"
 
 
 def ask_status(host: str, port: int, headers: Mapping[str, str] | None = None) -> Told | str:

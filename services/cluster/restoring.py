@@ -11,7 +11,6 @@ is there, some nodes may hold the group and others may be empty, so none of them
 """
 
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -19,7 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from raft.storage.beside import RESTORING_SUFFIX
+from raft.storage.files import RealFiles
 from services.cluster.errors import ClusterError
+from services.cluster.home import write_file
 
 JOURNAL_NAME = "restoring.json"
 
@@ -90,31 +91,17 @@ def read_journal(home_root: Path) -> Restoring | None:
 
 def write_journal(home_root: Path, restoring: Restoring) -> None:
     """Note, durably, that this restore is under way. Raises OSError."""
-    path = home_root / JOURNAL_NAME
-    draft = path.with_name(path.name + ".new")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(restoring)) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-    _sync(home_root)
+    write_file(home_root / JOURNAL_NAME, json.dumps(asdict(restoring)) + "\n", mode=0o600)
+    RealFiles().sync_directory(home_root)
 
 
 def remove_journal(home_root: Path) -> None:
     """Note, durably, that no restore is under way any more. Raises OSError."""
     (home_root / JOURNAL_NAME).unlink(missing_ok=True)
-    _sync(home_root)
+    RealFiles().sync_directory(home_root)
 
 
 def remove_drafts(home_root: Path) -> None:
     """Remove what interrupted restores have written and not published. The home must be held exclusively."""
     for draft in home_root.glob(f"*/*/data/*{RESTORING_SUFFIX}"):
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

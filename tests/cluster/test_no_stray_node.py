@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from raft.storage.errors import DataDirectoryInUse
 from services.cluster import home, processes
 from services.cluster.backend import Backend
 from services.cluster.configuring import set_settings
-from services.cluster.engine import NoEngine
 from services.cluster.errors import ClusterError, InTheWay, NoCluster, in_words
 from services.cluster.home import STARTING, Home
 from services.cluster.lifecycle import Request, Surroundings, down, up
@@ -30,9 +28,7 @@ from services.cluster.nodes import kill_leader, start_nodes, stop_nodes
 from services.cluster.roster import roster
 from services.cluster.status import cluster_status, state_of, status_json
 from services.process_file import PROCESS_NAME, look, reserve, take_process
-from tests.cluster.tools import cluster_in, free_port_offset, wait_until
-
-STUB = (sys.executable, str(Path(__file__).with_name("stub_node.py")))
+from tests.cluster.tools import STUB, cluster_in, free_port_offset, wait_until
 
 #: A command in a process of its own, with stand-ins for nodes: its home, its port offset, and after how many started
 #: nodes it is cut off by which signal.
@@ -61,17 +57,6 @@ up(surroundings, Request("combined", "local", offset))
 """
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture
-def surroundings(tmp_path: Path) -> Iterator[Surroundings]:
-    with cluster_in(tmp_path / "home", serve_command=STUB, detect=lambda: NoEngine("this is a test")) as made:
-        yield made
-
-
-@pytest.fixture
-def request_combined() -> Request:
-    return Request("combined", "local", free_port_offset("combined"))
 
 
 def running(home: Home) -> list[Path]:

@@ -18,9 +18,8 @@ from services.cluster.errors import InTheWay, UsageError
 from services.cluster.lifecycle import Request, Surroundings, down, up
 from services.cluster.nodes import kill_nodes, start_nodes, stop_nodes
 from services.cluster.settings import OWN_VARIABLES, SHARED
-from tests.cluster.tools import cluster_in, free_port_offset
+from tests.cluster.tools import STUB, cluster_in
 
-STUB = (sys.executable, str(Path(__file__).with_name("stub_node.py")))
 TOKENS = "admin:an-admin-token"
 
 pytestmark = pytest.mark.cluster
@@ -33,11 +32,6 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     """The same home from a shell with these variables."""
     with cluster_in(tmp_path / "home", serve_command=STUB, detect=lambda: NoEngine("this is a test")) as made:
         yield lambda **variables: replace(made, environ={**made.environ, **variables})
-
-
-@pytest.fixture
-def request_combined() -> Request:
-    return Request("combined", "local", free_port_offset("combined"))
 
 
 def environ_of(shell: Surroundings, node_id: str) -> dict[str, str]:

@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import pytest
 from common.start_mark import start_mark
 from services.cluster.backend import NodeProcess
 from services.cluster.containers import DockerBackend, ImageNotBuilt, container_process
-from services.cluster.engine import Engine, NoEngine
+from services.cluster.engine import Engine
 from services.cluster.errors import ClusterError, InTheWay, NoCluster, UsageError
 from services.cluster.home import Record
 from services.cluster.lifecycle import Request, Surroundings, choose_mode, down, summary, up
@@ -27,22 +26,9 @@ from services.cluster.roster import Roster
 from services.cluster.status import cluster_status, state_of, status_json
 from services.cluster.waiting import wait_ready
 from services.process_file import PROCESS_NAME
-from tests.cluster.tools import cluster_in, free_port_offset, wait_until
-
-STUB = (sys.executable, str(Path(__file__).with_name("stub_node.py")))
+from tests.cluster.tools import STUB, cluster_in, wait_until
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture
-def surroundings(tmp_path: Path) -> Iterator[Surroundings]:
-    with cluster_in(tmp_path / "home", serve_command=STUB, detect=lambda: NoEngine("this is a test")) as made:
-        yield made
-
-
-@pytest.fixture
-def request_combined() -> Request:
-    return Request("combined", "local", free_port_offset("combined"))
 
 
 def states(surroundings: Surroundings) -> dict[str, str]:

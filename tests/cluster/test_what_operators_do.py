@@ -6,8 +6,6 @@ With stand-ins for the nodes, but for the last ones.
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from click.testing import CliRunner, Result
 from services.cli import main
 from services.cluster.backend import NodeProcess
 from services.cluster.configuring import set_settings
-from services.cluster.engine import NoEngine
 from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.home import STARTING, Home
 from services.cluster.lifecycle import Request, Surroundings, down, up
@@ -28,22 +25,9 @@ from services.cluster.processes import holder
 from services.cluster.roster import roster
 from services.cluster.status import cluster_status, state_of, status_text
 from services.process_file import PROCESS_NAME, look, reserve
-from tests.cluster.tools import Cluster, ask, call, cluster_in, free_port_offset, wait_until
-
-STUB = (sys.executable, str(Path(__file__).with_name("stub_node.py")))
+from tests.cluster.tools import STUB, Cluster, ask, call, cluster_in, free_port_offset, wait_until
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture
-def surroundings(tmp_path: Path) -> Iterator[Surroundings]:
-    with cluster_in(tmp_path / "home", serve_command=STUB, detect=lambda: NoEngine("this is a test")) as made:
-        yield made
-
-
-@pytest.fixture
-def request_combined() -> Request:
-    return Request("combined", "local", free_port_offset("combined"))
 
 
 def data_of(surroundings: Surroundings, node_id: str) -> Path:

@@ -8,6 +8,7 @@ how a client calls, and `call` is for the tests that are about refusals themselv
 import http.client
 import json
 import random
+import sys
 import threading
 import time
 import uuid
@@ -23,6 +24,9 @@ from services.cluster.lifecycle import Surroundings
 from services.cluster.processes import holder, is_port_free, kill_all
 from services.cluster.roster import roster
 from services.cluster.topology import TOPOLOGIES
+
+#: What a stand-in for a node is started with.
+STUB = (sys.executable, str(Path(__file__).with_name("stub_node.py")))
 
 #: Ports of test clusters end below the range from which the system hands out ports of its own.
 PORT_OFFSET_MAX = 14_000
