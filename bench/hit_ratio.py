@@ -18,11 +18,11 @@ from common.config import Settings
 from common.metrics import Metrics
 from common.parsers import CACHE_POLICIES
 from raft.state_machine import ApplyContext
-from services.cache.coherence import Coherence
-from services.cache.commands import Fill, Put
-from services.cache.held import make_held_lines
-from services.cache.machine import CacheMachine
-from services.envelope import ReplicatedMachine
+from services.cache.node.coherence import Coherence
+from services.cache.node.held import make_held_lines
+from services.cache.replicated.commands import Fill, Put
+from services.cache.replicated.machine import CacheMachine
+from services.replicated.envelope import ReplicatedMachine
 
 KEYS = 10_000
 ROOM = KEYS // 10

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from common.wire import pack, unpack
 from raft.state_machine import ApplyContext
-from services.cache.commands import Put
-from services.envelope import ReplicatedMachine, encode_command
-from services.lock.commands import Acquire
-from services.queue.commands import Enqueue
-from services.roles import ROLES
+from services.cache.replicated.commands import Put
+from services.catalogue import SERVICES
+from services.lock.replicated.commands import Acquire
+from services.queue.replicated.commands import Enqueue
+from services.replicated.envelope import ReplicatedMachine, encode_command
 
 OBJECTS = 200_000
 SIZE_BYTES = 100
@@ -57,7 +57,7 @@ def resident_bytes() -> int:
 
 def measure(group: str, count: int) -> float:
     """Bytes of overhead for each object."""
-    machine = ReplicatedMachine(ROLES[group].machine)
+    machine = ReplicatedMachine(SERVICES[group].machine)
     own = before = 0
     for number, (command, size) in enumerate(commands(group, WARM_UP + count)):
         if number == WARM_UP:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from bench.replica import open_replica, wait_for, wait_leading
 from common.runtime import freeze_garbage, garbage_at_rest, run
-from services.envelope import encode_command
-from services.queue.commands import Enqueue
+from services.queue.replicated.commands import Enqueue
+from services.replicated.envelope import encode_command
 
 ENTRIES = 200_000
 #: Proposals that are under way at one time while the log is written.

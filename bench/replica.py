@@ -17,9 +17,9 @@ from raft.disk import DiskQueue
 from raft.node import RaftNode
 from raft.status import NodeConfig
 from raft.storage import open_storage
-from services.envelope import ReplicatedMachine, encode_command
-from services.queue.commands import EnqueueBatch
-from services.queue.machine import QueueMachine
+from services.queue.replicated.commands import EnqueueBatch
+from services.queue.replicated.machine import QueueMachine
+from services.replicated.envelope import ReplicatedMachine, encode_command
 
 #: Messages in one entry, the most that a client may send at once.
 BATCH_MESSAGES = 1_000

@@ -26,8 +26,8 @@ from bench.replica import (
 )
 from common.runtime import freeze_garbage, run
 from raft.node import RaftNode
-from services.envelope import encode_command
-from services.queue.commands import Enqueue
+from services.queue.replicated.commands import Enqueue
+from services.replicated.envelope import encode_command
 
 MESSAGES = 1_000_000
 PAYLOAD_BYTES = 100

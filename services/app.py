@@ -38,17 +38,19 @@ from raft.transport.identity import Identity
 from raft.transport.peers import Peers
 from raft.transport.routes import PeerListener
 from raft.transport.silence import SILENCE_MS
-from services import admin, limit_routes, maintenance, members
-from services.auth import Guard
-from services.data_watch import tell_recovered, watch_data
-from services.envelope import ReplicatedMachine
-from services.errors import from_raft
-from services.failures import advice_for, describe
-from services.host import HOST, Host
-from services.listeners import client_runner, listen, peer_runner, share_descriptors
-from services.process_file import ProcessFile, take_process
-from services.refused import REFUSALS, GroupNodes, Refusal
-from services.roles import ROLES
+from services.catalogue import SERVICES
+from services.http.guard import Guard
+from services.http.listeners import client_runner, listen, peer_runner, share_descriptors
+from services.node import about as admin
+from services.node import limits as limit_routes
+from services.node import maintenance, members
+from services.node.damaged import REFUSALS, GroupNodes, Refusal
+from services.node.data_watch import tell_recovered, watch_data
+from services.node.failures import advice_for, describe
+from services.node.host import HOST, Host
+from services.node.process_file import ProcessFile, take_process
+from services.operations.refusals import from_raft
+from services.replicated.envelope import ReplicatedMachine
 
 #: How long requests under way may take to end once the node stops.
 SHUTDOWN_TIMEOUT_S = 3.0
@@ -80,7 +82,7 @@ def create_app(settings: Settings | None = None) -> web.Application:
     app.router.add_routes(members.routes())
     app.router.add_routes(limit_routes.routes())
     for group in settings.groups:
-        app.router.add_routes(ROLES[group].routes())
+        app.router.add_routes(SERVICES[group].routes())
     app[HOST] = Host(settings=settings, metrics=metrics, boot=secrets.token_hex(8), nodes={})
     app.cleanup_ctx.append(_groups)
     app.on_shutdown.append(_stop_nodes)
@@ -91,7 +93,8 @@ async def run_node(settings: Settings, *, process_lock: str = "") -> int:
     """Serve until told to stop; returns the exit code: 0 after SIGTERM or SIGINT, 1 after a fatal error.
 
     Args:
-        process_lock: the lock on the data directory that the starter took for this process (`services.process_file`).
+        process_lock: the lock on the data directory that the starter took for this process
+        (`services.node.process_file`).
     """
     try:
         _configure_logs(settings, file=settings.log_file)
@@ -187,10 +190,10 @@ def _put_in_front(app: web.Application, runner: web.AppRunner) -> None:
     if here.settings.auth_tokens:
         return
     for group in here.nodes:
-        if group in here.settings.groups and ROLES[group].in_front is not None:
+        if group in here.settings.groups and SERVICES[group].in_front is not None:
             server = runner.server
             assert server is not None
-            server.request_handler = ROLES[group].in_front(here, Guard(here.settings), server.request_handler)
+            server.request_handler = SERVICES[group].in_front(here, Guard(here.settings), server.request_handler)
 
 
 async def _groups(app: web.Application) -> AsyncIterator[None]:
@@ -230,7 +233,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
     limit_routes.watch_limits(here.metrics, nodes)
     listener = await _listen_to_peers(app, nodes, peers)
     for group, node in nodes.items():
-        ROLES[group].attach(here, node)
+        SERVICES[group].attach(here, node)
     peers.start()
     admission_client = AdmissionClient(peers.identity)
     for group, node in nodes.items():
@@ -238,7 +241,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
         admission = _admission(settings, node, incarnations[group], admission_client, peers)
         tasks.start(f"admission to {group}", admission.run())
     for group, node in nodes.items():
-        chore = ROLES[group].chore
+        chore = SERVICES[group].chore
         if chore is not None:
             tasks.start(f"chore of {group}", chore(here, node))
     tasks.start("keep the cluster's id", here.cluster.keep_learned())
@@ -321,7 +324,7 @@ async def _open_node(
     storage, recovered = await loop.run_in_executor(
         None, lambda: open_storage(directory, segment_bytes=settings.wal_segment_bytes)
     )
-    machine = ReplicatedMachine(ROLES[group].machine)
+    machine = ReplicatedMachine(SERVICES[group].machine)
     loaded = storage.load_snapshot()
     try:
         incarnation = take_incarnation(directory, fresh=recovered.fresh)
@@ -363,7 +366,7 @@ def _node_config(settings: Settings, group: str) -> NodeConfig:
             heartbeat_ms=settings.heartbeat_ms,
             election_timeout_min_ms=settings.election_timeout_min_ms,
             election_timeout_max_ms=settings.election_timeout_max_ms,
-            lease_ms=settings.cache_lease_ms if ROLES[group].has_leases else 0,
+            lease_ms=settings.cache_lease_ms if SERVICES[group].has_leases else 0,
             lease_drift_percent=settings.cache_lease_drift_percent,
             # What is behind a snapshot when it begins to be sent may be as much as leads to the next one.
             catch_up_bytes_max=max(settings.catch_up_bytes_max, 2 * settings.snapshot_bytes),

@@ -52,8 +52,8 @@ KNOWN_ONLY_TO = {
     "raft.core.raft": {"raft"},
     "raft.disk": {"raft", "services.app"},
     "raft.transport": {"raft", "services.app"},
-    **{f"services.{name}.machine": {f"services.{name}", "services.roles"} for name in SERVICES},
-    **{f"services.{name}.routes": {f"services.{name}", "services.roles"} for name in SERVICES},
+    **{f"services.{name}.replicated.machine": {f"services.{name}", "services.catalogue"} for name in SERVICES},
+    **{f"services.{name}.operations": {f"services.{name}", "services.catalogue"} for name in SERVICES},
 }
 
 
@@ -212,7 +212,7 @@ def test_machines_reach_no_clock_chance_environment_or_network(module: str) -> N
 
 @pytest.mark.parametrize("known", KNOWN_ONLY_TO)
 def test_concrete_classes_are_known_where_things_are_wired(known: str) -> None:
-    """Protocols sit with their consumer; services/app.py and services/roles.py put the pieces together."""
+    """Protocols sit with their consumer; services/app.py and services/catalogue.py put the pieces together."""
     importers = {
         module
         for module in modules()

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from common.metrics import Metrics
-from services import admin, limit_routes, maintenance, members
-from services.envelope import ReplicatedMachine
-from services.errors import TROUBLES
-from services.roles import ROLES
+from services.catalogue import SERVICES
+from services.node import about as admin
+from services.node import limits as limit_routes
+from services.node import maintenance, members
+from services.operations.refusals import TROUBLES
+from services.replicated.envelope import ReplicatedMachine
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "http-api.md").read_text()
@@ -18,7 +20,7 @@ REFERENCE = (ROOT / "docs" / "http-api.md").read_text()
 
 def routes_of_the_code() -> set[str]:
     found = [*admin.routes(), *maintenance.routes(), *members.routes(), *limit_routes.routes()]
-    for role in ROLES.values():
+    for role in SERVICES.values():
         found += role.routes()
     return {f"{route.method} {route.path}" for route in found}
 
@@ -65,7 +67,7 @@ def test_the_reference_names_every_limit_of_a_group_with_its_default() -> None:
 
     assert documented == [
         (group, limit.name, limit.default, limit.what)
-        for group, role in ROLES.items()
+        for group, role in SERVICES.items()
         for limit in ReplicatedMachine(role.machine).limits.declared.values()
     ]
 

@@ -8,10 +8,10 @@ from typing import Annotated
 from msgspec import Meta, Raw, Struct
 
 from common.web import ApiError, bad_request, check_name
-from services.cache.commands import KEYS_MAX, LEASE_MS_DEFAULT, LEASE_MS_MAX, TTL_MS_MAX
-from services.cache.machine import INTEGER_MAX, INTEGER_MIN
-from services.cache.tags import TAGS_PER_LINE_MAX
-from services.host import Host
+from services.cache.replicated.commands import KEYS_MAX, LEASE_MS_DEFAULT, LEASE_MS_MAX, TTL_MS_MAX
+from services.cache.replicated.machine import INTEGER_MAX, INTEGER_MIN
+from services.cache.replicated.tags import TAGS_PER_LINE_MAX
+from services.node.host import Host
 
 #: Rows that one `/cache/lines` answers.
 LINES_LIMIT_MAX = 1000

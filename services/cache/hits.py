@@ -2,7 +2,7 @@
 
 The rule of this file: it answers only what it can answer with certainty and at once, a plain read of a line that
 this node may serve, from a request that needs no further look; everything else goes the ordinary way untouched, and
-gets there the same answer. `services.cache.coherence` alone decides whether it is a hit.
+gets there the same answer. `services.cache.node.coherence` alone decides whether it is a hit.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,10 +15,10 @@ from msgspec import Raw, Struct
 from multidict import CIMultiDictProxy, istr
 
 from common.web import JSON_CONTENT_TYPE, ApiError, encode, encoded_response
-from services.cache.coherence import Coherence
-from services.cache.held import KEPT_ANSWER_BYTES_MAX, Granted
-from services.cache.line import Line
-from services.host import Host
+from services.cache.node.coherence import Coherence
+from services.cache.node.held import KEPT_ANSWER_BYTES_MAX, Granted
+from services.cache.replicated.line import Line
+from services.node.host import Host
 
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]
 

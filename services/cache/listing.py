@@ -12,10 +12,10 @@ from common.web import json_response, read_query
 from services.cache import GROUP
 from services.cache.bodies import LinesQuery, key_of
 from services.cache.hits import KeyBody
-from services.cache.line import Line
-from services.cache.pending import pending_of
-from services.handlers import linearizable
-from services.host import Host, host
+from services.cache.node.pending import pending_of
+from services.cache.replicated.line import Line
+from services.node.host import Host, host
+from services.operations.call import linearizable
 
 
 async def line(request: web.Request) -> web.Response:

@@ -1,7 +1,7 @@
 """How HTTP reads the cache.
 
-The rule of this file: whether a read is a hit is decided by `services.cache.coherence` alone; what a fill answers
-comes from `apply`, never from a later look at the machine.
+The rule of this file: whether a read is a hit is decided by `services.cache.node.coherence` alone; what a fill
+answers comes from `apply`, never from a later look at the machine.
 
 A key that this node holds is answered from memory (`source: local`) with no message at all, an absent key with
 `hit: false` at the cost of a ReadIndex round and no log entry. Anything else is a `Fill`; so is a read that would
@@ -22,17 +22,17 @@ from common.web import (
     read_body,
     read_query,
 )
-from services.auth import check_own_page, role_of
 from services.cache import GROUP
 from services.cache.bodies import KeysBody, ReadBody, key_of, lease_ms_of
-from services.cache.coherence import Coherence
-from services.cache.commands import Fill, FillMany
-from services.cache.filling import FillLines
 from services.cache.hits import get_answer, hit_of, read_answer, read_answer_of
-from services.envelope import encode_command
-from services.errors import api_error
-from services.handlers import group_node, idempotency_key, linearizable
-from services.host import Host, host
+from services.cache.node.coherence import Coherence
+from services.cache.node.filling import FillLines
+from services.cache.replicated.commands import Fill, FillMany
+from services.http.guard import check_own_page, role_of
+from services.node.host import Host, host
+from services.operations.call import group_node, idempotency_key, linearizable
+from services.operations.refusals import api_error
+from services.replicated.envelope import encode_command
 
 #: Bytes of values that one `/cache/mget` answers.
 MGET_BYTES_MAX = 16 * 1024 * 1024

@@ -31,9 +31,17 @@ from raft.errors import RaftError
 from raft.slices import Pace
 from services.cache import GROUP
 from services.cache.bodies import WatchQuery, key_of
-from services.cache.changes import EVENTS_PER_SLICE_MAX, LAST_NUMBER, Change, Changes, Gap, Position, Watcher
-from services.cache.directory import Directory
-from services.host import Host, host
+from services.cache.node.changes import (
+    EVENTS_PER_SLICE_MAX,
+    LAST_NUMBER,
+    Change,
+    Changes,
+    Gap,
+    Position,
+    Watcher,
+)
+from services.cache.replicated.directory import Directory
+from services.node.host import Host, host
 
 #: Silence after which a comment says that the stream stands.
 HEARTBEAT_SECONDS = 10.0

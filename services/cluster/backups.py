@@ -37,7 +37,7 @@ from services.cluster.topology import TOPOLOGIES, Topology
 from services.cluster.waiting import look_while_electing
 
 if TYPE_CHECKING:
-    from services.restore import RestorableGroup
+    from services.offline.restore import RestorableGroup
 
 Loaded = TypeVar("Loaded")
 
@@ -129,7 +129,7 @@ def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str =
         InTheWay: a cluster is up, a node holds something of that group already, or another restore is unfinished.
         ClusterError: the file is damaged, or cannot be written.
     """
-    from services.restore import is_empty, life_of, write_group
+    from services.offline.restore import is_empty, life_of, write_group
 
     home = surroundings.home
     with home.exclusive():
@@ -190,7 +190,7 @@ def abandon_restore(surroundings: Surroundings) -> None:
         InTheWay: a cluster is up, or a node has started on what was restored.
         ClusterError: what was restored cannot be read or removed.
     """
-    from services.restore import is_empty, life_of, was_started
+    from services.offline.restore import is_empty, life_of, was_started
 
     home = surroundings.home
     with home.exclusive(), contextlib.ExitStack() as locks:
@@ -247,7 +247,7 @@ def _restore_under_way(home: Home, file: Path, topology: str) -> tuple[str, Rest
 
 def _load_again(file: Path, under_way: Restoring | None, published: Sequence[Path]) -> "RestorableGroup":
     """The backup, as the life of the restore that is under way, where one is."""
-    from services.restore import LIFE_AGE_US_MAX, load_backup, was_started
+    from services.offline.restore import LIFE_AGE_US_MAX, load_backup, was_started
 
     if under_way is None:
         return _load(load_backup, file)
@@ -271,7 +271,7 @@ def restore_node(file: Path, data_dir: Path, cluster: str, *, life: str = "") ->
 
     Raises: as `restore_cluster`; UsageError where `cluster` cannot be read.
     """
-    from services.restore import is_empty, load_backup, write_group
+    from services.offline.restore import is_empty, load_backup, write_group
 
     try:
         voters = sorted(parse_cluster(cluster))

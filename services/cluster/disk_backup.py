@@ -17,7 +17,7 @@ from services.cluster.errors import ClusterError, UsageError
 from services.version import VERSION
 
 if TYPE_CHECKING:
-    from services.disks import Disk
+    from services.offline.disks import Disk
 
 #: What stands for the node where nobody says which one it was.
 OFFLINE_NODE = "offline"
@@ -41,7 +41,7 @@ def back_up_disk(root: Path, group: str, file: Path, *, node: str = "") -> Backu
         ClusterError: it is damaged or cannot be read, or `file` cannot be written.
     """
     # Imported here: the other commands start fast because they do without the services.
-    from services.disks import load_disk, recorded_node
+    from services.offline.disks import load_disk, recorded_node
 
     check_target(file)
     _check_apart(file, root)
@@ -74,7 +74,7 @@ def _check_apart(file: Path, root: Path) -> None:
 
 def _pieces(disk: "Disk", node: str) -> Iterator[bytes]:
     # What was given after this moment is not known, so it counts as the one at which the backup was taken: numbers
-    # leap by the time since then (services/restore.py).
+    # leap by the time since then (services/offline/restore.py).
     cluster = kept_cluster(disk.directory.absolute().parent)
     head = BackupHead(disk.written_us // 1_000, disk.group, node, VERSION, cluster)
     encoder = BackupEncoder(head, disk.meta)

@@ -9,7 +9,7 @@
         separated/node1/                 one folder a node, by topology: node1 is not the same node in each
             node.log                     what the process wrote
             data/                        its log and snapshots
-                PROCESS                  held by its process, and which one that is (`services.process_file`)
+                PROCESS                  held by its process, and which one that is (`services.node.process_file`)
 
 The data stays when the cluster is taken down, as it would on a server that is switched off. So do the settings: they
 belong to the cluster, not to the shell that a command is called from. `down --wipe` ends the cluster: the next `up`
@@ -29,7 +29,7 @@ from common.config import CLUSTER_SECRET_LENGTH_MIN
 from raft.storage.cluster import kept_cluster
 from services.cluster.errors import ClusterError, InTheWay, NoCluster, UsageError
 from services.cluster.topology import TOPOLOGIES, Node, Topology
-from services.process_file import look
+from services.node.process_file import look
 
 try:
     import fcntl

@@ -1,7 +1,7 @@
 """Local mode: one detached process a node, on this machine.
 
 There is no supervisor process. Who needs to know whether a node runs asks its data directory, which its process holds
-as long as it lives (`services.process_file`). So nothing restarts a node that was killed, nothing is left to
+as long as it lives (`services.node.process_file`). So nothing restarts a node that was killed, nothing is left to
 crash, and a node is found by its data whatever became of the command that started it.
 """
 
@@ -26,7 +26,7 @@ from services.cluster.processes import Process, end_all, holder, is_port_free, k
 from services.cluster.settings import ID_VARIABLE, SECRET_VARIABLE
 from services.cluster.topology import Node, Topology
 from services.cluster.wiping import wipe_nodes
-from services.process_file import look, reserve
+from services.node.process_file import look, reserve
 
 #: The nodes of a local cluster listen here and nowhere else.
 LOCAL_HOST = "127.0.0.1"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.start_mark import start_mark
-from services.process_file import INHERITED_VARIABLE, PROCESS_NAME, ProcessFile, look
+from services.node.process_file import INHERITED_VARIABLE, PROCESS_NAME, ProcessFile, look
 
 #: How often the end of a process is looked for.
 POLL_SECONDS = 0.01

@@ -22,10 +22,10 @@ from services.cluster.data_folders import group_folders, reading_under
 from services.cluster.disk_backup import checked_id
 from services.cluster.errors import ClusterError, UsageError, reason
 from services.cluster.printing import echo
-from services.process_file import PROCESS_NAME
+from services.node.process_file import PROCESS_NAME
 
 if TYPE_CHECKING:
-    from services.disks import Disk
+    from services.offline.disks import Disk
 
 #: What may be lost, and what cannot be undone.
 WARNING = (
@@ -87,7 +87,7 @@ def _no_process(folder: Path) -> Iterator[None]:
 
 def _finish(root: Path, group: str) -> list[str]:
     """Finish what was interrupted after its old directory was put aside; the groups of which that was so."""
-    from services.recovery import finish_recovery
+    from services.offline.recovery import finish_recovery
 
     folders = [root]
     if root.is_dir():
@@ -117,7 +117,7 @@ def _look(group: str, folder: Path, given: str) -> Found:
         UsageError: it cannot be told whose it is.
         ClusterError: it holds nothing.
     """
-    from services.disks import load_disk
+    from services.offline.disks import load_disk
 
     disk = load_disk(read_directory(folder), group)
     if disk.is_empty:
@@ -127,7 +127,7 @@ def _look(group: str, folder: Path, given: str) -> Found:
 
 def _whose(folder: Path, configuration: Configuration, given: str) -> str:
     """The member whose disk it is: as its node has recorded, else as was given, else as the path tells."""
-    from services.disks import recorded_node
+    from services.offline.disks import recorded_node
 
     members = configuration.members
     recorded = recorded_node(folder)
@@ -149,7 +149,7 @@ def _whose(folder: Path, configuration: Configuration, given: str) -> str:
 
 def _tell(found: Found) -> bool:
     """Say what a disk holds. False where there is nothing to recover."""
-    from services.recovery import is_alone
+    from services.offline.recovery import is_alone
 
     disk, meta = found.disk, found.disk.meta
     written = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(disk.written_us / 1_000_000))
@@ -166,7 +166,7 @@ def _tell(found: Found) -> bool:
 
 
 def _carry_out(found: list[Found]) -> None:
-    from services.recovery import carry_out, plan_recovery
+    from services.offline.recovery import carry_out, plan_recovery
 
     for recovery in [plan_recovery(each.disk, each.node) for each in found]:
         try:

@@ -13,7 +13,7 @@ from services.cluster.backend import Backend, NodeProcess
 from services.cluster.calls import Calls
 from services.cluster.probe import GroupTold, Told
 from services.cluster.topology import Node
-from services.process_file import look
+from services.node.process_file import look
 
 #: Hosts that are this machine.
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Raw, Struct
 
 from common.web import bad_request, check_name
-from services.host import Host
-from services.lock.commands import Acquire, ForceRelease, Release, Renew
+from services.lock.replicated.commands import Acquire, ForceRelease, Release, Renew
+from services.node.host import Host
 
 #: Longest ttl and longest wait, in seconds.
 TTL_S_MAX = 30 * 24 * 3600

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from common.web import ApiError, bad_request, check_name
-from services.queue.commands import Ack, AckBatch, Enqueue, EnqueueBatch, Purge
-from services.queue.limits import (
+from services.queue.replicated.commands import Ack, AckBatch, Enqueue, EnqueueBatch, Purge
+from services.queue.replicated.limits import (
     BATCH_MAX,
     BYTES_PER_QUEUE_MAX,
     DELAY_MS_MAX,
@@ -25,8 +25,8 @@ from services.queue.limits import (
     VISIBILITY_MS_MAX,
     WAIT_MS_MAX,
 )
-from services.queue.messages import DEAD, DELAYED, READY
-from services.queue.queries import STATES
+from services.queue.replicated.messages import DEAD, DELAYED, READY
+from services.queue.replicated.queries import STATES
 
 QUEUE_DEFAULT = "default"
 

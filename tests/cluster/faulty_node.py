@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from raft.storage.files import RealFile
-from services.cli import main
+from services.cli.main import main
 
 BROKEN = Path(os.environ["MUFAKAT_DATA_DIR"]).parent / "broken"
 

@@ -15,7 +15,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from services.process_file import INHERITED_VARIABLE, take_process
+from services.node.process_file import INHERITED_VARIABLE, take_process
 
 NODE_ID = os.environ["MUFAKAT_NODE_ID"]
 GROUPS = os.environ["MUFAKAT_GROUPS"].split(",")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.config import SETTINGS
-from services.cli import main
+from services.cli.main import main
 from services.cluster.settings import SHARED
 from services.cluster.topology import TOPOLOGIES, Topology
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from services.cli import main
+from services.cli.main import main
 from services.cluster.lifecycle import Request, Surroundings, down, up
 from services.cluster.nodes import kill_nodes, start_nodes, stop_nodes
 from services.cluster.probe import get_json
 from services.cluster.roster import Seat, roster
 from services.cluster.status import state_of
-from services.process_file import look
+from services.node.process_file import look
 from tests.cluster.tools import Cluster, RunningClock, ask, call, wait_until
 
 pytestmark = pytest.mark.cluster

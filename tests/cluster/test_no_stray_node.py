@@ -27,7 +27,7 @@ from services.cluster.lifecycle import Request, Surroundings, down, up
 from services.cluster.nodes import kill_leader, start_nodes, stop_nodes
 from services.cluster.roster import roster
 from services.cluster.status import cluster_status, state_of, status_json
-from services.process_file import PROCESS_NAME, look, reserve, take_process
+from services.node.process_file import PROCESS_NAME, look, reserve, take_process
 from tests.cluster.tools import STUB, cluster_in, free_port_offset, wait_until
 
 #: A command in a process of its own, with stand-ins for nodes: its home, its port offset, and after how many started
@@ -328,7 +328,7 @@ def test_an_interrupt_while_a_command_is_being_imported_shows_no_traceback() -> 
         "    if name == 'click': os.kill(os.getpid(), signal.SIGINT)\n"
         "    return real(name, *rest, **more)\n"
         "builtins.__import__ = imported\n"
-        "from services.entry import main\n"
+        "from services.cli.entry import main\n"
         "main()\n"
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from services.cli import main
+from services.cli.main import main
 from services.cluster.nodes import kill_nodes, start_nodes
 from services.cluster.waiting import wait_ready
 from tests.cluster.load import missing_lines, missing_messages, writers

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from common.config import SETTINGS
-from services.cli import main
+from services.cli.main import main
 from services.cluster.configuring import set_settings, show_settings
 from services.cluster.engine import NoEngine
 from services.cluster.errors import InTheWay, UsageError

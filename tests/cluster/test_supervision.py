@@ -25,7 +25,7 @@ from services.cluster.nodes import kill_leader, kill_nodes, start_nodes, stop_no
 from services.cluster.roster import Roster
 from services.cluster.status import cluster_status, state_of, status_json
 from services.cluster.waiting import wait_ready
-from services.process_file import PROCESS_NAME
+from services.node.process_file import PROCESS_NAME
 from tests.cluster.tools import STUB, cluster_in, wait_until
 
 pytestmark = pytest.mark.cluster

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from services.cli import main
+from services.cli.main import main
 from services.cluster.backend import NodeProcess
 from services.cluster.configuring import set_settings
 from services.cluster.errors import ClusterError, InTheWay, UsageError
@@ -24,7 +24,7 @@ from services.cluster.nodes import kill_nodes, start_nodes, stop_nodes
 from services.cluster.processes import holder
 from services.cluster.roster import roster
 from services.cluster.status import cluster_status, state_of, status_text
-from services.process_file import PROCESS_NAME, look, reserve
+from services.node.process_file import PROCESS_NAME, look, reserve
 from tests.cluster.tools import STUB, Cluster, ask, call, cluster_in, free_port_offset, wait_until
 
 pytestmark = pytest.mark.cluster

@@ -8,12 +8,12 @@ from common.metrics import Metrics
 from raft.core.config import CoreConfig
 from raft.node import RaftNode
 from raft.replica import RESTORED_TOPIC
-from services.cache.coherence import Coherence
-from services.cache.commands import Delete, Fill, Put
-from services.cache.invalidations import Invalidations
-from services.cache.machine import CacheMachine
-from services.cache.pending import answer_pending, pending_of
-from services.envelope import ReplicatedMachine, encode_command
+from services.cache.node.coherence import Coherence
+from services.cache.node.invalidations import Invalidations
+from services.cache.node.pending import answer_pending, pending_of
+from services.cache.replicated.commands import Delete, Fill, Put
+from services.cache.replicated.machine import CacheMachine
+from services.replicated.envelope import ReplicatedMachine, encode_command
 from tests.helpers import eventually
 from tests.node.group import Group
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from services.cache import store
-from services.cache.commands import Invalidate, Put
-from services.cache.filling import FillLines
-from services.envelope import encode_command
+from services.cache.node.filling import FillLines
+from services.cache.replicated import store
+from services.cache.replicated.commands import Invalidate, Put
+from services.replicated.envelope import encode_command
 from tests.helpers import eventually
 from tests.node.test_cache_leases import DELAY_MAX_S, NO_WAIT_S, CacheGroup
 

@@ -19,16 +19,16 @@ from raft.core.types import Configuration
 from raft.errors import NoLeader, RaftError
 from raft.replica import TURN_WORK_MAX, Replica
 from raft.transport.codec import PeerMessage
-from services.cache.changes import Changes
-from services.cache.coherence import Coherence
-from services.cache.commands import Invalidate, Put, PutMany
-from services.cache.invalidations import Invalidations
-from services.cache.machine import CacheMachine
-from services.envelope import Command, ReplicatedMachine, ServiceMachine, encode_command
-from services.lock.commands import Acquire
-from services.lock.machine import LockMachine
-from services.queue.commands import EnqueueBatch
-from services.queue.machine import QueueMachine
+from services.cache.node.changes import Changes
+from services.cache.node.coherence import Coherence
+from services.cache.node.invalidations import Invalidations
+from services.cache.replicated.commands import Invalidate, Put, PutMany
+from services.cache.replicated.machine import CacheMachine
+from services.lock.replicated.commands import Acquire
+from services.lock.replicated.machine import LockMachine
+from services.queue.replicated.commands import EnqueueBatch
+from services.queue.replicated.machine import QueueMachine
+from services.replicated.envelope import Command, ReplicatedMachine, ServiceMachine, encode_command
 
 COUNT = 100_000
 #: What the last entry of a turn may add: some thousand things of each kind that are swept, and a command's own.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from raft.state_machine import ApplyContext
-from services.limits import Limits
+from services.replicated.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)

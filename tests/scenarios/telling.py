@@ -11,7 +11,7 @@ from raft.core import messages as m
 from raft.core.types import Role
 from tests.core.replica import Replica
 
-ROLES = {
+SERVICES = {
     Role.FOLLOWER: "follower",
     Role.PRE_CANDIDATE: "pre-candidate",
     Role.CANDIDATE: "candidate",
@@ -23,7 +23,7 @@ def tell_role(node: Replica) -> str:
     state = node.core.state
     of = f" of {state.leader}" if state.role is Role.FOLLOWER and state.leader else ""
     vote = f", vote {state.vote}" if state.vote else ""
-    return f"{ROLES[state.role]}{of}, term {state.term}{vote}"
+    return f"{SERVICES[state.role]}{of}, term {state.term}{vote}"
 
 
 def kind_of(message: m.Message) -> str:

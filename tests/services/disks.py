@@ -8,9 +8,9 @@ from raft.core.types import Configuration, Entry, EntryKind, HardState, Snapshot
 from raft.state_machine import ApplyContext
 from raft.storage import open_storage
 from raft.storage.incarnation import take_incarnation
-from services.envelope import ReplicatedMachine, encode_command
-from services.handlers import fingerprint
-from services.roles import ROLES
+from services.catalogue import SERVICES
+from services.operations.call import fingerprint
+from services.replicated.envelope import ReplicatedMachine, encode_command
 from tests.services.test_replicated_snapshots import LIVES
 
 TERM = 7
@@ -34,7 +34,7 @@ def entries_of(group: str, members: Configuration | None = MEMBERS) -> list[Entr
 
 def applied(group: str, entries: list[Entry]) -> ReplicatedMachine:
     """What a machine is after these entries, without anything of ours in between."""
-    machine = ReplicatedMachine(ROLES[group].machine)
+    machine = ReplicatedMachine(SERVICES[group].machine)
     for entry in entries:
         context = ApplyContext(entry.index, entry.time_ms)
         if entry.kind is EntryKind.COMMAND:

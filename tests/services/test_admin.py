@@ -1,4 +1,4 @@
-"""services/admin.py: what a node says of itself, with replicas that only have a status."""
+"""services/node/about.py: what a node says of itself, with replicas that only have a status."""
 
 import os
 from pathlib import Path
@@ -16,11 +16,11 @@ from raft.cluster_id import ClusterId
 from raft.core.ready import CoreStatus
 from raft.core.types import Role
 from raft.status import NodeStatus
-from services import admin
-from services.auth import Guard
-from services.errors import from_raft
-from services.host import HOST, Host
-from services.refused import Refusal
+from services.http.guard import Guard
+from services.node import about as admin
+from services.node.damaged import Refusal
+from services.node.host import HOST, Host
+from services.operations.refusals import from_raft
 from tests.helpers import serving
 
 CLUSTER = "node1=127.0.0.1:8001,node2=127.0.0.1:8002,node3=127.0.0.1:8003"

@@ -1,4 +1,4 @@
-"""services/auth.py: who may ask what, and which pages and names are foreign; through a real server."""
+"""services/http/guard.py: who may ask what, and which pages and names are foreign; through a real server."""
 
 import pytest
 from aiohttp import web
@@ -7,10 +7,10 @@ from common.config import load_settings
 from common.metrics import Metrics
 from common.middleware import request_middleware
 from common.web import json_response
-from services import auth
 from services.app import create_app
-from services.auth import Guard
-from services.errors import from_raft
+from services.http import guard as auth
+from services.http.guard import Guard
+from services.operations.refusals import from_raft
 from tests.helpers import serving
 
 TOKENS = "reader:token-of-reader,client:token-of-client,admin:token-of-admin"

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from raft.storage.beside import DAMAGED_SUFFIX, put_aside
 from raft.storage.files import RealFiles
-from services.cli import main
+from services.cli.main import main
 from tests.storage.builders import segments
 from tests.storage.test_dump import filled
 

@@ -12,7 +12,7 @@ from raft.storage import open_storage
 from raft.storage.backup import backup_chunks, verify_backup
 from services.cluster.disk_backup import back_up_disk
 from services.cluster.errors import ClusterError, InTheWay, UsageError
-from services.restore import load_backup
+from services.offline.restore import load_backup
 from tests.services.disks import MEMBERS, TERM, applied, entries_of, write_disk
 from tests.services.test_cli_storage import run, told
 from tests.services.test_replicated_snapshots import restored

@@ -1,10 +1,16 @@
-"""services/errors.py: each reason has its status, and what Raft raises keeps its meaning."""
+"""services/operations/refusals.py: each reason has its status, and what Raft raises keeps its meaning."""
 
 import pytest
 
 from raft import errors as raft_errors
 from raft.errors import NotDone, OutcomeUnknown, RaftError
-from services.errors import DETAIL_BY_REASON, HEADERS_BY_REASON, STATUS_BY_REASON, api_error, from_raft
+from services.operations.refusals import (
+    DETAIL_BY_REASON,
+    HEADERS_BY_REASON,
+    STATUS_BY_REASON,
+    api_error,
+    from_raft,
+)
 
 
 @pytest.mark.parametrize(

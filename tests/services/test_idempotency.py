@@ -4,10 +4,14 @@ import pytest
 
 from common.wire import MESSAGE_BYTES_MAX
 from raft.state_machine import ApplyContext
-from services import idempotency
-from services.envelope import ReplicatedMachine, encode_command
-from services.handlers import fingerprint
-from services.idempotency import (
+from services.lock.replicated.commands import Acquire
+from services.lock.replicated.machine import LockMachine
+from services.operations.call import fingerprint
+from services.queue.replicated.commands import Dequeue, Enqueue, Pop
+from services.queue.replicated.machine import QueueMachine
+from services.replicated import idempotency
+from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.idempotency import (
     FORGOTTEN_PER_ENTRY_MAX,
     KEEP_MS,
     LIMITS,
@@ -15,11 +19,7 @@ from services.idempotency import (
     IdempotencyTable,
     answer_of,
 )
-from services.limits import Limits, SetLimits
-from services.lock.commands import Acquire
-from services.lock.machine import LockMachine
-from services.queue.commands import Dequeue, Enqueue, Pop
-from services.queue.machine import QueueMachine
+from services.replicated.limits import Limits, SetLimits
 
 
 class Log:

@@ -9,15 +9,15 @@ import pytest
 
 from common.wire import pack, unpack
 from raft.state_machine import ApplyContext
-from services import limit_routes
-from services.cache.commands import Put
-from services.envelope import ReplicatedMachine, UnknownCommand, encode_command
-from services.handlers import fingerprint
-from services.limits import Limit, Limits, SetLimits, text_bytes
-from services.lock.commands import Acquire
-from services.maintenance import hash_of
-from services.queue.commands import Enqueue
-from services.roles import ROLES
+from services.cache.replicated.commands import Put
+from services.catalogue import SERVICES
+from services.lock.replicated.commands import Acquire
+from services.node import limits as limit_routes
+from services.node.maintenance import hash_of
+from services.operations.call import fingerprint
+from services.queue.replicated.commands import Enqueue
+from services.replicated.envelope import ReplicatedMachine, UnknownCommand, encode_command
+from services.replicated.limits import Limit, Limits, SetLimits, text_bytes
 from tests.services.queue.hosting import Queues, queues
 from tests.services.queue.test_machine_random import note_deliveries, random_command
 
@@ -26,7 +26,7 @@ class Replica(ReplicatedMachine):
     """A machine, and an index for each command."""
 
     def __init__(self, group: str) -> None:
-        super().__init__(ROLES[group].machine)
+        super().__init__(SERVICES[group].machine)
         self.group = group
         self.index = 0
         self.time_ms = 1_000
@@ -79,7 +79,7 @@ def test_a_lowered_limit_takes_nothing_away() -> None:
     assert (used["queues_max"], used["bytes_max"], used["dead_bytes_max"]) == (2, 602, 0)
 
 
-@pytest.mark.parametrize("group", ROLES)
+@pytest.mark.parametrize("group", SERVICES)
 def test_what_was_set_survives_a_snapshot(group: str) -> None:
     """A replica that was restored knows the same numbers; one of a group that set none has the same bytes as ever."""
     name = next(iter(Replica(group).limits.declared))
@@ -134,7 +134,7 @@ def test_a_limit_that_was_taken_back_leaves_no_trace() -> None:
     assert list(replica.snapshot()) == list(plain.snapshot())
 
 
-@pytest.mark.parametrize("group", ROLES)
+@pytest.mark.parametrize("group", SERVICES)
 def test_a_repeated_change_is_answered_as_before_and_not_made_again(group: str) -> None:
     """By its `Idempotency-Key`, in every group: a machine is never shown a command that is not its own."""
     replica = Replica(group)
@@ -176,7 +176,7 @@ def test_a_limit_of_a_later_version_is_not_guessed() -> None:
 def test_the_defaults_are_frozen() -> None:
     """Nothing in a log says which default its entries were applied with: another number here would make the replicas
     of two versions refuse different things. A test that fails here is right."""
-    declared = {group: Replica(group).limits.declared.values() for group in ROLES}
+    declared = {group: Replica(group).limits.declared.values() for group in SERVICES}
     defaults = {group: {limit.name: limit.default for limit in limits} for group, limits in declared.items()}
 
     kept = {
@@ -200,7 +200,7 @@ def test_the_defaults_are_frozen() -> None:
         },
         "cache": {"lines_max": 1_000_000, "bytes_max": 256 << 20, "fill_leases_max": 100_000},
     }
-    assert kept == {group: {"idempotency_keys_max": 100_000, "idempotency_bytes_max": 64 << 20} for group in ROLES}
+    assert kept == {group: {"idempotency_keys_max": 100_000, "idempotency_bytes_max": 64 << 20} for group in SERVICES}
 
 
 def test_a_limit_is_declared_once_and_within_its_range() -> None:

@@ -1,4 +1,4 @@
-"""services/maintenance.py through a real node of one: backup, hash and repair by HTTP."""
+"""services/node/maintenance.py through a real node of one: backup, hash and repair by HTTP."""
 
 import asyncio
 import errno
@@ -12,8 +12,8 @@ from aiohttp.test_utils import TestClient
 from common.config import load_settings
 from raft.storage import open_storage
 from raft.storage.backup import verify_backup
-from services import maintenance
 from services.app import create_app
+from services.node import maintenance
 from tests.helpers import eventually, serving
 
 

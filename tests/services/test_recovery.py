@@ -17,15 +17,15 @@ from raft.storage.beside import unfinished_recovery
 from raft.storage.files import RealFile
 from raft.storage.incarnation import take_incarnation
 from raft.storage.reading import reading
-from services import recovery
 from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.local import SERVE_COMMAND
 from services.cluster.recovering import recover
-from services.disks import load_disk
-from services.envelope import ReplicatedMachine
-from services.lock.commands import Acquire
-from services.queue.commands import Enqueue
-from services.restore import Leap
+from services.lock.replicated.commands import Acquire
+from services.offline import recovery
+from services.offline.disks import load_disk
+from services.offline.restore import Leap
+from services.queue.replicated.commands import Enqueue
+from services.replicated.envelope import ReplicatedMachine
 from tests.cluster.tools import free_port_offset
 from tests.services.disks import LIFE, TERM, applied, entries_of, write_disk
 from tests.services.killing import STEPS_MAX, is_killed_at

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from raft.state_machine import ApplyContext
-from services import envelope
-from services.cache.commands import Delete, Fill, Incr, Put, PutMany
-from services.envelope import ReplicatedMachine, encode_command
-from services.handlers import fingerprint
-from services.lock.commands import Acquire, CancelWait, Release
-from services.maintenance import hash_of
-from services.queue.commands import Ack, Configure, Dequeue, Enqueue, EnqueueBatch, Nack, Reject
-from services.roles import ROLES
+from services.cache.replicated.commands import Delete, Fill, Incr, Put, PutMany
+from services.catalogue import SERVICES
+from services.lock.replicated.commands import Acquire, CancelWait, Release
+from services.node.maintenance import hash_of
+from services.operations.call import fingerprint
+from services.queue.replicated.commands import Ack, Configure, Dequeue, Enqueue, EnqueueBatch, Nack, Reject
+from services.replicated import envelope
+from services.replicated.envelope import ReplicatedMachine, encode_command
 
 #: Commands of a life, and of the life after it: (cluster time, command, idempotency key).
 Life = list[tuple[int, Any, str | None]]
@@ -113,7 +113,7 @@ def live(machine: ReplicatedMachine, life: Life, *, first_index: int) -> list[tu
 
 
 def restored(group: str, chunks: Iterable[bytes]) -> ReplicatedMachine:
-    machine = ReplicatedMachine(ROLES[group].machine)
+    machine = ReplicatedMachine(SERVICES[group].machine)
     machine.restore(chunks)
     return machine
 
@@ -126,7 +126,7 @@ def digest(machine: ReplicatedMachine) -> str:
 def test_a_restored_replica_equals_the_original_and_goes_on_like_it(group: str) -> None:
     """Equal bytes now, and after everything that may happen next: answers, events, deadlines."""
     life, afterlife = LIVES[group]
-    original = ReplicatedMachine(ROLES[group].machine)
+    original = ReplicatedMachine(SERVICES[group].machine)
     live(original, life(), first_index=1)
     assert len(original.idempotency) > 0
 
@@ -145,7 +145,7 @@ def test_a_restored_replica_equals_the_original_and_goes_on_like_it(group: str) 
 def test_a_snapshot_is_of_the_moment_at_which_it_was_taken(group: str) -> None:
     """Entries that are applied while it is drained are not in it, in no part of it."""
     life, afterlife = LIVES[group]
-    machine = ReplicatedMachine(ROLES[group].machine)
+    machine = ReplicatedMachine(SERVICES[group].machine)
     live(machine, life(), first_index=1)
     wanted = digest(machine)
 
@@ -158,7 +158,7 @@ def test_a_snapshot_is_of_the_moment_at_which_it_was_taken(group: str) -> None:
 def test_chunks_are_closed_by_the_bytes_that_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """A queue's records hold hundreds of messages each; all in one chunk would be beyond what can be packed."""
     monkeypatch.setattr(envelope, "CHUNK_BYTES", 4_096)
-    machine = ReplicatedMachine(ROLES["queue"].machine)
+    machine = ReplicatedMachine(SERVICES["queue"].machine)
     live(machine, [(1_000, Enqueue("q", b'"%s"' % (b"x" * 1_000)), None) for _ in range(2_000)], first_index=1)
 
     sizes = [len(chunk) for chunk in machine.snapshot()]
@@ -172,7 +172,7 @@ def test_numbers_that_were_given_after_a_backup_are_not_given_again(group: str) 
     """Fencing tokens, message ids and receipts: a client may hold them still."""
     ask = Acquire("new", "me") if group == "lock" else Enqueue("q", b"1")
     field = "token" if group == "lock" else "msg_id"
-    machine = ReplicatedMachine(ROLES[group].machine)
+    machine = ReplicatedMachine(SERVICES[group].machine)
     live(machine, LIVES[group][0](), first_index=1)
     backup = list(machine.snapshot())
     [(after_backup, _)] = live(machine, [(2_000, ask, None)], first_index=100)

@@ -13,12 +13,10 @@ from raft.core.types import Configuration, HardState, SnapshotMeta
 from raft.storage import CorruptSnapshot, DiskFull, Storage, open_storage
 from raft.storage.backup import BackupEncoder, BackupHead, verify_backup
 from raft.storage.record import FORMAT_VERSION
-from services import restore
-from services.envelope import ReplicatedMachine
-from services.lock.commands import Acquire
-from services.queue.bodies import MSG_ID_DIGITS_MAX
-from services.queue.commands import Dequeue, Enqueue
-from services.restore import (
+from services.catalogue import SERVICES
+from services.lock.replicated.commands import Acquire
+from services.offline import restore
+from services.offline.restore import (
     NUMBERS_MAX,
     NUMBERS_SINCE_US,
     Leap,
@@ -28,7 +26,9 @@ from services.restore import (
     load_backup,
     write_group,
 )
-from services.roles import ROLES
+from services.queue.bodies import MSG_ID_DIGITS_MAX
+from services.queue.replicated.commands import Dequeue, Enqueue
+from services.replicated.envelope import ReplicatedMachine
 from tests.services.backups import INDEX, ROOT
 from tests.services.test_replicated_snapshots import LIVES, live, restored
 
@@ -45,7 +45,7 @@ def test_a_backup_of_an_earlier_version_is_restored_with_all_that_was_in_it(path
     it afterwards gets the same answers."""
     group = load_backup(path)
     name = group.backup.head.group
-    today = ReplicatedMachine(ROLES[name].machine)
+    today = ReplicatedMachine(SERVICES[name].machine)
     live(today, LIVES[name][0](), first_index=1)
     leap = Leap.of(group.backup, group.life)
     today.inner.skip_numbers(leap.skipped, leap.floor)
@@ -69,7 +69,7 @@ def test_every_service_has_a_backup_of_the_present_format() -> None:
     """A new format version brings new files; those that are there stay."""
     present = {path.stem.partition("-")[2] for path in OLD if path.stem.startswith(f"format{FORMAT_VERSION}-")}
 
-    assert present == set(ROLES)
+    assert present == set(SERVICES)
 
 
 def test_a_directory_that_holds_anything_is_left_alone(tmp_path: Path) -> None:

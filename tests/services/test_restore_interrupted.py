@@ -11,14 +11,14 @@ import pytest
 from raft import life
 from raft.storage import open_storage
 from raft.storage.incarnation import take_incarnation
-from services import restore
 from services.cluster import backups
 from services.cluster.backups import abandon_restore, restore_cluster, unfinished_restore
 from services.cluster.errors import ClusterError, InTheWay
 from services.cluster.home import Home
 from services.cluster.lifecycle import Surroundings
 from services.cluster.restoring import JOURNAL_NAME
-from services.restore import is_empty, life_of
+from services.offline import restore
+from services.offline.restore import is_empty, life_of
 from tests.services.backups import ROOT
 from tests.services.killing import STEPS_MAX, is_killed_at
 from tests.services.test_cli_storage import run, told

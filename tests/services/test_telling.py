@@ -8,8 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from common.disk_space import watch_disk
-from services import data_watch
 from services.app import TASKS
+from services.node import data_watch
 from tests.helpers import eventually, serving
 from tests.services.test_maintenance import node_app, ready
 

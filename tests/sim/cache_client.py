@@ -1,4 +1,4 @@
-"""One request of a client of the lease simulation, on the way that `services.cache.routes` takes: a hit from
+"""One request of a client of the lease simulation, on the way that `services.cache.operations` takes: a hit from
 memory, else a ReadIndex for what is absent, else a command; the grant comes a little later than the answer."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from raft.errors import OutcomeUnknown
-from services.cache.commands import Delete, Fill, Invalidate, Put
+from services.cache.replicated.commands import Delete, Fill, Invalidate, Put
 from tests.sim.cache_node import Node
 from tests.sim.check import Operation
 

@@ -18,13 +18,13 @@ from raft.core.types import Configuration, Entry, HardState, SnapshotMeta
 from raft.errors import NoLeader, RaftError
 from raft.replica import RESTORED_TOPIC, Replica
 from raft.transport.codec import PeerMessage
-from services.cache.coherence import Coherence
-from services.cache.held import HeldLines
-from services.cache.invalidations import Invalidations
-from services.cache.line import Invalidated, Transition
-from services.cache.machine import TRANSITION_TOPIC, CacheMachine
-from services.cache.store import INVALIDATED_TOPIC
-from services.envelope import ReplicatedMachine, encode_command
+from services.cache.node.coherence import Coherence
+from services.cache.node.held import HeldLines
+from services.cache.node.invalidations import Invalidations
+from services.cache.replicated.line import Invalidated, Transition
+from services.cache.replicated.machine import TRANSITION_TOPIC, CacheMachine
+from services.cache.replicated.store import INVALIDATED_TOPIC
+from services.replicated.envelope import ReplicatedMachine, encode_command
 
 if TYPE_CHECKING:
     from tests.sim.cache_cluster import World

@@ -10,14 +10,14 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from services.cache import commands as cache
-from services.cache.machine import CacheMachine
-from services.envelope import ReplicatedMachine, encode_command
-from services.limits import SetLimits
-from services.lock import commands as lock
-from services.lock.machine import LockMachine
-from services.queue import commands as queue
-from services.queue.machine import QueueMachine
+from services.cache.replicated import commands as cache
+from services.cache.replicated.machine import CacheMachine
+from services.lock.replicated import commands as lock
+from services.lock.replicated.machine import LockMachine
+from services.queue.replicated import commands as queue
+from services.queue.replicated.machine import QueueMachine
+from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.limits import SetLimits
 from tests.sim.plan import Plan
 
 Drawn = tuple[str, str, Any, bytes | None]

@@ -140,7 +140,7 @@ class World:
         """
         began = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", "services.entry", *arguments],
+            [sys.executable, "-m", "services.cli", *arguments],
             env={"PATH": "/usr/bin:/bin", "MUFAKAT_HOME": str(home or self.home), **(environ or {})},
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -183,7 +183,7 @@ class World:
     def status(self) -> tuple[int, dict[str, Any]]:
         """The exit code of `status --json` and what it told. Not noted: it is asked all the time."""
         done = subprocess.run(
-            [sys.executable, "-m", "services.entry", "status", "--json"],
+            [sys.executable, "-m", "services.cli", "status", "--json"],
             env={"PATH": "/usr/bin:/bin", "MUFAKAT_HOME": str(self.home)},
             capture_output=True,
             text=True,

@@ -10,8 +10,8 @@ from pathlib import Path
 from raft.core.types import Configuration, SnapshotMeta
 from raft.storage.backup import BackupEncoder, BackupHead
 from raft.storage.record import FORMAT_VERSION
-from services.envelope import ReplicatedMachine
-from services.roles import ROLES
+from services.catalogue import SERVICES
+from services.replicated.envelope import ReplicatedMachine
 from tests.services.test_replicated_snapshots import LIVES, live
 
 ROOT = Path(__file__).parent
@@ -24,7 +24,7 @@ LIFE = "g0006449c1d2e3f-9c0d1e77a1b2"
 
 def backup_of(group: str) -> bytes:
     """A backup of a group that has lived."""
-    machine = ReplicatedMachine(ROLES[group].machine)
+    machine = ReplicatedMachine(SERVICES[group].machine)
     life = LIVES[group][0]()
     live(machine, life, first_index=1)
     place = SnapshotMeta(INDEX, 3, life[-1][0], Configuration(("node1", "node2", "node3"), life=LIFE))

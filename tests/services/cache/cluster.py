@@ -14,13 +14,13 @@ from common.web import ApiError
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
-from services.auth import Guard
-from services.cache import routes
+from services.cache import operations as routes
 from services.cache.hits import in_front
-from services.cache.machine import CacheMachine
-from services.envelope import ReplicatedMachine
-from services.errors import from_raft
-from services.host import HOST, Host
+from services.cache.replicated.machine import CacheMachine
+from services.http.guard import Guard
+from services.node.host import HOST, Host
+from services.operations.refusals import from_raft
+from services.replicated.envelope import ReplicatedMachine
 from tests.services.cache.tools import NODES
 
 

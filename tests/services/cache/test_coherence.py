@@ -1,12 +1,12 @@
 """What a node knows of removals: how long a key's absence may be unknown to another node that serves it."""
 
 from common.metrics import Metrics
-from services.cache import coherence
-from services.cache.coherence import Coherence
-from services.cache.commands import Delete, Put
-from services.cache.machine import CacheMachine
-from services.cache.store import TRANSITION_TOPIC
-from services.envelope import ReplicatedMachine
+from services.cache.node import coherence
+from services.cache.node.coherence import Coherence
+from services.cache.replicated.commands import Delete, Put
+from services.cache.replicated.machine import CacheMachine
+from services.cache.replicated.store import TRANSITION_TOPIC
+from services.replicated.envelope import ReplicatedMachine
 from tests.services.cache.tools import Log
 
 RECENT_MS = 1_000

@@ -14,12 +14,13 @@ import pytest
 
 from common.metrics import Metrics
 from raft.state_machine import ApplyContext
-from services.cache import invalidations, store
-from services.cache.coherence import Coherence
-from services.cache.commands import Delete, Fill, Incr, Invalidate, Put
-from services.cache.invalidations import Invalidations
-from services.cache.machine import CacheMachine
-from services.cache.tags import Tags
+from services.cache.node import invalidations
+from services.cache.node.coherence import Coherence
+from services.cache.node.invalidations import Invalidations
+from services.cache.replicated import store
+from services.cache.replicated.commands import Delete, Fill, Incr, Invalidate, Put
+from services.cache.replicated.machine import CacheMachine
+from services.cache.replicated.tags import Tags
 from tests.services.cache.tools import NODES
 
 KEYS = ("a", "b", "c")

@@ -6,10 +6,10 @@ import pytest
 
 from common.wire import pack
 from raft.state_machine import ApplyContext
-from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
-from services.cache.machine import CacheMachine
-from services.envelope import ReplicatedMachine, encode_command
-from services.handlers import fingerprint
+from services.cache.replicated.commands import Delete, Fill, FillMany, Incr, Put, PutMany
+from services.cache.replicated.machine import CacheMachine
+from services.operations.call import fingerprint
+from services.replicated.envelope import ReplicatedMachine, encode_command
 
 #: Bytes of a log entry, and the fingerprint of its request, of the version before tags and leases; today's command.
 OLD = [

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cache.deadlines import Deadlines, sweep_time_ms
+from services.cache.replicated.deadlines import Deadlines, sweep_time_ms
 
 YEAR_MS = 365 * 24 * 3600 * 1000
 

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from services.cache.directory import (
+from services.cache.replicated.directory import (
     STATES,
     TRANSITIONS,
     Directories,

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from services.cache import bodies, changes, commands, filling, store, tags, watching
-from services.cache.limits import LIMITS
+from services.cache import bodies, watching
+from services.cache.node import changes, filling
+from services.cache.replicated import commands, store, tags
+from services.cache.replicated.limits import LIMITS
 
 LEASES_MAX = next(limit.default for limit in LIMITS if limit.name == "fill_leases_max")
 TEXT = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text().partition("\n## Cache\n")[2]

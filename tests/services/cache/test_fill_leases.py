@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from services.cache import fill_leases
-from services.cache.commands import Delete, Fill, GiveBack, Incr, Invalidate, Put, PutMany
-from services.cache.machine import CacheMachine
-from services.cache.store import LEASE_ENDED_TOPIC
+from services.cache.replicated import fill_leases
+from services.cache.replicated.commands import Delete, Fill, GiveBack, Incr, Invalidate, Put, PutMany
+from services.cache.replicated.machine import CacheMachine
+from services.cache.replicated.store import LEASE_ENDED_TOPIC
 from tests.services.cache.tools import Log, copy, observable
 
 LOST = {"ok": False, "reason": "lease_lost", "key": "k"}

@@ -8,12 +8,12 @@ import pytest
 from common.config import load_settings
 from raft.errors import NoLeader, OutcomeUnknown, Stopping
 from raft.replica import RESTORED_TOPIC
-from services import withdrawals
-from services.cache import filling
-from services.cache.commands import Fill
-from services.cache.filling import FillLines
-from services.envelope import encode_command
-from services.limits import SetLimits
+from services.cache.node import filling
+from services.cache.node.filling import FillLines
+from services.cache.replicated.commands import Fill
+from services.replicated import withdrawals
+from services.replicated.envelope import encode_command
+from services.replicated.limits import SetLimits
 from tests.helpers import eventually
 from tests.services.cache.cluster import Cluster
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from raft.errors import NoLeader, OutcomeUnknown
-from services import withdrawals
-from services.cache import filling
-from services.cache.commands import Delete, Invalidate, Put
-from services.cache.filling import FillLines
-from services.envelope import encode_command
+from services.cache.node import filling
+from services.cache.node.filling import FillLines
+from services.cache.replicated.commands import Delete, Invalidate, Put
+from services.replicated import withdrawals
+from services.replicated.envelope import encode_command
 from tests.helpers import eventually
 from tests.services.cache.cluster import Replica, SharedLog
 from tests.services.cache.tools import NODES

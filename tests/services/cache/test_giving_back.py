@@ -11,12 +11,12 @@ from aiohttp import web
 from common.web import has_hung_up
 from raft.errors import NoLeader, OutcomeUnknown, RaftError, Stopping
 from raft.replica import RESTORED_TOPIC
-from services import withdrawals
 from services.cache import reading
-from services.cache.commands import Fill
-from services.cache.filling import FillLines
-from services.cache.machine import CacheMachine
-from services.envelope import ReplicatedMachine, encode_command
+from services.cache.node.filling import FillLines
+from services.cache.replicated.commands import Fill
+from services.cache.replicated.machine import CacheMachine
+from services.replicated import withdrawals
+from services.replicated.envelope import ReplicatedMachine, encode_command
 from tests.helpers import eventually
 from tests.services.cache.cluster import Cluster, Replica, SharedLog
 

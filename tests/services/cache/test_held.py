@@ -9,12 +9,12 @@ import pytest
 from common.config import Settings, SettingsError, load_settings
 from common.metrics import Metrics
 from common.parsers import CACHE_POLICIES
-from services.cache import routes
-from services.cache.coherence import Coherence
-from services.cache.commands import Fill, Put
-from services.cache.held import Granted, HeldLines, make_held_lines
-from services.envelope import encode_command
-from services.host import Host
+from services.cache import operations as routes
+from services.cache.node.coherence import Coherence
+from services.cache.node.held import Granted, HeldLines, make_held_lines
+from services.cache.replicated.commands import Fill, Put
+from services.node.host import Host
+from services.replicated.envelope import encode_command
 from tests.services.cache.cluster import Replica, SharedLog
 
 
@@ -130,7 +130,7 @@ def test_with_tinylfu_what_is_read_once_does_not_drive_out_what_is_read_all_the_
 def test_a_policy_whose_package_is_missing_stops_the_node_and_names_the_setting(monkeypatch) -> None:
     """Not an ImportError from somewhere inside, and LRU goes on to work."""
     monkeypatch.setitem(sys.modules, "theine_core", None)
-    monkeypatch.delitem(sys.modules, "services.cache.tinylfu", raising=False)
+    monkeypatch.delitem(sys.modules, "services.cache.node.tinylfu", raising=False)
 
     with pytest.raises(SettingsError, match=r"MUFAKAT_CACHE_POLICY.*theine-core"):
         held_lines("w-tinylfu")

@@ -8,12 +8,13 @@ import pytest
 
 from common.metrics import Metrics
 from raft.state_machine import ApplyContext
-from services.cache import invalidations, store
-from services.cache.commands import Delete, Fill, FillMany, Invalidate, Put, PutMany
-from services.cache.invalidations import Invalidations
-from services.cache.line import Answered
-from services.cache.machine import ANSWER_TOPIC, CacheMachine
-from services.cache.store import TRANSITION_TOPIC
+from services.cache.node import invalidations
+from services.cache.node.invalidations import Invalidations
+from services.cache.replicated import store
+from services.cache.replicated.commands import Delete, Fill, FillMany, Invalidate, Put, PutMany
+from services.cache.replicated.line import Answered
+from services.cache.replicated.machine import ANSWER_TOPIC, CacheMachine
+from services.cache.replicated.store import TRANSITION_TOPIC
 from tests.services.cache.tools import Log
 
 

@@ -3,10 +3,10 @@
 import pytest
 
 from common.wire import pack, unpack
-from services.cache.commands import Delete, Fill, FillMany, Incr, Put, PutMany
-from services.cache.limits import LINE_OVERHEAD_BYTES
-from services.cache.machine import CacheMachine
-from services.cache.store import SWEPT_PER_ENTRY_MAX, SWEPT_PER_KEY
+from services.cache.replicated.commands import Delete, Fill, FillMany, Incr, Put, PutMany
+from services.cache.replicated.limits import LINE_OVERHEAD_BYTES
+from services.cache.replicated.machine import CacheMachine
+from services.cache.replicated.store import SWEPT_PER_ENTRY_MAX, SWEPT_PER_KEY
 from tests.services.cache.tools import Log, copy, observable
 
 

@@ -10,8 +10,17 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.cache.commands import Delete, Fill, FillMany, GiveBack, Incr, Invalidate, Put, PutMany
-from services.cache.machine import CacheMachine
+from services.cache.replicated.commands import (
+    Delete,
+    Fill,
+    FillMany,
+    GiveBack,
+    Incr,
+    Invalidate,
+    Put,
+    PutMany,
+)
+from services.cache.replicated.machine import CacheMachine
 from tests.services.cache.tools import NODES, Log, copy, observable
 
 LINES_MAX = 4
@@ -232,8 +241,17 @@ def test_the_machine_agrees_with_its_twin(history: list) -> None:
 
 SCRIPT = """
 import hashlib, random
-from services.cache.commands import Delete, Fill, FillMany, GiveBack, Incr, Invalidate, Put, PutMany
-from services.cache.machine import CacheMachine
+from services.cache.replicated.commands import (
+    Delete,
+    Fill,
+    FillMany,
+    GiveBack,
+    Incr,
+    Invalidate,
+    Put,
+    PutMany,
+)
+from services.cache.replicated.machine import CacheMachine
 from tests.services.cache.tools import Log, observable
 chance = random.Random(7)
 log = Log(CacheMachine(lines_max=50))

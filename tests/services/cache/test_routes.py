@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from services.cache import reading
-from services.cache.commands import Delete
-from services.envelope import encode_command
+from services.cache.replicated.commands import Delete
+from services.replicated.envelope import encode_command
 from tests.services.cache.cluster import Cluster
 from tests.services.cache.tools import NODES
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from services.cache import store
-from services.cache.tags import TAGS_PER_LINE_MAX
+from services.cache.replicated import store
+from services.cache.replicated.tags import TAGS_PER_LINE_MAX
 from tests.services.cache.cluster import Cluster
 from tests.services.cache.tools import NODES
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from services.cache import store
-from services.cache.commands import Delete, Fill, FillMany, Incr, Invalidate, Put, PutMany
-from services.cache.line import Invalidated
-from services.cache.machine import CacheMachine
-from services.cache.store import INVALIDATED_TOPIC
+from services.cache.replicated import store
+from services.cache.replicated.commands import Delete, Fill, FillMany, Incr, Invalidate, Put, PutMany
+from services.cache.replicated.line import Invalidated
+from services.cache.replicated.machine import CacheMachine
+from services.cache.replicated.store import INVALIDATED_TOPIC
 from tests.services.cache.tools import Log, copy, observable
 
 

@@ -13,8 +13,9 @@ from aiohttp import ClientResponse
 from common.metrics import Counter
 from raft.errors import NoLeader, Stopping
 from raft.slices import Pace
-from services.cache import changes, watching
-from services.cache.changes import FUTURE, HISTORY, LAST_NUMBER, SLOW, Change, Changes, Gap
+from services.cache import watching
+from services.cache.node import changes
+from services.cache.node.changes import FUTURE, HISTORY, LAST_NUMBER, SLOW, Change, Changes, Gap
 from services.cache.watching import position_of, position_text
 from tests.helpers import WITHIN_SECONDS, eventually
 from tests.services.cache.cluster import Cluster

@@ -3,10 +3,15 @@
 from typing import Any
 
 from raft.state_machine import ApplyContext
-from services.cache.directory import STATES
-from services.cache.line import Transition
-from services.cache.machine import ANSWER_TOPIC, CacheMachine
-from services.cache.store import INVALIDATED_TOPIC, LEASE_ENDED_TOPIC, LEASE_TOLD_TOPIC, TRANSITION_TOPIC
+from services.cache.replicated.directory import STATES
+from services.cache.replicated.line import Transition
+from services.cache.replicated.machine import ANSWER_TOPIC, CacheMachine
+from services.cache.replicated.store import (
+    INVALIDATED_TOPIC,
+    LEASE_ENDED_TOPIC,
+    LEASE_TOLD_TOPIC,
+    TRANSITION_TOPIC,
+)
 
 NODES = ("node1", "node2", "node3")
 TOPICS = {TRANSITION_TOPIC, ANSWER_TOPIC, INVALIDATED_TOPIC, LEASE_ENDED_TOPIC, LEASE_TOLD_TOPIC}

@@ -4,11 +4,11 @@ from itertools import count
 from typing import Any
 
 from raft.state_machine import ApplyContext
-from services.envelope import ReplicatedMachine, encode_command
-from services.handlers import fingerprint
-from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
-from services.lock.lines import Told
-from services.lock.machine import LockMachine
+from services.lock.replicated.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
+from services.lock.replicated.lines import Told
+from services.lock.replicated.machine import LockMachine
+from services.operations.call import fingerprint
+from services.replicated.envelope import ReplicatedMachine, encode_command
 
 
 class Driver:

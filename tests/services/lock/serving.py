@@ -13,11 +13,11 @@ from common.middleware import request_middleware
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
-from services.envelope import ReplicatedMachine, encode_command
-from services.errors import from_raft
-from services.host import HOST, Host
-from services.lock import routes
-from services.lock.machine import LockMachine
+from services.lock import operations as routes
+from services.lock.replicated.machine import LockMachine
+from services.node.host import HOST, Host
+from services.operations.refusals import from_raft
+from services.replicated.envelope import ReplicatedMachine, encode_command
 
 NODES = ("node1", "node2")
 

@@ -1,6 +1,6 @@
 """The wait-for graph: cycles are refused at the request that would close them, and nothing else is."""
 
-from services.lock import graph
+from services.lock.replicated import graph
 from tests.services.lock.driving import Driver
 
 

@@ -4,9 +4,9 @@ import tracemalloc
 
 import pytest
 
-from services.lock import machine as machine_module
-from services.lock.commands import Acquire
-from services.lock.machine import LockMachine
+from services.lock.replicated import machine as machine_module
+from services.lock.replicated.commands import Acquire
+from services.lock.replicated.machine import LockMachine
 from tests.services.lock.driving import Driver, copied
 
 

@@ -10,8 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.lock import lines
-from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
+from services.lock.replicated import lines
+from services.lock.replicated.commands import (
+    Acquire,
+    CancelWait,
+    CancelWaits,
+    DropWaiters,
+    ForceRelease,
+    Release,
+    Renew,
+)
 from tests.services.lock.driving import Driver, copied, everything
 from tests.services.lock.twin import TwinLocks
 

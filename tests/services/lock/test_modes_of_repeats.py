@@ -1,7 +1,7 @@
 """A key that asked for the exclusive mode, in a place or a hold that is shared by now; and old snapshots."""
 
-from services.lock.commands import Acquire, CancelWait, Release
-from services.lock.machine import LockMachine
+from services.lock.replicated.commands import Acquire, CancelWait, Release
+from services.lock.replicated.machine import LockMachine
 from tests.services.lock.driving import Driver, Log
 
 

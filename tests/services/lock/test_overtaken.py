@@ -5,9 +5,9 @@ from typing import Any
 
 from raft.errors import NoLeader, OutcomeUnknown, Stopping
 from raft.replica import RESTORED_TOPIC
-from services import withdrawals as withdrawals_module
-from services.lock.commands import Acquire, CancelWaits, Release
-from services.withdrawals import Withdrawals
+from services.lock.replicated.commands import Acquire, CancelWaits, Release
+from services.replicated import withdrawals as withdrawals_module
+from services.replicated.withdrawals import Withdrawals
 from tests.helpers import eventually
 
 BODY = {"key": "k", "client_id": "b", "wait": 60}

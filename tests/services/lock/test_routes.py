@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from services.envelope import encode_command
-from services.limits import SetLimits
-from services.lock.commands import DropWaiters
+from services.lock.replicated.commands import DropWaiters
+from services.replicated.envelope import encode_command
+from services.replicated.limits import SetLimits
 from tests.helpers import eventually
 from tests.services.lock.serving import LockCluster
 

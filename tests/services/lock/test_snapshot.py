@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.lock.machine import LockMachine
+from services.lock.replicated.machine import LockMachine
 from tests.services.lock import trace
 from tests.services.lock.driving import Driver, copied, everything
 

@@ -3,11 +3,11 @@
 import pytest
 
 from raft.state_machine import ApplyContext
-from services.envelope import ReplicatedMachine, encode_command
-from services.lock import lines
-from services.lock.commands import Acquire
-from services.lock.lines import SWEPT_PER_ENTRY_MAX
-from services.lock.machine import LockMachine
+from services.lock.replicated import lines
+from services.lock.replicated.commands import Acquire
+from services.lock.replicated.lines import SWEPT_PER_ENTRY_MAX
+from services.lock.replicated.machine import LockMachine
+from services.replicated.envelope import ReplicatedMachine, encode_command
 from tests.services.lock.driving import Driver, copied
 
 

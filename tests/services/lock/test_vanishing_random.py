@@ -15,10 +15,10 @@ from raft.errors import NoLeader, OutcomeUnknown, RaftError, Stopping
 from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
 from raft.state_machine import ApplyContext
-from services.envelope import ReplicatedMachine, encode_command
-from services.lock.commands import Acquire, DropWaiters, Release
-from services.lock.machine import LockMachine
-from services.lock.waiting import LockWaits
+from services.lock.node.waiting import LockWaits
+from services.lock.replicated.commands import Acquire, DropWaiters, Release
+from services.lock.replicated.machine import LockMachine
+from services.replicated.envelope import ReplicatedMachine, encode_command
 
 CLIENTS = 8
 ROUNDS = 10

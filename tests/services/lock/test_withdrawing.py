@@ -6,10 +6,10 @@ from typing import Any
 
 from raft.errors import NoLeader, OutcomeUnknown, RaftError, Stopping
 from raft.replica import RESTORED_TOPIC
-from services.envelope import ReplicatedMachine
-from services.lock.absent import LOOK_S, RETRY_S, absent_nodes, clear_lines
-from services.lock.commands import Acquire, CancelWait, Release
-from services.lock.waiting import LockWaits
+from services.lock.node.absent import LOOK_S, RETRY_S, absent_nodes, clear_lines
+from services.lock.node.waiting import LockWaits
+from services.lock.replicated.commands import Acquire, CancelWait, Release
+from services.replicated.envelope import ReplicatedMachine
 from tests.helpers import eventually
 from tests.services.lock.driving import Log
 

@@ -4,8 +4,8 @@ import hashlib
 import random
 
 from raft.state_machine import ApplyContext
-from services.lock.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
-from services.lock.machine import LockMachine
+from services.lock.replicated.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
+from services.lock.replicated.machine import LockMachine
 
 
 def random_command(choose: random.Random, number: int):

@@ -1,6 +1,14 @@
 """The lock machine's dumb twin: two lists, no index, every question answered by looking at everything."""
 
-from services.lock.commands import Acquire, CancelWait, CancelWaits, DropWaiters, ForceRelease, Release, Renew
+from services.lock.replicated.commands import (
+    Acquire,
+    CancelWait,
+    CancelWaits,
+    DropWaiters,
+    ForceRelease,
+    Release,
+    Renew,
+)
 
 
 class TwinLocks:

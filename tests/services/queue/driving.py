@@ -3,7 +3,7 @@
 from typing import Any
 
 from raft.state_machine import ApplyContext
-from services.queue.machine import QueueMachine
+from services.queue.replicated.machine import QueueMachine
 
 
 class Driver:

@@ -14,12 +14,12 @@ from common.middleware import request_middleware
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
-from services import limit_routes
-from services.envelope import ReplicatedMachine
-from services.errors import from_raft
-from services.host import HOST, Host
-from services.queue.machine import QueueMachine
-from services.queue.routes import attach, routes
+from services.node import limits as limit_routes
+from services.node.host import HOST, Host
+from services.operations.refusals import from_raft
+from services.queue.operations import attach, routes
+from services.queue.replicated.machine import QueueMachine
+from services.replicated.envelope import ReplicatedMachine
 from tests.helpers import serving
 
 

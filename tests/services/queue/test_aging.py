@@ -2,9 +2,18 @@
 
 import pytest
 
-from services.queue.commands import Ack, Configure, Dequeue, Enqueue, EnqueueBatch, Pop, Redrive, Reject
-from services.queue.limits import DEAD_TTL_MS_DEFAULT, IDLE_MS
-from services.queue.machine import QueueMachine
+from services.queue.replicated.commands import (
+    Ack,
+    Configure,
+    Dequeue,
+    Enqueue,
+    EnqueueBatch,
+    Pop,
+    Redrive,
+    Reject,
+)
+from services.queue.replicated.limits import DEAD_TTL_MS_DEFAULT, IDLE_MS
+from services.queue.replicated.machine import QueueMachine
 from tests.services.queue.driving import Driver
 
 HOUR_MS = 3_600_000
@@ -91,7 +100,7 @@ def test_dead_letters_have_bounds_that_nobody_configured(queue: Driver) -> None:
 
 def test_a_lowered_bound_is_reached_in_bounded_steps(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """`next_due_ms` is in the past until it is."""
-    monkeypatch.setattr("services.queue.machine.DUE_PER_ENTRY_MAX", 3)
+    monkeypatch.setattr("services.queue.replicated.machine.DUE_PER_ENTRY_MAX", 3)
     ids = bury(queue, 8)
     queue(Configure("q", max_dead=1))
     left = []
@@ -196,7 +205,7 @@ def test_a_million_that_are_suddenly_too_old_go_in_bounded_steps(
     queue(EnqueueBatch(tuple(("q", b"%d" % number, 0, 0, 0) for number in range(20))))
     queue.wait(1_000)
     queue(Enqueue("q", b"new"))
-    monkeypatch.setattr("services.queue.machine.DUE_PER_ENTRY_MAX", 3)
+    monkeypatch.setattr("services.queue.replicated.machine.DUE_PER_ENTRY_MAX", 3)
 
     queue(Configure("q", message_ttl_ms=1_000))
     steps = []

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from services.queue import deadlines
-from services.queue.deadlines import UNSORTED_MAX, DeadlineCalendar
+from services.queue.replicated import deadlines
+from services.queue.replicated.deadlines import UNSORTED_MAX, DeadlineCalendar
 
 
 def popped_due(calendar: DeadlineCalendar, now_ms: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 import random
 
-from services.queue.fifo import CHUNK_IDS, Fifo
+from services.queue.replicated.fifo import CHUNK_IDS, Fifo
 
 
 def drained(fifo: Fifo) -> list[int]:

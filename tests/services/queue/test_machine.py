@@ -2,8 +2,8 @@
 
 import pytest
 
-from services.queue import limits
-from services.queue.commands import (
+from services.queue.replicated import limits
+from services.queue.replicated.commands import (
     Ack,
     AckBatch,
     Configure,
@@ -292,7 +292,7 @@ def test_a_rejected_message_is_dead_at_once_and_a_redrive_makes_it_new(queue: Dr
 
 def test_a_redrive_goes_on_where_the_entry_before_it_stopped(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """One entry moves a bounded number; later dead letters are not taken in."""
-    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.replicated.sweeps.SWEEP_PER_ENTRY_MAX", 2)
     for message_id in put(queue, b"1", b"2", b"3"):
         take(queue)
         queue(Reject(message_id))
@@ -381,7 +381,7 @@ def test_limits_refuse_with_quota(queue: Driver) -> None:
 
 def test_an_answer_takes_up_a_bounded_number_of_bytes(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit stays ready; one message always fits."""
-    monkeypatch.setattr("services.queue.machine.DELIVERY_BYTES_MAX", 10)
+    monkeypatch.setattr("services.queue.replicated.machine.DELIVERY_BYTES_MAX", 10)
     put(queue, b"x" * 50, b"y" * 6, b"z" * 6, b"!" * 6)
 
     assert [len(take(queue, 10)) for _ in range(3)] == [1, 2, 1]
@@ -428,7 +428,7 @@ def test_every_message_that_becomes_ready_is_told_once(queue: Driver) -> None:
 
 def test_one_entry_handles_a_bounded_number_of_deadlines(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest is due at once again, and nothing expired is delivered meanwhile."""
-    monkeypatch.setattr("services.queue.machine.DUE_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.replicated.machine.DUE_PER_ENTRY_MAX", 2)
     put(queue, b"1", b"2", b"3", b"4", b"5", ttl_ms=10)
     queue.wait(10)
     due_ms = queue.machine.next_due_ms()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.queue import commands
-from services.queue.messages import State
+from services.queue.replicated import commands
+from services.queue.replicated.messages import State
 from tests.services.queue.driving import Driver
 from tests.services.queue.twin import TwinQueues
 

@@ -6,9 +6,9 @@ from itertools import islice
 
 import pytest
 
-from services.queue import queries
-from services.queue.commands import Configure, Dequeue, Enqueue, Nack
-from services.queue.state import Queue, rising
+from services.queue.replicated import queries
+from services.queue.replicated.commands import Configure, Dequeue, Enqueue, Nack
+from services.queue.replicated.state import Queue, rising
 from tests.services.queue.driving import Driver
 
 COUNT = 3_000

@@ -321,7 +321,7 @@ async def test_peek_shows_each_state_and_delivers_nothing(served: Queues) -> Non
 
 async def test_a_redrive_moves_all_dead_letters(served: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     """In as many entries as it takes."""
-    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.replicated.sweeps.SWEEP_PER_ENTRY_MAX", 2)
     await served.ok("enq_batch", {"messages": [{"value": n} for n in range(5)]})
     for message in (await served.ok("deq", {"max": 5}))["messages"]:
         await served.ok("reject", {"msg_id": message["msg_id"]})
@@ -335,7 +335,7 @@ async def test_a_redrive_that_is_sent_again_tells_of_all_that_it_moved(
 ) -> None:
     """The answer was lost after the second entry of five: by the key, the same request ends with the same count, and
     so does a third; another request with the key is refused."""
-    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.replicated.sweeps.SWEEP_PER_ENTRY_MAX", 2)
     await served.ok("enq_batch", {"messages": [{"value": n} for n in range(9)]})
     for message in (await served.ok("deq", {"max": 9}))["messages"]:
         await served.ok("reject", {"msg_id": message["msg_id"]})
@@ -362,7 +362,7 @@ async def test_a_redrive_that_is_sent_again_tells_of_all_that_it_moved(
 
 async def test_a_queue_is_purged_and_deleted(served: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is not with consumers, or one state; a queue with deliveries only by force."""
-    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.replicated.sweeps.SWEEP_PER_ENTRY_MAX", 2)
     await served.ok("enq_batch", {"queue": "q", "messages": [{"value": n, "delay": n % 2} for n in range(9)]})
     await served.ok("deq", {"queue": "q"})
 

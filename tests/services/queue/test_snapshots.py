@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from services.queue.commands import Ack, Configure, Dequeue, Enqueue, Nack, Pop, Reject
-from services.queue.machine import QueueMachine
-from services.queue.messages import Message, MessageTable
+from services.queue.replicated.commands import Ack, Configure, Dequeue, Enqueue, Nack, Pop, Reject
+from services.queue.replicated.machine import QueueMachine
+from services.queue.replicated.messages import Message, MessageTable
 from tests.services.queue.driving import Driver
 from tests.services.queue.test_machine_random import note_deliveries, random_command
 

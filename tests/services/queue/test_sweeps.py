@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.queue.commands import (
+from services.queue.replicated.commands import (
     Ack,
     Configure,
     Delete,
@@ -14,7 +14,7 @@ from services.queue.commands import (
     Purge,
     Reject,
 )
-from services.queue.messages import DEAD, DELAYED, IN_FLIGHT, READY
+from services.queue.replicated.messages import DEAD, DELAYED, IN_FLIGHT, READY
 from tests.services.queue.driving import Driver
 
 ALL_BUT_IN_FLIGHT = (READY, DELAYED, DEAD)
@@ -78,8 +78,8 @@ def test_what_is_with_a_consumer_is_acknowledged_after_a_purge_as_before(queue: 
 
 def test_a_purge_goes_on_where_the_entry_before_it_stopped(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry drops and looks at a bounded number; what is put in or comes back meanwhile is not meant."""
-    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
-    monkeypatch.setattr("services.queue.sweeps.LOOKED_AT_PER_ENTRY_MAX", 3)
+    monkeypatch.setattr("services.queue.replicated.sweeps.SWEEP_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.replicated.sweeps.LOOKED_AT_PER_ENTRY_MAX", 3)
     queue(EnqueueBatch(tuple(("other", b"1", 0, 0, 0) for _ in range(7))))
     queue(EnqueueBatch((("q", b"1", 9, 0, 0), ("q", b"1", 0, 9_000, 0))))
     command, purged = Purge("q", ALL_BUT_IN_FLIGHT), []
@@ -101,7 +101,7 @@ def test_a_purge_goes_on_where_the_entry_before_it_stopped(queue: Driver, monkey
 
 def test_a_purge_ends_as_soon_as_nothing_is_left_to_find(queue: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """It does not walk over the messages of all other queues for nothing."""
-    monkeypatch.setattr("services.queue.sweeps.LOOKED_AT_PER_ENTRY_MAX", 5)
+    monkeypatch.setattr("services.queue.replicated.sweeps.LOOKED_AT_PER_ENTRY_MAX", 5)
     queue(EnqueueBatch(tuple(("other", b"1", 0, 0, 0) for _ in range(100))))
 
     assert queue(Purge("q", ALL_BUT_IN_FLIGHT))["more"] is False
@@ -144,7 +144,7 @@ def test_what_is_put_in_while_a_queue_is_deleted_is_a_new_queues(
     queue: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a delivery meanwhile does not stop it: the first entry has looked."""
-    monkeypatch.setattr("services.queue.sweeps.SWEEP_PER_ENTRY_MAX", 2)
+    monkeypatch.setattr("services.queue.replicated.sweeps.SWEEP_PER_ENTRY_MAX", 2)
     queue(Configure("q", paused=True))
     first = queue(Delete("q", force=True))
     queue(Enqueue("q", b"new"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common.web import ApiError
-from services.queue.waiting import WaitingRoom
+from services.queue.node.waiting import WaitingRoom
 
 
 class Bell:
@@ -134,7 +134,7 @@ def test_queues_wake_their_own_and_an_empty_line_stops_listening() -> None:
 
 def test_too_many_waiting_consumers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """429 with `quota`; the line is as before."""
-    monkeypatch.setattr("services.queue.waiting.WAITING_MAX", 1)
+    monkeypatch.setattr("services.queue.node.waiting.WAITING_MAX", 1)
     room = WaitingRoom(Bell())
 
     with room.place("q"), pytest.raises(ApiError) as refused, room.place("q"):

@@ -7,9 +7,9 @@ import pytest
 import pytest_asyncio
 
 from raft.errors import NoLeader, Stopping
-from services.envelope import encode_command
-from services.queue.commands import Dequeue, Enqueue
-from services.queue.waiting import waiting_room
+from services.queue.node.waiting import waiting_room
+from services.queue.replicated.commands import Dequeue, Enqueue
+from services.replicated.envelope import encode_command
 from tests.helpers import eventually
 from tests.services.queue.hosting import Queues, queues
 
@@ -133,7 +133,7 @@ async def test_a_delivery_for_a_client_that_went_away_is_given_back(served: Queu
 
 async def test_a_delivery_is_given_back_until_that_is_known(served: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
     """No leader at the moment: without another try the message would stay hidden for its whole visibility."""
-    monkeypatch.setattr("services.withdrawals.RETRY_S", 0.001)
+    monkeypatch.setattr("services.replicated.withdrawals.RETRY_S", 0.001)
     await served.ok("push", {"queue": "q", "payload": 1})
     served.node.open.clear()
     asking = asyncio.create_task(served.ok("deq", {"queue": "q", "visibility": 3_600}))
@@ -166,7 +166,7 @@ async def test_a_consumer_notices_a_machine_that_a_snapshot_replaced(
     served: Queues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A snapshot that is installed on this node brings no events: who waits looks by itself."""
-    monkeypatch.setattr("services.queue.consuming.RECHECK_S", 0.02)
+    monkeypatch.setattr("services.queue.node.consuming.RECHECK_S", 0.02)
     async with queues() as other:
         await other.ok("push", {"queue": "q", "payload": 1})
         chunks = list(other.node.machine.snapshot())

@@ -5,7 +5,7 @@ It says the same things as `QueueMachine` in the plainest way there is: no heap,
 
 from typing import Any
 
-from services.queue import commands
+from services.queue.replicated import commands
 
 
 class TwinQueues:

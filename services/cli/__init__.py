@@ -1,0 +1,1 @@
+"""The `mufakat` command."""

@@ -1,0 +1,1 @@
+"""How HTTP says the operations: routes from the table, who may ask, and the ports."""

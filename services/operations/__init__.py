@@ -1,0 +1,1 @@
+"""What an operation is, and the four things that it does. Nothing in here knows HTTP."""

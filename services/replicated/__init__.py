@@ -1,0 +1,1 @@
+"""What every group replicates around its own machine: the envelope, kept answers, limits, withdrawals."""
