@@ -14,7 +14,7 @@ RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: sim-cache sim-cache-selftest bench-cache bench-hit-ratio chaos-cache chaos-operator help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
+.PHONY: docs sim-cache sim-cache-selftest bench-cache bench-hit-ratio chaos-cache chaos-operator help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
 	bench-snapshot bench-failover soak-disk clean
 
 help:  ## this list
@@ -46,6 +46,9 @@ test: $(DEV)  ## run the tests
 
 lint: $(DEV)  ## check the style
 	$(BIN)/ruff check .
+
+docs: $(DEV)  ## write the tables of docs/http-api.md from the table of operations
+	$(BIN)/python -m services.http.document --write
 
 sim: $(DEV)  ## run the deterministic simulator: SEEDS=n SEED=first
 	@$(BIN)/python -m tests.sim --seeds $(or $(SEEDS),300) $(if $(SEED),--seed $(SEED))

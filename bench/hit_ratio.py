@@ -22,7 +22,7 @@ from services.cache.node.coherence import Coherence
 from services.cache.node.held import make_held_lines
 from services.cache.replicated.commands import Fill, Put
 from services.cache.replicated.machine import CacheMachine
-from services.replicated.envelope import ReplicatedMachine
+from services.replicated.machine import ReplicatedMachine
 
 KEYS = 10_000
 ROOM = KEYS // 10

@@ -21,7 +21,8 @@ from services.cache.replicated.commands import Put
 from services.catalogue import SERVICES
 from services.lock.replicated.commands import Acquire
 from services.queue.replicated.commands import Enqueue
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
+from services.replicated.machine import ReplicatedMachine
 
 OBJECTS = 200_000
 SIZE_BYTES = 100

@@ -19,7 +19,8 @@ from raft.status import NodeConfig
 from raft.storage import open_storage
 from services.queue.replicated.commands import EnqueueBatch
 from services.queue.replicated.machine import QueueMachine
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
+from services.replicated.machine import ReplicatedMachine
 
 #: Messages in one entry, the most that a client may send at once.
 BATCH_MESSAGES = 1_000

@@ -25,6 +25,7 @@ from common.parsers import (
     parse_int,
     parse_list,
     parse_node_id,
+    parse_site,
     parse_text,
     parse_tokens,
 )
@@ -128,6 +129,12 @@ class Settings:
         "where they look for it.",
         minimum=0,
         maximum=65_535,
+    )
+    site: Mapping[str, tuple[str, ...]] = _setting(
+        {},
+        parse_site,
+        "Where clients reach the other groups of the installation, to be told to whoever asks the wrong node: "
+        "lock=host:port,host:port;queue=... Empty: nobody told this node.",
     )
     cluster_secret: str = _setting(
         "",

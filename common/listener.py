@@ -23,10 +23,11 @@ from aiohttp.http import HttpVersion11
 from aiohttp.web_protocol import RequestHandler
 from multidict import istr
 
+from common.api_error import ApiError, bad_request, internal_error
 from common.keepalive import probing, set_tcp_options
 from common.logs import SparseLog, get_logger
 from common.malformed import sentence_for
-from common.web import ApiError, bad_request, internal_error
+from common.web import error_response
 
 #: How often all connections are looked at, in seconds; more often where a timeout is shorter.
 LOOK_SECONDS = 1.0
@@ -224,13 +225,15 @@ class Connection(RequestHandler):
             if request.rel_url.raw_path in paths:
                 response = await self._listener.handle(request)
             else:
-                response = ApiError(
-                    429,
-                    "overloaded",
-                    "This node has as many connections as it takes, from all or from your address; close some that "
-                    "idle, or use another node. Not done.",
-                    headers={hdrs.RETRY_AFTER: "1"},
-                ).response()
+                response = error_response(
+                    ApiError(
+                        429,
+                        "overloaded",
+                        "This node has as many connections as it takes, from all or from your address; close some "
+                        "that idle, or use another node. Not done.",
+                        headers={hdrs.RETRY_AFTER: "1"},
+                    )
+                )
             response.force_close()
             return response
 
@@ -297,7 +300,7 @@ class Connection(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("half an answer is on its way")
         if isinstance(exc, ApiError):
-            response = exc.response()
+            response = error_response(exc)
             if hdrs.CONNECTION in exc.headers:
                 response.force_close()
             return response
@@ -310,7 +313,7 @@ class Connection(RequestHandler):
             refusal = internal_error()
         # Of a request that could not be read, aiohttp believes that it was of HTTP/1.0.
         request._version = HttpVersion11
-        response = refusal.response()
+        response = error_response(refusal)
         response.force_close()
         return response
 

@@ -4,17 +4,16 @@ One and not three, because each layer of aiohttp's costs a coroutine per request
 trace; a metric's label is the template of a route, never what a client typed; what was refused says what to do.
 """
 
-import difflib
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
 from aiohttp import hdrs, web
 
+from common.api_error import ApiError, bad_request, internal_error
 from common.logs import SparseLog, get_logger
 from common.metrics import Metrics
-from common.web import ApiError, internal_error, json_response
+from common.web import error_response, json_response
 
 #: Status that is counted where the client went away before its answer (nginx' custom).
 CLIENT_CLOSED_REQUEST = 499
@@ -24,9 +23,6 @@ UNMATCHED_ROUTE = "unmatched"
 
 #: Longest part of a path that is looked at and repeated in a hint.
 HINT_PATH_LENGTH_MAX = 60
-#: Hints kept, since finding one takes milliseconds.
-HINTS_MAX = 256
-
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: The answer to an error of a lower layer; None for one that it does not know.
 Translate = Callable[[Exception], ApiError | None]
@@ -40,9 +36,14 @@ log = SparseLog(get_logger("common.middleware"))
 
 
 def request_middleware(
-    metrics: Metrics, *, guard: Callable[[web.Request], None], translate: Translate
+    metrics: Metrics,
+    *,
+    guard: Callable[[web.Request], None],
+    translate: Translate,
+    unknown_path: Callable[[web.Request], ApiError],
 ) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
-    """The middleware. `guard` raises `ApiError` for a request that may not be served; it does not suspend."""
+    """The middleware. `guard` raises `ApiError` for a request that may not be served; it does not suspend.
+    `unknown_path` says what a path that no route takes is answered."""
     observers: dict[tuple[Any, int], Callable[[float], None]] = {}
 
     @web.middleware
@@ -58,7 +59,7 @@ def request_middleware(
             status = error.status
             if status < 400:
                 raise
-            response = _http_error(request, error)
+            response = _http_error(request, error, unknown_path)
             status = response.status
             return response
         except Exception as error:
@@ -95,29 +96,32 @@ def _error_response(request: web.Request, error: Exception, translate: Translate
         if known is None:
             raise error
         # Nobody reads it. It is no fault of the node's, which an error that is raised on would be taken for.
-        return known.response()
+        return error_response(known)
     if request.writer.output_size > 0:
         # Half an answer is on its way: cutting the connection is the only honest end.
         log.error("answer cut short", _kind(request, error), route=_template(request), exc_info=error)
         raise ConnectionResetError("the answer was cut short") from error
     if known is not None:
-        return known.response()
+        return error_response(known)
     if isinstance(error, web.RequestPayloadError):
-        return ApiError(
-            400, "bad_request", "The body ended early or is not encoded as its headers say; send it again whole."
-        ).response()
+        early = bad_request("The body ended early or is not encoded as its headers say; send it again whole.")
+        return error_response(early)
     log.error("request failed", _kind(request, error), route=_template(request), exc_info=error)
-    return internal_error().response()
+    return error_response(internal_error())
 
 
-def _http_error(request: web.Request, error: web.HTTPException) -> web.Response:
+def _http_error(
+    request: web.Request, error: web.HTTPException, unknown_path: Callable[[web.Request], ApiError]
+) -> web.Response:
     """The answer to what aiohttp itself refused. A question for the methods is no refusal."""
     if request.method == hdrs.METH_OPTIONS:
         if request.path in WHOLE_SERVER_PATHS:
             return _methods(WHOLE_SERVER_METHODS)
         if isinstance(error, web.HTTPMethodNotAllowed):
             return _methods(sorted({*error.allowed_methods, hdrs.METH_OPTIONS}))
-    return _refusal(request, error).response()
+    if isinstance(error, web.HTTPNotFound) and request.match_info.route.resource is None:
+        return error_response(unknown_path(request))
+    return error_response(_refusal(request, error))
 
 
 def _methods(methods: Sequence[str]) -> web.Response:
@@ -126,15 +130,12 @@ def _methods(methods: Sequence[str]) -> web.Response:
 
 def _refusal(request: web.Request, error: web.HTTPException) -> ApiError:
     """What aiohttp itself refused, in our words."""
-    if isinstance(error, web.HTTPNotFound) and request.match_info.route.resource is None:
-        hint = _nearest(_routes(request.app), request.path[:HINT_PATH_LENGTH_MAX])
-        return ApiError(404, "no_such_route", f"There is no route {_shown(request)}; {hint}")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods - {hdrs.METH_HEAD}))
         return ApiError(
             405,
             "method_not_allowed",
-            f"{_shown(request)} is asked with {allowed}, not with {request.method[:HINT_PATH_LENGTH_MAX]}; "
+            f"{shown_path(request)} is asked with {allowed}, not with {request.method[:HINT_PATH_LENGTH_MAX]}; "
             f"the nearest route is `{allowed.partition(',')[0]} {request.path[:HINT_PATH_LENGTH_MAX]}`.",
             headers={hdrs.ALLOW: allowed},
         )
@@ -145,7 +146,8 @@ def _refusal(request: web.Request, error: web.HTTPException) -> ApiError:
     return ApiError(error.status, "bad_request", f"{error.reason}; see the API's description.")
 
 
-def _shown(request: web.Request) -> str:
+def shown_path(request: web.Request) -> str:
+    """The path, as far as it is repeated to its sender."""
     path = request.path
     return f"`{path if len(path) <= HINT_PATH_LENGTH_MAX else path[:HINT_PATH_LENGTH_MAX] + '...'}`"
 
@@ -157,18 +159,3 @@ def _kind(request: web.Request, error: Exception) -> str:
 def _template(request: web.Request) -> str:
     resource = request.match_info.route.resource
     return UNMATCHED_ROUTE if resource is None else resource.canonical
-
-
-def _routes(app: web.Application) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (route.resource.canonical, route.method)
-        for route in app.router.routes()
-        if route.resource is not None and route.method not in (hdrs.METH_HEAD, hdrs.METH_ANY)
-    )
-
-
-@lru_cache(maxsize=HINTS_MAX)
-def _nearest(routes: tuple[tuple[str, str], ...], path: str) -> str:
-    methods = {template: method for template, method in routes}
-    near = difflib.get_close_matches(path, methods, n=1, cutoff=0.0)
-    return f"the nearest is `{methods[near[0]]} {near[0]}`." if near else "this node serves none."

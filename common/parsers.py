@@ -109,6 +109,19 @@ def parse_cluster(text: str) -> dict[str, Address]:
     return cluster
 
 
+def parse_site(text: str) -> dict[str, tuple[str, ...]]:
+    site: dict[str, tuple[str, ...]] = {}
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        group, equals, addresses = part.partition("=")
+        group = group.strip()
+        if not equals or group not in GROUPS:
+            raise ValueError(f"{part!r} must look like queue=127.0.0.1:8100,... for one of {', '.join(GROUPS)}")
+        if group in site:
+            raise ValueError(f"{group} is named twice")
+        site[group] = tuple(join_address(*parse_address(address)) for address in parse_list(addresses))
+    return site
+
+
 def parse_tokens(text: str) -> tuple[tuple[str, str], ...]:
     # The text is secret, so no message repeats any of it but the role.
     tokens = []

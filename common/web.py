@@ -4,7 +4,6 @@ The rule of the file: it is on the path of every request, so the good case does 
 is refused pays for a good sentence. A request is refused by raising `ApiError`, nowhere by returning a response.
 """
 
-import re
 import select
 from collections.abc import Mapping
 from math import isfinite
@@ -15,10 +14,9 @@ import msgspec
 from aiohttp import hdrs, web
 from multidict import istr
 
+from common.api_error import ApiError, bad_request
+from common.json import encode
 from common.refusals import refusal_of
-
-#: Longest name in bytes of UTF-8 where the caller says nothing else.
-NAME_BYTES_MAX = 256
 
 #: Most parameters of one query.
 QUERY_PARAMETERS_MAX = 32
@@ -31,7 +29,6 @@ _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 _CONTENT_TYPE = istr(hdrs.CONTENT_TYPE)
 _JSON_HEADERS = {_CONTENT_TYPE: JSON_CONTENT_TYPE}
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 #: What Windows puts before a text that it saves as UTF-8.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -40,53 +37,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _json_spellings = {"application/json", JSON_CONTENT_TYPE}
 _JSON_SPELLINGS_MAX = 64
 
-#: Any value as JSON; `msgspec.Raw` is copied as it is.
-encode = msgspec.json.Encoder().encode
 _decoders: dict[type, msgspec.json.Decoder[Any]] = {}
 
 Body = TypeVar("Body", bound=msgspec.Struct)
-
-
-class ApiError(Exception):
-    """Trouble with a request or with the cluster, as the client is told it.
-
-    `reason` is the code that programs read, `detail` one sentence that says what to do, `facts` further fields of
-    the answer, `headers` further headers such as `Retry-After`.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        reason: str,
-        detail: str,
-        *,
-        facts: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(f"{status} {reason}: {detail}")
-        self.status = status
-        self.reason = reason
-        #: A header may hold bytes that are no text; what repeats them must not fail over it.
-        self.detail = detail if detail.isascii() else detail.encode("utf-8", "replace").decode()
-        self.facts = dict(facts or {})
-        self.headers = dict(headers or {})
-
-    def response(self) -> web.Response:
-        """The answer: `{"ok": false, "reason", "detail", facts...}`."""
-        body = {"ok": False, "reason": self.reason, "detail": self.detail, **self.facts}
-        return json_response(body, self.status, self.headers)
-
-
-def bad_request(detail: str) -> ApiError:
-    """400 with a sentence that names the field and says what to do."""
-    return ApiError(400, "bad_request", detail)
-
-
-def internal_error() -> ApiError:
-    """500 for what nobody foresaw; the log has the rest."""
-    return ApiError(
-        500, "internal", "This node met an error of its own; its log has the details. The outcome is unknown."
-    )
 
 
 def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -94,6 +47,11 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     if headers:
         return web.Response(body=encode(value), status=status, headers={**_JSON_HEADERS, **headers})
     return web.Response(body=encode(value), status=status, headers=_JSON_HEADERS)
+
+
+def error_response(error: ApiError) -> web.Response:
+    """What a client is told that was refused."""
+    return json_response(error.body, error.status, error.headers)
 
 
 def encoded_response(body: bytes) -> web.Response:
@@ -162,26 +120,6 @@ def has_hung_up(request: web.Request) -> bool:
     poll = select.poll()
     poll.register(connection.fileno(), _HUNG_UP)
     return bool(poll.poll(0))
-
-
-def check_name(value: str, field: str, bytes_max: int = NAME_BYTES_MAX) -> str:
-    """`value`, where it may name a lock, a queue, a key or an owner: 1 to `bytes_max` bytes, nothing invisible.
-
-    Raises:
-        ApiError: 400 naming `field`.
-    """
-    if not value:
-        raise bad_request(f"The field `{field}` is empty; give 1 to {bytes_max} bytes of text.")
-    size = len(value) if value.isascii() else len(value.encode())
-    if size > bytes_max:
-        raise bad_request(f"The field `{field}` has {size} bytes as UTF-8; at most {bytes_max} are allowed.")
-    if not value.isprintable():
-        if _CONTROL.search(value):
-            raise bad_request(f"The field `{field}` holds a control character; leave it out.")
-        if "\ufeff" in value:
-            # A file that was saved with one would lock another lock than its neighbour, under the same name.
-            raise bad_request(f"The field `{field}` holds a byte order mark (U+FEFF), unseen; leave it out.")
-    return value
 
 
 def _decoder(kind: type[Body]) -> msgspec.json.Decoder[Body]:

@@ -21,7 +21,6 @@ from common.config import Settings, load_settings
 from common.listener import ListenerRunner
 from common.logs import configure_logs, get_logger
 from common.metrics import RPC_OPERATIONS, Metrics
-from common.middleware import request_middleware
 from common.runtime import Tasks, freeze_garbage, garbage_at_rest, measure_loop_lag, on_stop_signals
 from raft.admission import Admission, is_empty
 from raft.cluster_id import ClusterId
@@ -38,22 +37,24 @@ from raft.transport.identity import Identity
 from raft.transport.peers import Peers
 from raft.transport.routes import PeerListener
 from raft.transport.silence import SILENCE_MS
-from services.catalogue import SERVICES
+from services.catalogue import OPERATIONS, SERVICES
+from services.http.application import application
 from services.http.guard import Guard
 from services.http.listeners import client_runner, listen, peer_runner, share_descriptors
-from services.node import about as admin
-from services.node import limits as limit_routes
-from services.node import maintenance, members
-from services.node.damaged import REFUSALS, GroupNodes, Refusal
+from services.http.routes import HOST
+from services.node import about
+from services.node.damaged import DAMAGE_ERRORS, DamagedGroup, GroupNodes
 from services.node.data_watch import tell_recovered, watch_data
 from services.node.failures import advice_for, describe
-from services.node.host import HOST, Host
+from services.node.host import Host
+from services.node.limits import watch_limits
 from services.node.process_file import ProcessFile, take_process
-from services.operations.refusals import from_raft
-from services.replicated.envelope import ReplicatedMachine
+from services.replicated.machine import ReplicatedMachine
 
 #: How long requests under way may take to end once the node stops.
 SHUTDOWN_TIMEOUT_S = 3.0
+#: What may be asked on a connection beyond those that there may be: an operator must see why a node is full.
+SPARE_PATHS = OPERATIONS.paths("public") | {"/metrics"}
 #: How often the node sees that its data directory is still there.
 DIRECTORY_LOOK_SECONDS = 0.5
 #: The node's background tasks; their `failed` is done with the error once the node must not go on.
@@ -72,18 +73,8 @@ def create_app(settings: Settings | None = None) -> web.Application:
         SettingsError: a variable is wrong.
     """
     settings = settings or load_settings(os.environ)
-    metrics = Metrics()
-    app = web.Application(
-        middlewares=[request_middleware(metrics, guard=Guard(settings), translate=from_raft)],
-        client_max_size=settings.body_bytes_max,
-    )
-    app.router.add_routes(admin.routes())
-    app.router.add_routes(maintenance.routes())
-    app.router.add_routes(members.routes())
-    app.router.add_routes(limit_routes.routes())
-    for group in settings.groups:
-        app.router.add_routes(SERVICES[group].routes())
-    app[HOST] = Host(settings=settings, metrics=metrics, boot=secrets.token_hex(8), nodes={})
+    here = Host(settings=settings, metrics=Metrics(), boot=secrets.token_hex(8), nodes={})
+    app = application(here, OPERATIONS)
     app.cleanup_ctx.append(_groups)
     app.on_shutdown.append(_stop_nodes)
     return app
@@ -128,7 +119,7 @@ async def _run(settings: Settings, process: ProcessFile, stop: asyncio.Event) ->
     """Serve until `stop`; returns and raises as `_serve`, and returns what went wrong while it stopped."""
     app = create_app(settings)
     shares = share_descriptors(settings)
-    runner = client_runner(app, shares, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    runner = client_runner(app, shares, spare_paths=SPARE_PATHS, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     try:
         failure = await _serve(app, runner, process, shares.backlog, stop)
     finally:
@@ -193,7 +184,8 @@ def _put_in_front(app: web.Application, runner: web.AppRunner) -> None:
         if group in here.settings.groups and SERVICES[group].in_front is not None:
             server = runner.server
             assert server is not None
-            server.request_handler = SERVICES[group].in_front(here, Guard(here.settings), server.request_handler)
+            guard = Guard(here.settings, OPERATIONS)
+            server.request_handler = SERVICES[group].in_front(here, guard, server.request_handler)
 
 
 async def _groups(app: web.Application) -> AsyncIterator[None]:
@@ -206,7 +198,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
         if not tasks.failed.done():
             tasks.failed.set_result(error)
 
-    nodes = GroupNodes(here.refused)
+    nodes = GroupNodes(here.damaged)
     incarnations: dict[str, str] = {}
     here.cluster = await _cluster(settings)
     peers = _peers(settings, here.cluster, nodes, incarnations, here.metrics, on_fatal)
@@ -215,22 +207,22 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
             nodes[group], incarnations[group] = await _open_node(
                 settings, group, peers, here.metrics, on_fatal
             )
-        except REFUSALS as error:
+        except DAMAGE_ERRORS as error:
             directory = Path(settings.data_dir) / group
-            refusal = here.refused[group] = Refusal.of(group, here.node_id, directory, error)
+            damage = here.damaged[group] = DamagedGroup.of(group, here.node_id, directory, error)
             logger.critical(
                 "data is damaged: this node takes no part in the group",
                 group=group,
-                problem=refusal.problem,
-                advice=refusal.advice,
+                problem=damage.problem,
+                advice=damage.advice,
             )
     # After the groups' directories are locked: a second process on them must not write here.
     await here.cluster.maybe_keep()
     here.nodes = nodes
-    admin.watch_host(here)
-    admin.watch_nodes(here.metrics, nodes)
-    admin.watch_idempotency(here.metrics, nodes)
-    limit_routes.watch_limits(here.metrics, nodes)
+    about.watch_host(here)
+    about.watch_nodes(here.metrics, nodes)
+    about.watch_idempotency(here.metrics, nodes)
+    watch_limits(here.metrics, nodes)
     listener = await _listen_to_peers(app, nodes, peers)
     for group, node in nodes.items():
         SERVICES[group].attach(here, node)

@@ -1,22 +1,23 @@
-"""The only list of services: which machine replicates a group, and which routes speak for it."""
+"""The only list of services: which machine replicates a group, and which operations speak for it."""
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
-
 from raft.node import RaftNode
-from services.cache import operations as cache_routes
+from services.cache import operations as cache_operations
 from services.cache.hits import Handler, in_front
 from services.cache.replicated.machine import CacheMachine
-from services.lock import operations as lock_routes
+from services.lock import operations as lock_operations
 from services.lock.node.absent import clear_lines
 from services.lock.replicated.machine import LockMachine
+from services.node import about, limits, maintenance, members
 from services.node.host import Host
-from services.queue import operations as queue_routes
+from services.operations.operation import Operations
+from services.operations.table import Table
+from services.queue import operations as queue_operations
 from services.queue.replicated.machine import QueueMachine
-from services.replicated.envelope import ServiceMachine
+from services.replicated.machine import ServiceMachine
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Service:
     """One kind of group."""
 
     machine: Callable[[], ServiceMachine]
-    routes: Callable[[], Iterable[web.RouteDef]]
+    operations: Operations
     #: Called once when a node of this kind starts, before its first entry is applied: gauges and listeners.
     attach: Callable[[Host, RaftNode], None]
     #: What a node of this kind sees to as long as it runs, beside its clients' requests; None where there is nothing.
@@ -36,7 +37,20 @@ class Service:
 
 
 SERVICES: dict[str, Service] = {
-    "lock": Service(LockMachine, lock_routes.routes, lock_routes.attach, clear_lines),
-    "queue": Service(QueueMachine, queue_routes.routes, queue_routes.attach),
-    "cache": Service(CacheMachine, cache_routes.routes, cache_routes.attach, has_leases=True, in_front=in_front),
+    "lock": Service(LockMachine, lock_operations.lock, lock_operations.attach, clear_lines),
+    "queue": Service(QueueMachine, queue_operations.queue, queue_operations.attach),
+    "cache": Service(
+        CacheMachine, cache_operations.cache, cache_operations.attach, has_leases=True, in_front=in_front
+    ),
 }
+
+#: Everything that can be asked of a node, whatever it carries.
+OPERATIONS = Table(
+    [
+        *about.operations,
+        *members.operations,
+        *maintenance.operations,
+        *limits.operations,
+        *(each for service in SERVICES.values() for each in service.operations),
+    ]
+)

@@ -5,7 +5,7 @@ Everything is read with `ast`: nothing is imported, so a wrong import is found w
 
 import ast
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -195,6 +195,19 @@ def test_services_do_not_know_each_other(service: str) -> None:
     others = [f"services.{other}" for other in SERVICES if other != service]
 
     assert {} == wrong_imports(modules_in(f"services.{service}"), lambda name: within(name, *others))
+
+
+def test_operations_know_no_http() -> None:
+    """They could be asked by any way: only services/http, the wiring and the cache's short way know aiohttp."""
+
+
+    def knows(names: Iterable[str]) -> bool:
+        return any(within(name, "aiohttp") for name in names)
+
+    knowing = {module for module in modules_in("services") if knows(imports(module))}
+
+    assert {m for m in knowing if not within(m, "services.http")} == {"services.app", "services.cache.hits"}
+    assert not any(knows(reached(module)) for module in modules_in("services.operations"))
 
 
 def test_machines_core_and_storage_do_not_know_the_web() -> None:

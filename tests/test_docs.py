@@ -1,4 +1,4 @@
-"""The HTTP reference says what the code does: routes, errors and metrics are compared both ways. (Settings and
+"""The HTTP reference says what the code does: operations, refusals, metrics and limits are compared. (Settings and
 commands are compared in tests/cluster/test_files_agree.py.)"""
 
 import re
@@ -8,40 +8,22 @@ import pytest
 
 from common.metrics import Metrics
 from services.catalogue import SERVICES
-from services.node import about as admin
-from services.node import limits as limit_routes
-from services.node import maintenance, members
-from services.operations.refusals import TROUBLES
-from services.replicated.envelope import ReplicatedMachine
+from services.http import document
+from services.replicated.machine import ReplicatedMachine
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = (ROOT / "docs" / "http-api.md").read_text()
 
 
-def routes_of_the_code() -> set[str]:
-    found = [*admin.routes(), *maintenance.routes(), *members.routes(), *limit_routes.routes()]
-    for role in SERVICES.values():
-        found += role.routes()
-    return {f"{route.method} {route.path}" for route in found}
+def test_the_tables_of_the_reference_are_made_from_the_code() -> None:
+    """Operations and refusals: `make docs` writes them."""
+    assert document.page() == REFERENCE
 
 
-def routes_of_the_docs() -> set[str]:
-    return set(re.findall(r"^\| `((?:GET|POST) /[a-z_/]*)", REFERENCE, re.MULTILINE))
-
-
-def test_the_reference_names_every_route_and_no_other() -> None:
-    """A route that is not documented, or documented and gone, fails here."""
-    assert routes_of_the_docs() == routes_of_the_code()
-
-
-def test_the_reference_names_every_error_with_its_status_and_no_other() -> None:
-    """The table of errors is the code's."""
-    documented = {
-        reason: int(status)
-        for status, reason in re.findall(r"^\| (\d{3}) \| `([a-z_]+)` \|", REFERENCE, re.MULTILINE)
-    }
-
-    assert documented == {reason: trouble.status for reason, trouble in TROUBLES.items()}
+def test_every_family_of_operations_has_a_table() -> None:
+    for family in document.families():
+        assert f"<!-- operations of {family} -->" in REFERENCE
+    assert "<!-- refusals -->" in REFERENCE
 
 
 def test_the_reference_names_every_metric_with_its_labels() -> None:

@@ -19,9 +19,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import WSMsgType, web
 
+from common.api_error import ApiError
 from common.logs import SparseLog, get_logger
 from common.parsers import CLUSTER_ID_LENGTH_MAX
-from common.web import ApiError
+from common.web import error_response
 from common.wire import MESSAGE_BYTES_MAX, WireError
 from raft import admission
 from raft.core.messages import (
@@ -279,7 +280,7 @@ async def _refuse_in_json(
         return await handler(request)
     except web.HTTPException as error:
         reason = _REASONS.get(error.status, "bad_request")
-        response = ApiError(error.status, reason, error.text or error.reason).response()
+        response = error_response(ApiError(error.status, reason, error.text or error.reason))
         if CLUSTER_HEADER in error.headers:
             response.headers[CLUSTER_HEADER] = error.headers[CLUSTER_HEADER]
         return response

@@ -5,9 +5,9 @@ The rule of this file: plain data and checks; whatever is refused is refused her
 
 from typing import Annotated
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
-from common.web import ApiError, bad_request, check_name
+from common.api_error import ApiError, bad_request, check_name
 from services.cache.replicated.commands import KEYS_MAX, LEASE_MS_DEFAULT, LEASE_MS_MAX, TTL_MS_MAX
 from services.cache.replicated.machine import INTEGER_MAX, INTEGER_MIN
 from services.cache.replicated.tags import TAGS_PER_LINE_MAX
@@ -25,28 +25,31 @@ Integer = Annotated[int, Meta(ge=INTEGER_MIN, le=INTEGER_MAX)]
 Limit = Annotated[int, Meta(ge=1, le=LINES_LIMIT_MAX)]
 Wait = Annotated[float, Meta(ge=0, le=WAIT_S_MAX)]
 LeaseTtl = Annotated[float, Meta(gt=0, le=LEASE_MS_MAX / 1000)]
-TagList = Annotated[list[str], Meta(max_length=TAGS_PER_LINE_MAX)]
+TagList = Annotated[list[str], Meta(max_length=TAGS_PER_LINE_MAX, description=f"up to {TAGS_PER_LINE_MAX}")]
 
 
 class ItemBody(Struct, forbid_unknown_fields=True):
-    """`/cache/put` says `val`, `/cache/write` says `value`; both are understood by both."""
-
     key: str
-    val: Raw = Raw()
-    value: Raw = Raw()
-    #: Seconds.
+    val: Raw = field(default_factory=Raw)
+    value: Raw = field(default_factory=Raw)
     ttl: Ttl | None = None
-    if_version: Version | None = None
+    if_version: Annotated[Version | None, Meta(description="0: only if absent")] = None
     tags: TagList = []
 
 
 class PutBody(ItemBody, forbid_unknown_fields=True):
-    #: Token of the lease under which the value was computed.
-    lease: Token | None = None
+    lease: Annotated[Token | None, Meta(description="under which the value was computed")] = None
 
 
 class PutManyBody(Struct, forbid_unknown_fields=True):
-    items: Annotated[list[ItemBody], Meta(min_length=1, max_length=KEYS_MAX)]
+    items: Annotated[
+        list[ItemBody],
+        Meta(min_length=1, max_length=KEYS_MAX, description="up to 1,000, each as in a put, without `lease`"),
+    ]
+
+
+class KeyBody(Struct, forbid_unknown_fields=True):
+    key: str
 
 
 class ReadBody(Struct, forbid_unknown_fields=True):
@@ -54,7 +57,13 @@ class ReadBody(Struct, forbid_unknown_fields=True):
     `lease_ttl` (seconds both) it takes the lease to fill an absent key, or waits for whoever has it."""
 
     key: str
-    stale_ok: bool = False
+    stale_ok: Annotated[
+        bool,
+        Meta(
+            description="answer at once from what this node has applied; what may be out of date has "
+            '`"stale": true`'
+        ),
+    ] = False
     wait: Wait | None = None
     lease_ttl: LeaseTtl | None = None
 
@@ -64,21 +73,19 @@ class ReadBody(Struct, forbid_unknown_fields=True):
 
 
 class KeysBody(Struct, forbid_unknown_fields=True):
-    keys: Annotated[list[str], Meta(min_length=1, max_length=KEYS_MAX)]
+    keys: Annotated[list[str], Meta(min_length=1, max_length=KEYS_MAX, description="up to 1,000")]
 
 
 class DeleteBody(Struct, forbid_unknown_fields=True):
     key: str
     if_version: Version | None = None
-    #: Only give this lease back.
-    lease: Token | None = None
+    lease: Annotated[Token | None, Meta(description="only give this lease back")] = None
 
 
 class IncrBody(Struct, forbid_unknown_fields=True):
     key: str
     by: Integer = 1
-    #: Seconds; without it the line keeps its expiry.
-    ttl: Ttl | None = None
+    ttl: Annotated[Ttl | None, Meta(description="none: the line keeps its expiry")] = None
 
 
 class InvalidateBody(Struct, forbid_unknown_fields=True):
@@ -92,11 +99,11 @@ class LinesQuery(Struct, forbid_unknown_fields=True):
 
 
 class WatchQuery(Struct, forbid_unknown_fields=True):
-    """Of one key, or of all keys that begin so; from behind a version or an event's id on."""
+    """Of one key, or of all keys that begin so."""
 
     key: str | None = None
     prefix: str | None = None
-    since: str | None = None
+    since: Annotated[str | None, Meta(description="from behind a version or an event's id on")] = None
 
 
 def item_of(here: Host, body: ItemBody) -> tuple[str, bytes, int | None, int | None, tuple[str, ...]]:

@@ -2,7 +2,8 @@
 
 The rule of this file: it answers only what it can answer with certainty and at once, a plain read of a line that
 this node may serve, from a request that needs no further look; everything else goes the ordinary way untouched, and
-gets there the same answer. `services.cache.node.coherence` alone decides whether it is a hit.
+gets there the same answer. `services.cache.node.coherence` alone decides whether it is a hit. It is no operation of
+its own, but a short way to two of them: `cache.get` and `cache.read`.
 """
 
 from collections.abc import Awaitable, Callable
@@ -11,13 +12,14 @@ from typing import Any
 
 import msgspec
 from aiohttp import hdrs, web
-from msgspec import Raw, Struct
 from multidict import CIMultiDictProxy, istr
 
-from common.web import JSON_CONTENT_TYPE, ApiError, encode, encoded_response
+from common.api_error import ApiError
+from common.web import JSON_CONTENT_TYPE, encoded_response
+from services.cache.answers import encoded_get, encoded_read
+from services.cache.bodies import KeyBody
 from services.cache.node.coherence import Coherence
-from services.cache.node.held import KEPT_ANSWER_BYTES_MAX, Granted
-from services.cache.replicated.line import Line
+from services.cache.operations import cache
 from services.node.host import Host
 
 Handler = Callable[[Any], Awaitable[web.StreamResponse]]
@@ -27,10 +29,7 @@ LENGTH_DIGITS_MAX = 3
 #: What makes a query more than one plain `key=text`.
 _ESCAPES = frozenset("%+&;#")
 
-
-class KeyBody(Struct, forbid_unknown_fields=True):
-    key: str
-
+GET_PATH, READ_PATH = cache["cache.get"].at.path, cache["cache.read"].at.path
 
 _decode = msgspec.json.Decoder(KeyBody).decode
 _CONTENT_LENGTH, _CONTENT_TYPE, _EXPECT = map(istr, (hdrs.CONTENT_LENGTH, hdrs.CONTENT_TYPE, hdrs.EXPECT))
@@ -42,21 +41,21 @@ def in_front(here: Host, guard: Callable[[Any], None], ordinary: Handler) -> Han
     `ApiError` for a request that may not be served."""
     coherence: Coherence = here.parts[Coherence]
     seconds = here.metrics.http_request_seconds
-    observe_read = seconds.labels("/cache/read", hdrs.METH_GET, "200").observe
-    observe_get = seconds.labels("/cache/get", hdrs.METH_POST, "200").observe
+    observe_read = seconds.labels(READ_PATH, hdrs.METH_GET, "200").observe
+    observe_get = seconds.labels(GET_PATH, hdrs.METH_POST, "200").observe
     served, hits = here.metrics.served, here.metrics.cache_hit_total
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         path = request.rel_url.raw_path
-        if path == "/cache/read" and request.method == hdrs.METH_GET:
+        if path == READ_PATH and request.method == hdrs.METH_GET:
             started = perf_counter()
             granted = coherence.hit(simple_key(request))
             if granted is not None and _is_welcome(guard, request):
                 served.cache_reads += 1
                 hits.add()
                 observe_read(perf_counter() - started)
-                return encoded_response(read_answer(coherence, granted))
-        elif path == "/cache/get" and request.method == hdrs.METH_POST and _has_plain_body(request.headers):
+                return encoded_response(encoded_read(coherence, granted))
+        elif path == GET_PATH and request.method == hdrs.METH_POST and _has_plain_body(request.headers):
             started = perf_counter()
             # The body stays with the request and can be read again.
             granted = coherence.hit(_key_in(await request.read()))
@@ -64,7 +63,7 @@ def in_front(here: Host, guard: Callable[[Any], None], ordinary: Handler) -> Han
                 served.cache_reads += 1
                 hits.add()
                 observe_get(perf_counter() - started)
-                return encoded_response(get_answer(coherence, granted))
+                return encoded_response(encoded_get(coherence, granted))
         return await ordinary(request)
 
     return handle
@@ -76,40 +75,6 @@ def simple_key(request: web.BaseRequest) -> str:
     if query.startswith("key=") and query.isascii() and _ESCAPES.isdisjoint(query):
         return query[4:]
     return ""
-
-
-def get_answer(coherence: Coherence, granted: Granted) -> bytes:
-    """What `/cache/get` answers to a hit."""
-    if granted.get_answer:
-        return granted.get_answer
-    answered = encode(hit_of(coherence, granted.line))
-    if len(answered) <= KEPT_ANSWER_BYTES_MAX:
-        granted.get_answer = answered
-    return answered
-
-
-def read_answer(coherence: Coherence, granted: Granted) -> bytes:
-    """What `/cache/read` answers to a hit."""
-    if granted.read_answer:
-        return granted.read_answer
-    answered = encode(read_answer_of(hit_of(coherence, granted.line)))
-    if len(answered) <= KEPT_ANSWER_BYTES_MAX:
-        granted.read_answer = answered
-    return answered
-
-
-def hit_of(coherence: Coherence, line: Line) -> dict[str, Any]:
-    """The answer to a hit, with `val` as raw JSON."""
-    state = line.directory.state_of(coherence.node_id)
-    return {"hit": True, "val": Raw(line.value), "state": state, "version": line.version, "source": "local"}
-
-
-def read_answer_of(found: dict[str, Any]) -> dict[str, Any]:
-    """What was found, in the words of `/cache/read`."""
-    answered = {"ok": True, "value": {"state": found["state"], "value": found["val"], "version": found["version"]}}
-    if "stale" in found:
-        answered["stale"] = True
-    return answered
 
 
 def _is_welcome(guard: Callable[[Any], None], request: web.BaseRequest) -> bool:

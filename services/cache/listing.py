@@ -1,4 +1,4 @@
-"""How HTTP shows the directory: one row, or pages of rows.
+"""Rows of the directory.
 
 The rule of this file: it waits for nobody but a ReadIndex, so a row may name a version whose write is still held. Who
 is waited for is the leader's to say, and is asked of it in the end, once for all rows: null where no leader answers.
@@ -6,41 +6,31 @@ is waited for is the leader's to say, and is asked of it in the end, once for al
 
 from typing import Any
 
-from aiohttp import web
-
-from common.web import json_response, read_query
 from services.cache import GROUP
-from services.cache.bodies import LinesQuery, key_of
-from services.cache.hits import KeyBody
+from services.cache.bodies import LinesQuery
 from services.cache.node.pending import pending_of
 from services.cache.replicated.line import Line
-from services.node.host import Host, host
-from services.operations.call import linearizable
+from services.node.host import Host
+from services.operations.call import Call
 
 
-async def line(request: web.Request) -> web.Response:
-    """`/cache/line`: one row of the directory."""
-    query = read_query(request, KeyBody)
-    here = host(request)
-    key = key_of(here, query.key)
-    machine = await linearizable(request, GROUP)
+async def row_of(call: Call, key: str) -> dict[str, Any] | None:
+    """One row; None where there is none."""
+    machine = await call.linearizable()
     found = machine.line(key)
     if found is None:
-        return json_response({"ok": False, "reason": "not_found"})
-    (row,) = await _with_pending(here, [_row(here, found)])
-    return json_response({"ok": True, **row})
+        return None
+    (row,) = await _with_pending(call.host, [_row(call.host, found)])
+    return row
 
 
-async def lines(request: web.Request) -> web.Response:
-    """`/cache/lines`: rows in the order of their keys; `next` is the `after` of the next page, null at the end. A
-    page may have fewer rows than `limit` although more follow: a key whose line is gone is left out."""
-    query = read_query(request, LinesQuery)
-    machine = await linearizable(request, GROUP)
-    page = machine.page(query.prefix, query.after, query.limit + 1)
-    here = host(request)
-    rows = [_row(here, found) for key in page[: query.limit] if (found := machine.line(key)) is not None]
-    more = page[query.limit - 1] if len(page) > query.limit else None
-    return json_response({"ok": True, "lines": await _with_pending(here, rows), "next": more})
+async def page_of(call: Call, asked: LinesQuery) -> tuple[list[dict[str, Any]], str | None]:
+    """Rows in the order of their keys, and the `after` of the next page."""
+    machine = await call.linearizable()
+    page = machine.page(asked.prefix, asked.after, asked.limit + 1)
+    rows = [_row(call.host, found) for key in page[: asked.limit] if (found := machine.line(key)) is not None]
+    more = page[asked.limit - 1] if len(page) > asked.limit else None
+    return await _with_pending(call.host, rows), more
 
 
 async def _with_pending(here: Host, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

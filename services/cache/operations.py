@@ -1,71 +1,80 @@
-"""How HTTP says the cache's writes, and which routes there are.
+"""Everything that can be asked of the cache, in the order of the docs.
 
-The rule of this file: a handler checks the request, says one command, and words the answer, which comes from `apply`
-and never from a later look at the machine. Reads are in `reading`, rows of the directory in `listing`.
+The rule of this file: an operation checks what it is asked, says one command, and words the answer, which comes from
+`apply` and never from a later look at the machine. How it is read is in `reading`, rows of the directory are in
+`listing`, changes in `watching`.
 """
 
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, TypeVar
 
-from aiohttp import web
+import msgspec
+from msgspec import Raw
 
-from common.web import ApiError, bad_request, read_body
+from common.api_error import bad_request
 from raft.node import RaftNode
 from raft.replica import RESTORED_TOPIC
 from services.cache import GROUP
+from services.cache.answers import (
+    Counted,
+    Deleted,
+    Hit,
+    Invalidated,
+    Items,
+    LineShown,
+    Listed,
+    Miss,
+    NoLine,
+    NotFound,
+    Read,
+    Written,
+    encoded_get,
+    encoded_read,
+    get_answer_of,
+    read_answer_of,
+)
 from services.cache.bodies import (
     DeleteBody,
     IncrBody,
     InvalidateBody,
+    KeyBody,
+    KeysBody,
+    LinesQuery,
     PutBody,
     PutManyBody,
+    ReadBody,
+    WatchQuery,
     item_of,
     key_of,
     ttl_ms_of,
 )
-from services.cache.listing import line, lines
+from services.cache.listing import page_of, row_of
 from services.cache.node.changes import Changes
 from services.cache.node.coherence import Coherence
 from services.cache.node.filling import FillLines
 from services.cache.node.held import make_held_lines
 from services.cache.node.invalidations import Invalidations
 from services.cache.node.pending import answer_pending
-from services.cache.reading import get, mget, read
+from services.cache.reading import find, read_many, read_one
 from services.cache.replicated.commands import Delete, Incr, Invalidate, Put, PutMany
 from services.cache.replicated.directory import M
-from services.cache.replicated.line import Invalidated
+from services.cache.replicated.line import Invalidated as InvalidatedLines
 from services.cache.replicated.machine import keys_of
 from services.cache.replicated.store import INVALIDATED_TOPIC
-from services.cache.watching import watch
-from services.node.host import Host, host
-from services.operations.call import answer, replicate
+from services.cache.watching import EVENTS, watch_changes
+from services.node.host import Host
+from services.operations.answers import NotKept, check, told
+from services.operations.call import Call
+from services.operations.operation import Event, Operations, get, post
+from services.operations.refusals import READ, WRITE
 
-#: Refusals that only the cache knows, all of them 409, with the sentence for each.
-_CONFLICTS = {
-    "not_an_integer": "The value is no whole number of 64 bits; put one before you count with it.",
-    "out_of_range": "The sum would leave the range of 64-bit numbers; count by less or put another value.",
-    "lease_lost": (
-        "The lease has ended: its time ran out, or the key or a tag of it was written, removed or invalidated "
-        "meanwhile. What you have may be out of date; read the key again."
-    ),
-}
+_KEY = {"key": "user:42"}
+_VALUE = {"name": "Arya"}
 
+Done = TypeVar("Done")
 
-def routes() -> list[web.RouteDef]:
-    """Every route of the cache."""
-    return [
-        web.post("/cache/put", put),
-        web.post("/cache/write", put),
-        web.post("/cache/get", get),
-        web.get("/cache/read", read, allow_head=False),
-        web.post("/cache/delete", delete),
-        web.post("/cache/incr", incr),
-        web.post("/cache/invalidate", invalidate),
-        web.post("/cache/mget", mget),
-        web.post("/cache/mput", mput),
-        web.get("/cache/line", line),
-        web.get("/cache/lines", lines),
-        web.get("/cache/watch", watch, allow_head=False),
-    ]
+cache = Operations(GROUP)
 
 
 def attach(here: Host, node: RaftNode) -> None:
@@ -90,7 +99,7 @@ def _attach_parts(here: Host, node: RaftNode) -> None:
     metrics.cache_tags.watch(lambda: [((), node.machine.inner.statistics().tags)])
     metrics.cache_watching.watch(lambda: [((), len(changes))])
 
-    def on_invalidated(invalidated: Invalidated) -> None:
+    def on_invalidated(invalidated: InvalidatedLines) -> None:
         metrics.cache_invalidated_total.add(invalidated.lines)
 
     node.subscribe(INVALIDATED_TOPIC, on_invalidated)
@@ -99,50 +108,98 @@ def _attach_parts(here: Host, node: RaftNode) -> None:
 # Writes
 
 
-async def put(request: web.Request) -> web.Response:
-    """`/cache/put` and `/cache/write`."""
-    body = await read_body(request, PutBody)
-    here = host(request)
+@cache.answers(
+    "cache.put",
+    post("/cache/put", "/cache/write"),
+    refuses=(*WRITE, "version_mismatch", "lease_lost"),
+    example=_KEY | {"val": _VALUE},
+)
+async def put(call: Call, body: PutBody) -> Written | NotKept:
+    """Write a value; with `if_version` only over that version."""
+    here = call.host
     key, value, ttl_ms, if_version, tags = item_of(here, body)
-    return await _write(request, Put(key, value, here.node_id, ttl_ms, if_version, tags, body.lease))
+    return await _write(call, Put(key, value, here.node_id, ttl_ms, if_version, tags, body.lease), Written)
 
 
-async def mput(request: web.Request) -> web.Response:
-    """`/cache/mput`: all or nothing, one log entry."""
-    body = await read_body(request, PutManyBody)
-    here = host(request)
+@cache.answers(
+    "cache.get", post("/cache/get"), refuses=(*WRITE, "stopping"), right="reader", example=_KEY
+)
+async def get_value(call: Call, body: ReadBody) -> Hit | Miss | Raw:
+    """Read a value.
+
+    Linearizable, a hit in this node's memory included. With `wait` or `lease_ttl`, one caller of all nodes gets the
+    lease to fill an absent key, and the others wait for it.
+    """
+    granted = find(call, body)
+    if granted is not None:
+        return Raw(encoded_get(call.host.parts[Coherence], granted))
+    return get_answer_of(await read_one(call, body))
+
+
+@cache.answers("cache.read", get("/cache/read"), refuses=WRITE, has_head=False, example=_KEY)
+async def read(call: Call, body: ReadBody) -> Read | NotFound | Raw:
+    """Read a value: a get in the long vocabulary."""
+    granted = find(call, body)
+    if granted is not None:
+        return Raw(encoded_read(call.host.parts[Coherence], granted))
+    return read_answer_of(await read_one(call, body))
+
+
+@cache.answers(
+    "cache.delete", post("/cache/delete"), refuses=(*WRITE, "version_mismatch", "lease_lost"), example=_KEY
+)
+async def delete(call: Call, body: DeleteBody) -> Deleted | NotKept:
+    """Remove a value; with `if_version` only that version."""
+    return await _write(call, Delete(key_of(call.host, body.key), body.if_version, body.lease), Deleted)
+
+
+@cache.answers(
+    "cache.incr",
+    post("/cache/incr"),
+    refuses=(*WRITE, "not_an_integer", "out_of_range"),
+    example={"key": "visits", "by": 1},
+)
+async def incr(call: Call, body: IncrBody) -> Counted | NotKept:
+    """Add to a number; an absent one is 0."""
+    here = call.host
+    return await _write(call, Incr(key_of(here, body.key), body.by, here.node_id, ttl_ms_of(body.ttl)), Counted)
+
+
+@cache.answers("cache.mget", post("/cache/mget"), refuses=WRITE, right="reader", example={"keys": ["a", "b"]})
+async def mget(call: Call, body: KeysBody) -> Items:
+    """Read many values, by at most one log entry.
+
+    Each is linearizable; together they are not one moment's picture. It takes no leases.
+    """
+    return Items(items=await read_many(call, body))
+
+
+@cache.answers(
+    "cache.mput",
+    post("/cache/mput"),
+    refuses=(*WRITE, "version_mismatch"),
+    example={"items": [{"key": "a", "val": 1}, {"key": "b", "val": 2}]},
+)
+async def mput(call: Call, body: PutManyBody) -> Written | NotKept:
+    """Write many values, all or none, as one log entry."""
+    here = call.host
     # Without tags an item is as it always was: a node of the version before can read it.
     items = tuple(item if item[-1] else item[:-1] for item in (item_of(here, each) for each in body.items))
     if len({key for key, *_ in items}) < len(items):
         raise bad_request("The field `items` names a key twice; name each key once.")
-    return await _write(request, PutMany(items, here.node_id))
+    return await _write(call, PutMany(items, here.node_id), Written)
 
 
-async def delete(request: web.Request) -> web.Response:
-    """`/cache/delete`."""
-    body = await read_body(request, DeleteBody)
-    here = host(request)
-    return await _write(request, Delete(key_of(here, body.key), body.if_version, body.lease))
+@cache.answers("cache.invalidate", post("/cache/invalidate"), refuses=WRITE, example={"tag": "users"})
+async def invalidate(call: Call, body: InvalidateBody) -> Invalidated | NotKept:
+    """Remove every value with a tag, as one log entry."""
+    result = await call.replicate(Invalidate(key_of(call.host, body.tag, "tag")))
+    return told(result, Invalidated, Invalidated)
 
 
-async def incr(request: web.Request) -> web.Response:
-    """`/cache/incr`."""
-    body = await read_body(request, IncrBody)
-    here = host(request)
-    command = Incr(key_of(here, body.key), body.by, here.node_id, ttl_ms_of(body.ttl))
-    return await _write(request, command)
-
-
-async def invalidate(request: web.Request) -> web.Response:
-    """`/cache/invalidate`: every value with a tag, as one log entry."""
-    body = await read_body(request, InvalidateBody)
-    here = host(request)
-    return answer(await replicate(request, GROUP, Invalidate(key_of(here, body.tag, "tag"))))
-
-
-async def _write(request: web.Request, command: Any) -> web.Response:
-    here = host(request)
-    result = await replicate(request, GROUP, command)
+async def _write(call: Call, command: Any, done: type[Done]) -> Done | NotKept:
+    here = call.host
+    result = await call.replicate(command)
     if result["ok"]:
         keys = keys_of(command)
         here.metrics.served.cache_writes += len(keys)
@@ -150,10 +207,35 @@ async def _write(request: web.Request, command: Any) -> web.Response:
             coherence = here.parts[Coherence]
             for key in keys:
                 coherence.grant(key, result["version"])
-        return answer(result)
-    if result["reason"] == "lease_lost":
+    elif result["reason"] == "lease_lost":
         here.metrics.cache_leases_lost_total.add()
-    if result["reason"] in _CONFLICTS:
-        facts = {name: fact for name, fact in result.items() if name not in ("ok", "reason")}
-        raise ApiError(409, result["reason"], _CONFLICTS[result["reason"]], facts=facts)
-    return answer(result)
+    check(result)
+    return told(result, done, done)
+
+
+# The directory
+
+
+@cache.answers("cache.line", get("/cache/line"), refuses=READ, example=_KEY)
+async def line(call: Call, body: KeyBody) -> LineShown | NoLine:
+    """Show one line as the directory knows it."""
+    row = await row_of(call, key_of(call.host, body.key))
+    return NoLine() if row is None else msgspec.convert(row, LineShown)
+
+
+@cache.answers("cache.lines", get("/cache/lines"), refuses=READ, example={"prefix": "user:"})
+async def lines(call: Call, body: LinesQuery) -> Listed:
+    """List lines.
+
+    A page may have fewer rows than `limit` although more follow: a key whose line is gone is left out.
+    """
+    rows, following = await page_of(call, body)
+    return msgspec.convert({"lines": rows, "next": following}, Listed)
+
+
+@cache.events("cache.watch", get("/cache/watch"), of=EVENTS, refuses=("quota",), example={"prefix": "user:"})
+async def watch(call: Call, body: WatchQuery) -> AsyncIterator[list[Event]]:
+    """Watch what happens to one key, or to all keys that begin so, as this node applies it."""
+    async with aclosing(watch_changes(call, body)) as events:
+        async for told_now in events:
+            yield told_now

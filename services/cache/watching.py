@@ -1,35 +1,21 @@
-"""`GET /cache/watch`: changes of lines as server-sent events (WHATWG HTML, section 9.2).
+"""Changes of lines, told as they come: `cache.watch`.
 
-The rule of this file: one stream is one loop that takes what waits for it, writes it, and waits for more. Only that
-loop waits for its client; a client that takes nothing for long is let go.
+The rule of this file: one watch is one loop that words what waits for it, tells it, and waits for more. Only that
+loop waits for its client.
 
-    retry: 1000                                     once, at the beginning
-    id: 120-9223372036854775807
-    event: ready                                    from behind this position on changes are told
-    data: {"position": "120-9223372036854775807", "node": "node1"}
-
-    id: 124-0
-    event: write                                    or fill, delete, expire, evict, invalidate
-    data: {"key": "k", "version": 124, "previous_version": 9, "states": {...}, "previous_states": {...}}
-
-    event: gap                                      changes are missing: read anew what matters
-    data: {"reason": "slow", "position": "130-2"}   or history, snapshot, future
-
-    : heartbeat
-    event: end                                      the node stops
-    data: {"reason": "stopping"}
+    ready     from behind this position on changes are told
+    write     or fill, delete, expire, evict, invalidate: a line changed
+    gap       changes are missing: read anew what matters
+    end       the node stops
 """
 
 import asyncio
 import re
-from typing import Any
+from collections.abc import AsyncIterator
 
-from aiohttp import hdrs, web
-
-from common.web import bad_request, encode, read_query
+from common.api_error import bad_request
 from raft.errors import RaftError
-from raft.slices import Pace
-from services.cache import GROUP
+from services.cache.answers import Changed, End, Missed, Ready
 from services.cache.bodies import WatchQuery, key_of
 from services.cache.node.changes import (
     EVENTS_PER_SLICE_MAX,
@@ -41,95 +27,74 @@ from services.cache.node.changes import (
     Watcher,
 )
 from services.cache.replicated.directory import Directory
-from services.node.host import Host, host
+from services.operations.call import Call
+from services.operations.operation import Event
 
-#: Silence after which a comment says that the stream stands.
+#: Silence after which it is said that nothing happened.
 HEARTBEAT_SECONDS = 10.0
-#: A client that takes nothing for so long is let go.
-STALL_SECONDS_MAX = 30.0
-#: Events that are written at one time.
+#: Events that are told at one time.
 EVENTS_PER_WRITE_MAX = 200
-#: What a browser waits before it connects again, milliseconds.
-RETRY_MS = 1000
+#: Pause before a position is looked into again.
+RETRY_S = 1.0
 
-LAST_EVENT_ID = "Last-Event-ID"
 _POSITION = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?")
-_HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
+
+#: What each event tells, by its name.
+CAUSES = ("write", "fill", "delete", "expire", "evict", "invalidate")
+EVENTS = {"ready": Ready, **dict.fromkeys(CAUSES, Changed), "gap": Missed, "end": End}
 
 
-async def watch(request: web.Request) -> web.StreamResponse:
-    """`/cache/watch`: ends when the client goes, or the node stops."""
-    query = read_query(request, WatchQuery)
-    here = host(request)
-    if (query.key is None) == (query.prefix is None):
+async def watch_changes(call: Call, asked: WatchQuery) -> AsyncIterator[list[Event]]:
+    """See `services.operations.operation`. Ends when the node stops.
+
+    Raises:
+        ApiError: 400; 429, too many watch at this node.
+    """
+    here = call.host
+    if (asked.key is None) == (asked.prefix is None):
         raise bad_request("Give what to watch, as either `key` or `prefix`.")
-    key = None if query.key is None else key_of(here, query.key)
-    since = position_of(request.headers.get(LAST_EVENT_ID) or query.since)
+    key = None if asked.key is None else key_of(here, asked.key)
+    since = position_of(asked.since)
     changes = here.parts[Changes]
     await changes.pace.wait_turn()
-    watcher = changes.watch(key=key, prefix=query.prefix or "", since=since)
+    watcher = changes.watch(key=key, prefix=asked.prefix or "", since=since)
     if since is not None:
         # Looking through the history takes a millisecond, and many may connect anew at once.
         changes.pace.spend(EVENTS_PER_SLICE_MAX)
     checking = None
     if changes.is_ahead(watcher):
-        checking = asyncio.create_task(_check_position(here, watcher), name="check a watcher's position")
+        checking = asyncio.create_task(_check_position(call, watcher), name="check a watcher's position")
     try:
-        return await _stream(request, here, watcher, changes.pace)
+        at = position_text(watcher.after)
+        yield [Event("ready", Ready(position=at, node=here.node_id), at)]
+        while True:
+            await changes.pace.wait_turn()
+            told = watcher.take(EVENTS_PER_WRITE_MAX)
+            changes.pace.spend(len(told))
+            if told:
+                yield [event_of(each) for each in told]
+            elif watcher.ended:
+                break
+            elif not await watcher.wait_news(HEARTBEAT_SECONDS):
+                yield []
+        yield [Event("end", End())]
     finally:
         changes.leave(watcher)
         if checking is not None:
             checking.cancel()
 
 
-async def _check_position(here: Host, watcher: Watcher) -> None:
-    """Find out whether the position that the client names is yet to come here. The stream stands meanwhile: as long
-    as no leader can tell, nothing comes that could be missed."""
+async def _check_position(call: Call, watcher: Watcher) -> None:
+    """Find out whether the position that the client names is yet to come here. The watch stands meanwhile: as long as
+    no leader can tell, nothing comes that could be missed."""
     while not watcher.ended:
         try:
-            await here.nodes[GROUP].read_index()
+            await call.node().read_index()
         except RaftError:
-            await asyncio.sleep(RETRY_MS / 1000)
+            await asyncio.sleep(RETRY_S)
         else:
-            here.parts[Changes].check_position(watcher)
+            call.host.parts[Changes].check_position(watcher)
             return
-
-
-async def _stream(request: web.Request, here: Host, watcher: Watcher, pace: Pace) -> web.StreamResponse:
-    response = web.StreamResponse(headers=_HEADERS)
-    try:
-        await response.prepare(request)
-        await _tell(response, here, watcher, pace)
-    except ConnectionError:
-        # The client went, or takes nothing. That is no error of this node, so nothing is raised and logged.
-        if request.transport is not None:
-            request.transport.abort()
-    return response
-
-
-async def _tell(response: web.StreamResponse, here: Host, watcher: Watcher, pace: Pace) -> None:
-    at = position_text(watcher.after)
-    ready = event("ready", {"position": at, "node": here.node_id}, watcher.after)
-    await _send(response, b"retry: %d\n" % RETRY_MS + ready)
-    while True:
-        await pace.wait_turn()
-        told = watcher.take(EVENTS_PER_WRITE_MAX)
-        pace.spend(len(told))
-        if told:
-            await _send(response, b"".join(map(event_of, told)))
-        elif watcher.ended:
-            break
-        elif not await watcher.wait_news(HEARTBEAT_SECONDS):
-            await _send(response, b": heartbeat\n\n")
-    await _send(response, event("end", {"reason": "stopping"}))
-    await response.write_eof()
-
-
-async def _send(response: web.StreamResponse, data: bytes) -> None:
-    try:
-        await asyncio.wait_for(response.write(data), STALL_SECONDS_MAX)
-    except TimeoutError:
-        raise ConnectionResetError("the watcher takes nothing any more") from None
 
 
 def position_of(text: str | None) -> Position | None:
@@ -151,24 +116,19 @@ def position_text(position: Position) -> str:
     return f"{position[0]}-{position[1]}"
 
 
-def event_of(told: Change | Gap) -> bytes:
+def event_of(told: Change | Gap) -> Event:
+    at = position_text(told.position)
     if isinstance(told, Gap):
-        return event("gap", {"reason": told.reason, "position": position_text(told.position)}, told.position)
+        return Event("gap", Missed(reason=told.reason, position=at), at)
     transition = told.transition
-    what = {
-        "key": transition.key,
-        "version": transition.version_after,
-        "previous_version": transition.version_before,
-        "states": _states(transition.after),
-        "previous_states": _states(transition.before),
-    }
-    return event(transition.cause, what, told.position)
-
-
-def event(name: str, data: dict[str, Any], position: Position | None = None) -> bytes:
-    """One event. JSON has no bare line ends, so the data is one line."""
-    head = "" if position is None else f"id: {position_text(position)}\n"
-    return f"{head}event: {name}\n".encode() + b"data: " + encode(data) + b"\n\n"
+    changed = Changed(
+        key=transition.key,
+        version=transition.version_after,
+        previous_version=transition.version_before,
+        states=_states(transition.after),
+        previous_states=_states(transition.before),
+    )
+    return Event(transition.cause, changed, at)
 
 
 def _states(directory: Directory) -> dict[str, str]:

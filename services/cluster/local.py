@@ -104,6 +104,7 @@ class LocalBackend:
             "MUFAKAT_NODE_ID": node.id,
             "MUFAKAT_GROUPS": ",".join(node.groups),
             "MUFAKAT_CLUSTER": cluster,
+            "MUFAKAT_SITE": self.topology.site(lambda other: f"{LOCAL_HOST}:{other.client_port}"),
             "MUFAKAT_DATA_DIR": str(self.data_dir(node)),
             "MUFAKAT_LOG_FILE": str(self.log_path(node)),
             **({"MUFAKAT_JOIN": "true"} if self._joins(node) else {}),

@@ -24,6 +24,7 @@ OWN_VARIABLES = frozenset(
         "MUFAKAT_NODE_ID",
         "MUFAKAT_GROUPS",
         "MUFAKAT_CLUSTER",
+        "MUFAKAT_SITE",
         "MUFAKAT_CLIENT_PORT",
         "MUFAKAT_PEER_PORT",
         "MUFAKAT_DATA_DIR",

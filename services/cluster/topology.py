@@ -4,6 +4,7 @@ A topology is a name and a table of nodes; a node is an id, the groups that it c
 All else follows from the table. Adding a topology means adding a row to `TOPOLOGIES`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from common.config import PEER_PORT_OFFSET
@@ -81,6 +82,14 @@ class Topology:
             other
             for other in self.nodes
             if other == node or (other.groups == node.groups and other.id not in self.added)
+        )
+
+    def site(self, address_of: Callable[[Node], str]) -> str:
+        """What `MUFAKAT_SITE` tells every node: where clients reach each group. Empty where all nodes carry all."""
+        if all(node.groups == self.nodes[0].groups for node in self.nodes):
+            return ""
+        return ";".join(
+            f"{group}={','.join(address_of(node) for node in self.members(group))}" for group in self.groups()
         )
 
     def with_added(self, added: "tuple[Node, ...]") -> "Topology":

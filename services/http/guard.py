@@ -1,11 +1,11 @@
 """Who may ask this node for what: tokens with roles, and the defence against foreign web pages.
 
-The rule of the file: what is not listed as less needs a role by its method, so that a new route is never open by
-accident. A page from elsewhere must not reach a node through its visitor's browser, whether it calls it by name (its
-`Origin` is foreign) or makes its own name resolve to this machine (the `Host` is foreign); that holds with
-authentication off as well. An image's GET has no `Origin`: a browser that says itself that a page of another site
-asks (`Sec-Fetch-Site`) is believed. Tokens are compared by digest, in constant time for all that a client can
-measure.
+The rule of the file: who may ask for an operation stands in its row of the table. A path of no operation needs a
+token, too, so that nothing is open by accident. A page from elsewhere must not reach a node through its visitor's
+browser, whether it calls it by name (its `Origin` is foreign) or makes its own name resolve to this machine (the
+`Host` is foreign); that holds with authentication off as well. An image's GET has no `Origin`: a browser that says
+itself that a page of another site asks (`Sec-Fetch-Site`) is believed. Tokens are compared by digest, in constant
+time for all that a client can measure.
 """
 
 import ipaddress
@@ -15,22 +15,14 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 from multidict import istr
 
+from common.api_error import ApiError
 from common.config import Settings
 from common.middleware import WHOLE_SERVER_PATHS
-from common.web import ApiError
-from services.operations.refusals import api_error
-
-#: Need no token: container engines and load balancers ask them.
-PUBLIC_ROUTES = frozenset({"/health", "/livez", "/readyz"})
-
-#: Asked with POST, yet changing nothing that a client could see.
-READING_ROUTES = frozenset({"/cache/get", "/cache/mget", "/lock/validate"})
-
-ADMIN_ROUTES = frozenset({"/lock/force_release", "/queue/redrive", "/queue/purge", "/queue/delete"})
-ADMIN_PREFIX = "/admin/"
+from services.operations.operation import GET, Right
+from services.operations.refusals import refused
+from services.operations.table import Table
 
 _RANKS = {"reader": 1, "client": 2, "admin": 3}
-_READING_METHODS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
 #: Spellings of good `Host` headers kept, so that the check is one look-up.
 _HOSTS_KEPT_MAX = 256
@@ -55,7 +47,8 @@ class Guard:
     allowed: the same names and loopback addresses, and the host that the request itself was sent to.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, table: Table) -> None:
+        self._table = table
         self._role_by_digest = {_digest(token): role for role, token in settings.auth_tokens}
         self._names = frozenset(
             name.lower()
@@ -109,17 +102,30 @@ class Guard:
         return address is not None and address.is_loopback
 
     def _check_role(self, request: web.Request, authorization: str | None) -> None:
-        needed = _role_needed(request)
-        if needed is None:
+        needed = self._right_needed(request)
+        if needed == "public":
             return
         scheme, _, token = (authorization or "").partition(" ")
         role = self._role_by_digest.get(_digest(token.strip())) if scheme.lower() == "bearer" else None
         if role is None:
-            error = api_error("unauthenticated")
+            error = refused("unauthenticated")
             error.headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="mufakat"'
             raise error
         if _RANKS[role] < _RANKS[needed]:
-            raise api_error("forbidden", f"This needs a token of the role `{needed}`; yours has the role `{role}`.")
+            raise refused("forbidden", f"This needs a token of the role `{needed}`; yours has the role `{role}`.")
+
+
+    def _right_needed(self, request: web.Request) -> Right:
+        """The least right that may ask this."""
+        if request.method == hdrs.METH_OPTIONS and request.path in WHOLE_SERVER_PATHS:
+            return "public"
+        resource, method = request.match_info.route.resource, request.method
+        if resource is None:
+            return "reader"
+        operation = self._table.by_path.get((GET if method == hdrs.METH_HEAD else method, resource.canonical))
+        if operation is None:
+            return "reader" if method == GET else "client"
+        return operation.right
 
 
 def check_own_page(request: web.Request) -> None:
@@ -141,19 +147,6 @@ def role_of(request: web.Request, settings: Settings) -> str | None:
     return role_by_digest.get(_digest(token.strip()))
 
 
-def _role_needed(request: web.Request) -> str | None:
-    """The least role that may ask this; None where anybody may."""
-    resource = request.match_info.route.resource
-    template = "" if resource is None else resource.canonical
-    if template in PUBLIC_ROUTES or (request.method == hdrs.METH_OPTIONS and request.path in WHOLE_SERVER_PATHS):
-        return None
-    if template in ADMIN_ROUTES or template.startswith(ADMIN_PREFIX):
-        return "admin"
-    if not template or template in READING_ROUTES or request.method in _READING_METHODS:
-        return "reader"
-    return "client"
-
-
 def _host_name(authority: str) -> str:
     """The name in `name:port`, `1.2.3.4:port` or `[::1]:port`."""
     if authority.startswith("["):
@@ -169,7 +162,7 @@ def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
 
 
 def _foreign(header: str, value: str) -> ApiError:
-    return api_error(
+    return refused(
         "forbidden",
         f"The {header} `{value[:100]}` is foreign to this cluster; if it is yours, name it in MUFAKAT_ALLOWED_HOSTS.",
     )
@@ -177,7 +170,7 @@ def _foreign(header: str, value: str) -> ApiError:
 
 def _foreign_page() -> ApiError:
     detail = "A page of another site asks this (Sec-Fetch-Site); only this node's own pages may."
-    return api_error("forbidden", detail)
+    return refused("forbidden", detail)
 
 
 def _digest(token: str) -> bytes:

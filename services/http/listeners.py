@@ -12,11 +12,7 @@ from common.config import Settings
 from common.listener import Limits, Listener, ListenerRunner, probe_silence
 from common.logs import get_logger
 from common.parsers import join_address
-from services.http.guard import PUBLIC_ROUTES
-from services.node.host import HOST
-
-#: What may be asked on a connection beyond those that there may be.
-SPARE_PATHS = PUBLIC_ROUTES | {"/metrics"}
+from services.http.routes import HOST
 
 logger = get_logger("services.http.listeners")
 
@@ -40,14 +36,17 @@ class CannotListen(OSError):
     """An address on which this node was to listen cannot be had; the text names it, `errno` says why."""
 
 
-def client_runner(app: web.Application, shares: descriptors.Shares, **options: Any) -> ListenerRunner:
-    """Serves clients, as the settings of `app` say. A handler whose client goes is cancelled: it may wait long."""
+def client_runner(
+    app: web.Application, shares: descriptors.Shares, *, spare_paths: frozenset[str] = frozenset(), **options: Any
+) -> ListenerRunner:
+    """Serves clients, as the settings of `app` say. A handler whose client goes is cancelled: it may wait long.
+    `spare_paths` may be asked for on a connection beyond those that there may be."""
     settings = app[HOST].settings
     limits = Limits(
         connections_max=shares.clients,
         connections_per_address_max=settings.connections_per_address_max,
         spare_connections=shares.spare,
-        spare_paths=SPARE_PATHS,
+        spare_paths=spare_paths,
         header_timeout_s=settings.header_timeout_ms / 1000,
         idle_timeout_s=settings.idle_timeout_ms / 1000,
         body_timeout_s=settings.body_timeout_ms / 1000,

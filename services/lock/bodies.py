@@ -1,17 +1,15 @@
-"""The requests of the lock service as structs, and the commands that they become.
+"""What can be asked of the locks, and the commands that it becomes.
 
-The rule: both vocabularies are read by the same structs, `key` or `name`, `client_id` or `owner`, and exactly one
-of each pair has to be there. Times in requests are seconds; they become whole milliseconds, and a short time never
-becomes none.
+Times in requests are seconds; they become whole milliseconds, and a short time never becomes none.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
-from common.web import bad_request, check_name
 from services.lock.replicated.commands import Acquire, ForceRelease, Release, Renew
 from services.node.host import Host
+from services.operations.vocabulary import Mode, is_exclusive, name_of
 
 #: Longest ttl and longest wait, in seconds.
 TTL_S_MAX = 30 * 24 * 3600
@@ -20,63 +18,51 @@ WAIT_S_MAX = 3600
 LIST_MAX = 1000
 
 Ttl = Annotated[float, Meta(gt=0, le=TTL_S_MAX)]
-Wait = Annotated[float, Meta(ge=0, le=WAIT_S_MAX)]
-Mode = Literal["X", "S", "exclusive", "shared"]
 Token = Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
 
-_EXCLUSIVE_MODES = ("X", "exclusive")
 
+class LockBody(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A lock, by its name."""
 
-class AcquireBody(Struct, forbid_unknown_fields=True):
     key: str | None = None
     name: str | None = None
+
+
+class OwnedBody(LockBody, forbid_unknown_fields=True, kw_only=True):
+    """A lock, and who holds it or wants to."""
+
     client_id: str | None = None
     owner: str | None = None
-    mode: Mode = "X"
-    ttl: Ttl | None = None
-    wait: Wait = 0
 
 
-class ReleaseBody(Struct, forbid_unknown_fields=True):
-    key: str | None = None
-    name: str | None = None
-    client_id: str | None = None
-    owner: str | None = None
-    #: Release only this very hold.
-    token: Token | None = None
-    #: Sent along by users of the long vocabulary; an owner has one hold of a key, whatever its mode.
-    mode: Raw = Raw()
+class AcquireBody(OwnedBody, forbid_unknown_fields=True, kw_only=True):
+    mode: Annotated[Mode, Meta(description="`X` or `exclusive`, the default; `S` or `shared`")] = "X"
+    ttl: Annotated[Ttl | None, Meta(description="none: until released")] = None
+    wait: Annotated[float, Meta(ge=0, le=WAIT_S_MAX, description=f"0: at once; up to {WAIT_S_MAX}")] = 0
 
 
-class RenewBody(Struct, forbid_unknown_fields=True):
+class HoldBody(OwnedBody, forbid_unknown_fields=True, kw_only=True):
+    """An owner's hold of a lock. It has one of a key, whatever its mode: that may be said along."""
+
+    token: Annotated[Token | None, Meta(description="only this very hold")] = None
+    mode: Raw = field(default_factory=Raw)
+
+
+class ReleaseBody(HoldBody, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class RenewBody(HoldBody, forbid_unknown_fields=True, kw_only=True):
     ttl: Ttl
-    key: str | None = None
-    name: str | None = None
-    client_id: str | None = None
-    owner: str | None = None
-    #: Renew only this very hold.
-    token: Token | None = None
-    mode: Raw = Raw()
 
 
-class ForceReleaseBody(Struct, forbid_unknown_fields=True):
-    """Without an owner, everybody's hold of the key is taken."""
-
-    key: str | None = None
-    name: str | None = None
-    client_id: str | None = None
+class ForceReleaseBody(LockBody, forbid_unknown_fields=True, kw_only=True):
+    client_id: Annotated[str | None, Meta(description="none: everybody's hold", extra={"optional": True})] = None
     owner: str | None = None
 
 
-class ValidateBody(Struct, forbid_unknown_fields=True):
+class ValidateBody(LockBody, forbid_unknown_fields=True, kw_only=True):
     token: Token
-    key: str | None = None
-    name: str | None = None
-
-
-class StatusQuery(Struct, forbid_unknown_fields=True):
-    key: str | None = None
-    name: str | None = None
 
 
 class ListQuery(Struct, forbid_unknown_fields=True):
@@ -91,7 +77,7 @@ def acquire_of(body: AcquireBody, here: Host) -> Acquire:
     return Acquire(
         key_of(body, here),
         owner_of(body, here),
-        body.mode in _EXCLUSIVE_MODES,
+        is_exclusive(body.mode),
         None if body.ttl is None else milliseconds(body.ttl),
         wait_ms,
         here.new_waiter_id() if wait_ms else "",
@@ -111,33 +97,23 @@ def renew_of(body: RenewBody, here: Host) -> Renew:
 
 
 def force_release_of(body: ForceReleaseBody, here: Host) -> ForceRelease:
-    """Raises: ApiError 400."""
+    """Without an owner, everybody's hold of the key is taken. Raises: ApiError 400."""
     key = key_of(body, here)
     if body.owner is None and body.client_id is None:
         return ForceRelease(key)
     return ForceRelease(key, owner_of(body, here))
 
 
-def key_of(body: AcquireBody | ReleaseBody | RenewBody | ValidateBody | StatusQuery, here: Host) -> str:
+def key_of(body: LockBody, here: Host) -> str:
     """The lock's name in either vocabulary. Raises: ApiError 400."""
-    return _one_of("key", body.key, "name", body.name, here)
+    return name_of(body, "key", here.settings.name_bytes_max)
 
 
-def owner_of(body: AcquireBody | ReleaseBody | RenewBody | ForceReleaseBody, here: Host) -> str:
+def owner_of(body: OwnedBody | ForceReleaseBody, here: Host) -> str:
     """The owner's name in either vocabulary. Raises: ApiError 400."""
-    return _one_of("client_id", body.client_id, "owner", body.owner, here)
+    return name_of(body, "client_id", here.settings.name_bytes_max)
 
 
 def milliseconds(seconds: float) -> int:
     """Whole milliseconds, none only for no seconds."""
     return max(1, round(seconds * 1000)) if seconds else 0
-
-
-def _one_of(short: str, short_value: str | None, long: str, long_value: str | None, here: Host) -> str:
-    if short_value is None:
-        if long_value is None:
-            raise bad_request(f"The field `{short}` is missing; add it, or `{long}`, which means the same.")
-        return check_name(long_value, long, here.settings.name_bytes_max)
-    if long_value is not None:
-        raise bad_request(f"The fields `{short}` and `{long}` mean the same; give one of them.")
-    return check_name(short_value, short, here.settings.name_bytes_max)

@@ -1,23 +1,35 @@
-"""How HTTP says the lock machine's commands and questions.
+"""Everything that can be asked of the locks, in the order of the docs.
 
-The rule: a handler reads, replicates one command or asks one question, and words the answer. Cluster times of
-the machine's answers become seconds from now here and nowhere else.
+The rule: an operation says one command or asks one question, and words the answer. Cluster times of the machine's
+answers become seconds from now here and nowhere else.
 """
 
 from typing import Any
 
-from aiohttp import web
+import msgspec
 
 from common.logs import get_logger
-from common.web import json_response, read_body, read_query
 from raft.node import RaftNode
 from services.lock import GROUP, bodies
+from services.lock.answers import (
+    ForceReleased,
+    Granted,
+    Listed,
+    NotGranted,
+    NotHeld,
+    NotValid,
+    Released,
+    Status,
+    Valid,
+    in_seconds,
+    page_of,
+)
 from services.lock.node.waiting import LockWaits
-from services.node.host import Host, host
-from services.operations.call import answer, linearizable, replicate
-
-#: Fields of the machine's answers that hold cluster time, and what a client sees in their place.
-_SECONDS_NAMES = {"expires_ms": "expires_in_s", "deadline_ms": "deadline_in_s"}
+from services.node.host import Host
+from services.operations.answers import NotKept, told
+from services.operations.call import Call
+from services.operations.operation import Operations, get, post
+from services.operations.refusals import READ, WRITE
 
 _LIMIT_DETAILS = {
     "holds_max": "No more locks can be held at one time; release some first.",
@@ -29,20 +41,10 @@ _LIMIT_DETAILS = {
     "bytes_max": "Locks and lines together take as many bytes as they may; release some locks first.",
 }
 
+_EXAMPLE = {"key": "A", "client_id": "client1"}
+
 logger = get_logger("services.lock")
-
-
-def routes() -> list[web.RouteDef]:
-    """Every route of the locks."""
-    return [
-        web.post("/lock/acquire", acquire),
-        web.post("/lock/release", release),
-        web.post("/lock/renew", renew),
-        web.post("/lock/validate", validate),
-        web.post("/lock/force_release", force_release),
-        web.get("/lock/status", status),
-        web.get("/lock/list", list_locks),
-    ]
+lock = Operations(GROUP)
 
 
 def attach(here: Host, node: RaftNode) -> None:
@@ -56,107 +58,105 @@ def attach(here: Host, node: RaftNode) -> None:
 # Commands
 
 
-async def acquire(request: web.Request) -> web.Response:
-    """`POST /lock/acquire`"""
-    here = host(request)
-    command = bodies.acquire_of(await read_body(request, bodies.AcquireBody), here)
+@lock.answers("lock.acquire", post("/lock/acquire"), refuses=(*WRITE, "deadlock"), example=_EXAMPLE | {"wait": 5})
+async def acquire(call: Call, body: bodies.AcquireBody) -> Granted | NotGranted | NotKept:
+    """Take a lock, or wait for it.
+
+    First come, first served: a request waits behind every earlier one that it conflicts with, so a later reader does
+    not overtake a waiting writer. Acquiring again what one holds answers with the same token and starts the `ttl`
+    anew if one is given. Give a `ttl` together with `wait`: a lock that is granted in the moment in which its
+    client's node dies would otherwise stay until the client asks again or somebody forces it.
+    """
+    here = call.host
+    command = bodies.acquire_of(body, here)
     if command.wait_ms:
-        result = await here.parts[LockWaits].acquire(request, command)
+        result = await here.parts[LockWaits].acquire(call, command)
     else:
-        result = await replicate(request, GROUP, command)
+        result = await call.replicate(command)
     if result["ok"]:
         here.metrics.served.locks_acquired += 1
-        return json_response(_in_seconds(result, _now_ms(here)))
-    here.metrics.served.locks_failed += 1
-    if result["reason"] == "deadlock":
-        here.metrics.lock_deadlocks_total.add()
-    if "limit" in result:
-        result = {**result, "detail": _LIMIT_DETAILS[result["limit"]]}
-    return answer(_in_seconds(result, _now_ms(here)))
+    else:
+        here.metrics.served.locks_failed += 1
+        if result["reason"] == "deadlock":
+            here.metrics.lock_deadlocks_total.add()
+        if "limit" in result:
+            result = {**result, "detail": _LIMIT_DETAILS[result["limit"]]}
+    return told(in_seconds(result, _now_ms(call)), Granted, NotGranted)
 
 
-async def release(request: web.Request) -> web.Response:
-    """`POST /lock/release`"""
-    here = host(request)
-    command = bodies.release_of(await read_body(request, bodies.ReleaseBody), here)
-    result = await replicate(request, GROUP, command)
+@lock.answers("lock.release", post("/lock/release"), refuses=WRITE, example=_EXAMPLE)
+async def release(call: Call, body: bodies.ReleaseBody) -> Released | NotHeld | NotKept:
+    """Give a lock back."""
+    result = await call.replicate(bodies.release_of(body, call.host))
     if result["ok"]:
-        here.metrics.served.locks_released += 1
-    return answer(result)
+        call.host.metrics.served.locks_released += 1
+    return told(result, Released, NotHeld)
 
 
-async def renew(request: web.Request) -> web.Response:
-    """`POST /lock/renew`"""
-    here = host(request)
-    command = bodies.renew_of(await read_body(request, bodies.RenewBody), here)
-    result = await replicate(request, GROUP, command)
-    return answer(_in_seconds(result, _now_ms(here)))
+@lock.answers("lock.renew", post("/lock/renew"), refuses=WRITE, example=_EXAMPLE | {"ttl": 30})
+async def renew(call: Call, body: bodies.RenewBody) -> Granted | NotHeld | NotKept:
+    """Let a hold end `ttl` seconds from now."""
+    result = await call.replicate(bodies.renew_of(body, call.host))
+    return told(in_seconds(result, _now_ms(call)), Granted, NotHeld)
 
 
-async def force_release(request: web.Request) -> web.Response:
-    """`POST /lock/force_release`: takes a lock from whoever holds it; who asked is put on record."""
-    here = host(request)
-    command = bodies.force_release_of(await read_body(request, bodies.ForceReleaseBody), here)
-    result = await replicate(request, GROUP, command)
+@lock.answers("lock.force_release", post("/lock/force_release"), refuses=WRITE, right="admin", example={"key": "A"})
+async def force_release(call: Call, body: bodies.ForceReleaseBody) -> ForceReleased | NotHeld | NotKept:
+    """Take a lock from whoever holds it; who asked is put on record."""
+    command = bodies.force_release_of(body, call.host)
+    result = await call.replicate(command)
     logger.warning(
         "forced release",
         key=command.key,
         owner=command.owner,
-        asked_from=request.remote,
+        asked_from=call.asked_from,
         released=[held["owner"] for held in result.get("released", [])],
         released_count=result.get("released_count", 0),
     )
-    here.metrics.served.locks_released += result.get("released_count", 0)
-    return answer(_in_seconds(result, _now_ms(here)))
+    call.host.metrics.served.locks_released += result.get("released_count", 0)
+    return told(in_seconds(result, _now_ms(call)), ForceReleased, NotHeld)
 
 
 # Questions
 
 
-async def validate(request: web.Request) -> web.Response:
-    """`POST /lock/validate`: whether a token still stands. A token that a later grant has overtaken is `fenced`."""
-    here = host(request)
-    body = await read_body(request, bodies.ValidateBody)
-    key = bodies.key_of(body, here)
-    machine = await linearizable(request, GROUP)
-    return answer(_in_seconds(machine.validate(key, body.token), _now_ms(here)))
+@lock.answers(
+    "lock.validate",
+    post("/lock/validate"),
+    refuses=(*READ, "fenced"),
+    right="reader",
+    example={"key": "A", "token": 7},
+)
+async def validate(call: Call, body: bodies.ValidateBody) -> Valid | NotValid:
+    """Find out whether a token still stands."""
+    key = bodies.key_of(body, call.host)
+    machine = await call.linearizable()
+    result: dict[str, Any] = machine.validate(key, body.token)
+    answer = told(in_seconds(result, _now_ms(call)), Valid, NotValid)
+    assert not isinstance(answer, NotKept), "a question is under no key"
+    return answer
 
 
-async def status(request: web.Request) -> web.Response:
-    """`GET /lock/status?key=`: holders, and the line in its order."""
-    here = host(request)
-    key = bodies.key_of(read_query(request, bodies.StatusQuery), here)
-    machine = await linearizable(request, GROUP)
-    return json_response(_in_seconds(machine.status(key), _now_ms(here)))
+@lock.answers("lock.status", get("/lock/status"), refuses=READ, example={"key": "A"})
+async def status(call: Call, body: bodies.LockBody) -> Status:
+    """Show who holds a lock and who waits for it."""
+    key = bodies.key_of(body, call.host)
+    machine = await call.linearizable()
+    return msgspec.convert(in_seconds(machine.status(key), _now_ms(call)), Status)
 
 
-async def list_locks(request: web.Request) -> web.Response:
-    """`GET /lock/list`: held locks in the order of their keys; `next` is the `after` of the next page, null at the
-    end. A page may have fewer rows than `limit` although more follow: a key whose lock has ended is left out."""
-    query = read_query(request, bodies.ListQuery)
-    machine = await linearizable(request, GROUP)
-    page = machine.page(query.prefix, query.after, query.limit + 1)
-    rows = machine.summaries(page[: query.limit])
-    more = page[query.limit - 1] if len(page) > query.limit else None
-    return json_response(_in_seconds({"ok": True, "locks": rows, "next": more}, _now_ms(host(request))))
+@lock.answers("lock.list", get("/lock/list"), refuses=READ, example={"prefix": "job:"})
+async def list_locks(call: Call, body: bodies.ListQuery) -> Listed:
+    """List the locks that are held.
+
+    A page may have fewer rows than `limit` although more follow: a key whose lock has ended is left out.
+    """
+    machine = await call.linearizable()
+    page = machine.page(body.prefix, body.after, body.limit + 1)
+    rows = machine.summaries(page[: body.limit])
+    return page_of(rows, page[body.limit - 1] if len(page) > body.limit else None, _now_ms(call))
 
 
-# Wording
-
-
-def _now_ms(here: Host) -> int:
+def _now_ms(call: Call) -> int:
     """Cluster time, as well as this node knows it: good for remaining times, never for decisions."""
-    return here.nodes[GROUP].cluster_time_ms()
-
-
-def _in_seconds(answer: dict[str, Any], now_ms: int) -> dict[str, Any]:
-    """A copy of an answer in which every cluster time has become seconds from now, 0 where it has passed."""
-    worded = {}
-    for name, value in answer.items():
-        if name in _SECONDS_NAMES:
-            worded[_SECONDS_NAMES[name]] = None if value is None else max(0, value - now_ms) / 1000
-        elif type(value) is list:
-            worded[name] = [_in_seconds(item, now_ms) for item in value]
-        else:
-            worded[name] = value
-    return worded
+    return call.node().cluster_time_ms()

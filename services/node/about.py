@@ -1,7 +1,7 @@
-"""What every node answers about itself: `/health`, `/livez`, `/readyz`, `/status` and `/metrics`.
+"""What every node answers about itself: health, readiness, status and metrics.
 
-The rule of the file: nothing here waits for the cluster. These routes tell the truth about this node at this moment,
-also while there is no leader and no quorum.
+The rule of the file: nothing here waits for the cluster. These operations tell the truth about this node at this
+moment, also while there is no leader and no quorum.
 """
 
 import os
@@ -10,15 +10,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from aiohttp import hdrs, web
+from msgspec import UNSET, Struct, UnsetType
 from prometheus_client.exposition import choose_encoder
 
 from common.config import Settings
 from common.metrics import CounterFamily, GaugeFamily, Metrics, Row
-from common.web import json_response, read_query
 from raft.core.types import Role
-from services.node.host import Host, host
-from services.operations.refusals import api_error
+from services.node.host import Host
+from services.operations.answers import Answer
+from services.operations.call import Call
+from services.operations.operation import Operations, Text, get
+from services.operations.refusals import refused
 from services.replicated.idempotency import IdempotencyTable
 from services.version import VERSION
 
@@ -34,82 +36,184 @@ _ROLE_NAMES = ("follower", "candidate", "leader")
 
 _OPENMETRICS = "application/openmetrics-text"
 
+operations = Operations()
 
-class MetricsQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """`GET /metrics?format=`; without it the `Accept` header decides."""
+
+class NoQuery(Struct):
+    """Nothing is asked: whatever a load balancer or a browser adds is not looked at."""
+
+
+class MetricsQuery(Struct, forbid_unknown_fields=True):
+    """Without `format` the `Accept` header decides."""
 
     format: Literal["json", "text", "openmetrics"] | None = None
 
 
-def routes() -> list[web.RouteDef]:
-    """The routes that every node has, whatever groups it hosts."""
-    return [
-        web.get("/health", health),
-        web.get("/livez", livez),
-        web.get("/readyz", readyz),
-        web.get("/status", status),
-        web.get("/metrics", metrics),
-    ]
+class GroupHealth(Struct, kw_only=True):
+    """Of one group: `role` is 0 follower, 1 candidate, 2 leader."""
+
+    ok: bool = True
+    status: Literal["ok"] = "ok"
+    id: str
+    node: str
+    role: int | UnsetType = UNSET
+    role_name: Literal["follower", "candidate", "leader"] | UnsetType = UNSET
+    term: int | UnsetType = UNSET
+    leader: str | UnsetType | None = UNSET
+    commit_index: int | UnsetType = UNSET
+    applied_index: int | UnsetType = UNSET
 
 
-async def health(request: web.Request) -> web.Response:
-    """200 while the process works, with the role and the indexes of each group; the flat fields are the first's."""
-    here = host(request)
+class Health(GroupHealth, kw_only=True):
+    """200 while the process works: `id`, `role` (0 follower, 1 candidate, 2 leader), `term`, `leader`,
+    `commit_index`, `applied_index`, and the same per group under `groups`; `cluster`: the cluster's id, null where
+    the node knows none."""
+
+    cluster: str | None
+    groups: dict[str, GroupHealth]
+
+
+class Alive(Answer):
+    """200 while the event loop turns."""
+
+    id: str
+
+
+class ReadyNode(Answer):
+    """200 where in every group this node votes, knows a leader and lacks at most 1,000 of the entries that it knows
+    the leader to have committed, and no snapshot is on its way; else 503 with `reasons`. A node that was taken in
+    with an empty disk is ready only once it has applied all that the group had committed then."""
+
+    id: str
+
+
+class GroupStatus(GroupHealth, kw_only=True):
+    """All that is known of one group: what `/health` says, and what else the replica and its core tell."""
+
+    vote: str | None
+    first_index: int
+    last_index: int
+    durable_index: int
+    voters: list[str]
+    learners: list[str]
+    elections: int
+    leader_changes: int
+    rejected_messages: int
+    heard_commit_index: int
+    cluster_time_ms: int
+    not_ready_reason: str
+    connected: list[str]
+    proposals: int
+    reads: int
+    stalls: int
+    uptime_s: float
+    log_bytes: int
+    snapshot_index: int
+    #: None until it has one.
+    life: str | None
+    log_memory_bytes: int
+    proposals_bytes: int
+    membership: Literal["voter", "learner", "none"]
+    #: Entries that this node knows to be committed and has not applied.
+    lag: int
+    disk_full: bool
+    ready: bool
+
+
+class Disk(Struct):
+    """Of the data directory's file system, as found a few seconds ago."""
+
+    free_bytes: int
+    total_bytes: int
+
+
+class Status(Answer):
+    """Members, roles, terms, indexes, sizes, uptime, version, `warnings`; `authentication`: whether tokens are asked
+    for; `disk`: `free_bytes` and `total_bytes` of the data directory's file system, as found a few seconds ago, null
+    while that is not known; `cluster` as in `/health`; of the node's process `pid` and `data_dir`. Of each group its
+    `life`, null until it has one ([membership](membership.md)); `membership`: `voter`, `learner` or `none`; `lag`:
+    entries that this node knows to be committed and has not applied; `disk_full`."""
+
+    id: str
+    node: str
+    cluster: str | None
+    pid: int
+    data_dir: str
+    version: str
+    uptime_s: float
+    members: dict[str, str | None]
+    groups: dict[str, GroupStatus]
+    not_ready: dict[str, str]
+    refused: dict[str, str]
+    authentication: bool
+    disk: Disk | None
+    warnings: list[str]
+
+
+class Counted(Answer):
+    """As JSON: what this node served its clients with since its start."""
+
+    metrics: dict[str, int]
+
+
+@operations.answers("node.health", get("/health"), right="public")
+async def health(call: Call, body: NoQuery) -> Health:
+    """Tell how this node is, with its role in each group; the flat fields are the first group's."""
+    here = call.host
     groups = {group: _group_health(here, node.status()) for group, node in _nodes(here)}
-    flat = next(iter(groups.values()), {"ok": True, "status": "ok", "id": here.node_id, "node": here.node_id})
-    return json_response({**flat, "cluster": here.cluster.id or None, "groups": groups})
+    flat = next(iter(groups.values()), GroupHealth(id=here.node_id, node=here.node_id))
+    return Health(**msgspec.structs.asdict(flat), cluster=here.cluster.id or None, groups=groups)
 
 
-async def livez(request: web.Request) -> web.Response:
-    """200: the event loop turns."""
-    return json_response({"ok": True, "id": host(request).node_id})
+@operations.answers("node.livez", get("/livez"), right="public")
+async def livez(call: Call, body: NoQuery) -> Alive:
+    """Tell that this node's event loop turns."""
+    return Alive(id=call.host.node_id)
 
 
-async def readyz(request: web.Request) -> web.Response:
-    """200 where every group knows a leader and has caught up, else 503 with the reasons by group."""
-    reasons = _reasons_not_ready(host(request))
+@operations.answers("node.readyz", get("/readyz"), refuses=("not_ready",), right="public")
+async def readyz(call: Call, body: NoQuery) -> ReadyNode:
+    """Tell whether this node can serve all its groups."""
+    reasons = _reasons_not_ready(call.host)
     if reasons:
         listed = "; ".join(f"{group}: {reason}" for group, reason in reasons.items())
-        raise api_error("not_ready", f"Not ready ({listed}); use another node or wait.", reasons=reasons)
-    return json_response({"ok": True, "id": host(request).node_id})
+        raise refused("not_ready", f"Not ready ({listed}); use another node or wait.", reasons=reasons)
+    return ReadyNode(id=call.host.node_id)
 
 
-async def status(request: web.Request) -> web.Response:
-    """All that this node knows of itself and its groups, for people and for `mufakat status`."""
-    here = host(request)
+@operations.answers("node.status", get("/status"))
+async def status(call: Call, body: NoQuery) -> Status:
+    """Tell all that this node knows of itself and its groups."""
+    here = call.host
     statuses = {group: node.status() for group, node in _nodes(here)}
-    return json_response(
-        {
-            "ok": True,
-            "id": here.node_id,
-            "node": here.node_id,
-            "cluster": here.cluster.id or None,
-            "pid": os.getpid(),
-            "data_dir": here.data_dir,
-            "version": VERSION,
-            "uptime_s": max((each.uptime_ms for each in statuses.values()), default=0) / 1000,
-            "members": _members(here, statuses.values()),
-            "groups": {group: _group_status(here, each) for group, each in statuses.items()},
-            "not_ready": _reasons_not_ready(here),
-            "refused": {group: refusal.problem for group, refusal in here.refused.items()},
-            "authentication": bool(here.settings.auth_tokens),
-            "disk": asdict(here.disk_space) if here.disk_space is not None else None,
-            "warnings": warnings(here.settings),
-        }
+    return Status(
+        id=here.node_id,
+        node=here.node_id,
+        cluster=here.cluster.id or None,
+        pid=os.getpid(),
+        data_dir=here.data_dir,
+        version=VERSION,
+        uptime_s=max((each.uptime_ms for each in statuses.values()), default=0) / 1000,
+        members=_members(here, statuses.values()),
+        groups={group: _group_status(here, each) for group, each in statuses.items()},
+        not_ready=_reasons_not_ready(here),
+        refused={group: damage.problem for group, damage in here.damaged.items()},
+        authentication=bool(here.settings.auth_tokens),
+        disk=None if here.disk_space is None else msgspec.convert(asdict(here.disk_space), Disk),
+        warnings=warnings(here.settings),
     )
 
 
-async def metrics(request: web.Request) -> web.Response:
-    """The metrics: Prometheus text, OpenMetrics or JSON, by `?format=` or else by the `Accept` header."""
-    here = host(request)
-    accept = request.headers.get(hdrs.ACCEPT, "")
-    wanted = read_query(request, MetricsQuery).format
+@operations.answers("node.metrics", get("/metrics"), example={"format": "json"})
+async def metrics(call: Call, body: MetricsQuery) -> Text | Counted:
+    """Give the metrics: Prometheus text; OpenMetrics or JSON by `Accept` or by `format`."""
+    accept, wanted = call.accept, body.format
     if wanted == "json" or (wanted is None and _prefers_json(accept)):
-        return json_response({"metrics": asdict(here.metrics.served)})
+        return Counted(metrics=asdict(call.host.metrics.served))
     if wanted is not None:
         accept = _OPENMETRICS if wanted == "openmetrics" else ""
     encode, content_type = _encoder(accept)
-    return web.Response(body=encode(here.metrics.registry), headers={hdrs.CONTENT_TYPE: content_type})
+    return Text(content_type, encode(call.host.metrics.registry))
 
 
 def watch_nodes(metrics: Metrics, nodes: Mapping[str, "RaftNode"]) -> None:
@@ -141,7 +245,7 @@ def watch_host(here: Host) -> None:
     """Let a scrape read what this node knows of its disk and of the groups that it refuses."""
 
     def refused() -> Iterable[Row]:
-        return [((group,), group in here.refused) for group in here.settings.groups]
+        return [((group,), group in here.damaged) for group in here.settings.groups]
 
     def free_bytes() -> Iterable[Row]:
         return [] if here.disk_space is None else [((), here.disk_space.free_bytes)]
@@ -194,35 +298,33 @@ def _reasons_not_ready(here: Host) -> dict[str, str]:
     reasons = {group: "has not started yet" for group in here.settings.groups}
     for group, node in _nodes(here):
         reasons[group] = node.status().not_ready_reason
-    reasons.update((group, str(refusal)) for group, refusal in here.refused.items())
+    reasons.update((group, str(damage)) for group, damage in here.damaged.items())
     return {group: reason for group, reason in reasons.items() if reason}
 
 
-def _group_health(here: Host, found: "NodeStatus") -> dict[str, Any]:
+def _group_health(here: Host, found: "NodeStatus") -> GroupHealth:
     number = _ROLE_NUMBERS[found.core.role]
-    return {
-        "ok": True,
-        "status": "ok",
-        "id": here.node_id,
-        "node": here.node_id,
-        "role": number,
-        "role_name": _ROLE_NAMES[number],
-        "term": found.core.term,
-        "leader": found.core.leader or None,
-        "commit_index": found.core.commit_index,
-        "applied_index": found.applied_index,
-    }
+    return GroupHealth(
+        id=here.node_id,
+        node=here.node_id,
+        role=number,
+        role_name=_ROLE_NAMES[number],
+        term=found.core.term,
+        leader=found.core.leader or None,
+        commit_index=found.core.commit_index,
+        applied_index=found.applied_index,
+    )
 
 
-def _group_status(here: Host, found: "NodeStatus") -> dict[str, Any]:
+def _group_status(here: Host, found: "NodeStatus") -> GroupStatus:
     """The fields of `/health` and what else the replica and its core tell, under their own names."""
     further = asdict(found)
     core = further.pop("core")
-    del further["group"], further["addresses"]
     core["vote"] = core["vote"] or None
     further["life"] = further["life"] or None
     further["uptime_s"] = further.pop("uptime_ms") / 1000
-    return {**core, **further, "ready": found.ready, **_group_health(here, found)}
+    health = msgspec.structs.asdict(_group_health(here, found))
+    return msgspec.convert({**core, **further, "ready": found.ready, **health}, GroupStatus)
 
 
 def _encoder(accept: str) -> tuple[Callable[[Any], bytes], str]:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from raft.node import RaftNode
 from raft.storage import CorruptStorage, UnknownFormat
-from services.operations.refusals import api_error
+from services.operations.refusals import refused
 
 #: What open_storage raises for damage that no power loss explains, and for what a newer version wrote.
-REFUSALS = (CorruptStorage, UnknownFormat)
+DAMAGE_ERRORS = (CorruptStorage, UnknownFormat)
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class DamagedGroup:
     """One group that this node does not take part in."""
 
     group: str
@@ -30,7 +30,7 @@ class Refusal:
     advice: str
 
     @classmethod
-    def of(cls, group: str, node_id: str, directory: Path, error: CorruptStorage | UnknownFormat) -> "Refusal":
+    def of(cls, group: str, node_id: str, directory: Path, error: CorruptStorage | UnknownFormat) -> "DamagedGroup":
         if isinstance(error, UnknownFormat):
             advice = "start the version that wrote it, or a newer one"
         else:
@@ -45,17 +45,17 @@ class Refusal:
 
 
 class GroupNodes(dict[str, RaftNode]):
-    """The replicas on this node by group. Asking for a group that is refused says why."""
+    """The replicas on this node by group. Asking for one that is damaged says so."""
 
-    def __init__(self, refused: dict[str, Refusal]) -> None:
+    def __init__(self, damaged: dict[str, DamagedGroup]) -> None:
         super().__init__()
-        self.refused = refused
+        self.damaged = damaged
 
     def __missing__(self, group: str) -> RaftNode:
-        refusal = self.refused.get(group)
-        if refusal is None:
+        found = self.damaged.get(group)
+        if found is None:
             raise KeyError(group)
-        raise api_error(
+        raise refused(
             "storage_failed",
             f"This node's data of the group {group} is damaged and it takes no part in it; use another node.",
         )

@@ -1,4 +1,4 @@
-"""What a route handler can reach: the groups on this node, its settings and its metrics."""
+"""What an operation can reach: the groups on this node, its settings and its metrics."""
 
 import asyncio
 import os
@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
 from common.config import Settings
 from common.disk_space import DiskSpace
 from common.metrics import Metrics
@@ -16,12 +14,12 @@ from raft.cluster_id import ClusterId
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
-    from services.node.damaged import Refusal
+    from services.node.damaged import DamagedGroup
 
 
 @dataclass(slots=True)
 class Host:
-    """One node as its handlers see it; every application carries one under `HOST`."""
+    """One node as its operations see it."""
 
     settings: Settings
     metrics: Metrics
@@ -30,7 +28,7 @@ class Host:
     #: The replicas on this node, by group.
     nodes: Mapping[str, "RaftNode"]
     #: The groups that this node takes no part in, because their data is damaged.
-    refused: dict[str, "Refusal"] = field(default_factory=dict)
+    damaged: dict[str, "DamagedGroup"] = field(default_factory=dict)
     #: Room on the file system of the data directory, as found last; None while that is not known.
     disk_space: DiskSpace | None = None
     #: Which cluster this node is of.
@@ -58,11 +56,3 @@ class Host:
     def new_waiter_id(self) -> str:
         """An id that no other request of this cluster has or had."""
         return f"{self.life}{next(self._waiter_numbers)}"
-
-
-HOST: web.AppKey[Host] = web.AppKey("host", Host)
-
-
-def host(request: web.Request) -> Host:
-    """The node that serves this request."""
-    return request.app[HOST]

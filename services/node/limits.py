@@ -1,46 +1,59 @@
 """The limits of this node's groups: what they are, how much of them is taken, and changing them.
 
-    GET  /admin/limits[?group=]    by group: of each limit its value, default, legal range, and what is used of it
-    POST /admin/limits             {"group"?, "limits": {"bytes_max": 536870912, "queues_max": null}}
-
 A change is one entry of the group's log (`services.replicated.limits`) and so holds on every node from there on;
-null takes a limit back to its default. Nothing that is there is taken away by it. Role `admin`.
+null takes a limit back to its default. Nothing that is there is taken away by it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated
 
 import msgspec
-from aiohttp import web
+from msgspec import Meta, Struct
 
+from common.api_error import bad_request
 from common.logs import get_logger
 from common.metrics import Metrics, Row
-from common.web import bad_request, json_response, read_body, read_query
 from raft.node import RaftNode
-from services.node.host import host
-from services.operations.call import group_node, linearizable, replicate
-from services.replicated.envelope import ReplicatedMachine
+from services.node.groups import GroupQuery, asked_groups, the_group
+from services.operations.answers import Answer, NotKept, told
+from services.operations.call import Call
+from services.operations.operation import Operations, get, post
+from services.operations.refusals import READ, WRITE
 from services.replicated.limits import Limit, SetLimits
+from services.replicated.machine import ReplicatedMachine
 
 logger = get_logger("services.node.limits")
+operations = Operations()
 
 
-class LimitsQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """Which group; without it, all of this node."""
-
-    group: str | None = None
-
-
-class LimitsBody(msgspec.Struct, forbid_unknown_fields=True):
-    """New numbers by name; `group` may be left out where the node hosts one only."""
-
-    limits: dict[str, int | None]
-    group: str | None = None
+class LimitsBody(Struct, forbid_unknown_fields=True):
+    limits: Annotated[dict[str, int | None], Meta(description="numbers by name, null for the default")]
+    group: Annotated[str | None, Meta(description="may be left out where the node hosts one only")] = None
 
 
-def routes() -> list[web.RouteDef]:
-    """The routes of every node, whatever groups it hosts."""
-    return [web.get("/admin/limits", show_limits), web.post("/admin/limits", set_limits)]
+class ShownLimit(Struct):
+    """`used` is null where that is not one number."""
+
+    value: int
+    default: int
+    least: int
+    most: int
+    used: int | None
+    what: str
+
+
+class ShownLimits(Answer):
+    """By group, of each limit: `value`, `default`, `least`, `most`, `used` (null where that is not one number),
+    `what`."""
+
+    groups: dict[str, dict[str, ShownLimit]]
+
+
+class LimitsSet(Answer):
+    """What holds from now on."""
+
+    limits: dict[str, int]
+    group: str
 
 
 def watch_limits(metrics: Metrics, nodes: Mapping[str, RaftNode]) -> None:
@@ -55,25 +68,36 @@ def watch_limits(metrics: Metrics, nodes: Mapping[str, RaftNode]) -> None:
     metrics.mufakat_limit_used.watch(rows(lambda machine: machine.used()))
 
 
-async def show_limits(request: web.Request) -> web.Response:
-    """Linearizable: a change that was answered shows."""
-    group = read_query(request, LimitsQuery).group
-    groups = host(request).settings.groups if group is None else (_hosted(request, group),)
-    return json_response({"ok": True, "groups": {name: await _described(request, name) for name in groups}})
+@operations.answers(
+    "admin.limits", get("/admin/limits"), refuses=READ, right="admin", example={"group": "queue"}
+)
+async def show_limits(call: Call, body: GroupQuery) -> ShownLimits:
+    """Show the limits of this node's groups, or of one.
+
+    Linearizable: a change that was answered shows.
+    """
+    groups = {name: await _described(call, name) for name in asked_groups(call, body.group)}
+    return ShownLimits(groups=groups)
 
 
-async def set_limits(request: web.Request) -> web.Response:
+@operations.answers(
+    "admin.set_limits",
+    post("/admin/limits"),
+    refuses=WRITE,
+    right="admin",
+    example={"group": "queue", "limits": {"bytes_max": 536870912, "queues_max": None}},
+)
+async def set_limits(call: Call, body: LimitsBody) -> LimitsSet | NotKept:
     """Change some limits of one group, all or none."""
-    body = await read_body(request, LimitsBody)
-    group = _hosted(request, body.group)
-    declared = group_node(request, group).machine.limits.declared
+    group = the_group(call, body.group)
+    declared = call.node(group).machine.limits.declared
     if not body.limits:
         raise bad_request(f"The field `limits` must name at least one of {', '.join(declared)}.")
     for name, value in body.limits.items():
         _check_limit(declared, group, name, value)
-    result = await replicate(request, group, SetLimits(tuple(sorted(body.limits.items()))))
-    logger.warning("limits were set", group=group, limits=body.limits, asked_from=request.remote)
-    return json_response({**result, "group": group})
+    result = await call.replicate(SetLimits(tuple(sorted(body.limits.items()))), group=group)
+    logger.warning("limits were set", group=group, limits=body.limits, asked_from=call.asked_from)
+    return told({**result, "group": group}, LimitsSet, LimitsSet)
 
 
 def _check_limit(declared: Mapping[str, Limit], group: str, name: str, value: int | None) -> None:
@@ -85,17 +109,7 @@ def _check_limit(declared: Mapping[str, Limit], group: str, name: str, value: in
         raise bad_request(f"The limit `{name}` must be from {limit.least} to {limit.most}, or null for its default.")
 
 
-def _hosted(request: web.Request, group: str | None) -> str:
-    """Raises ApiError 400 where it is not clear which group of this node is meant."""
-    hosted = host(request).settings.groups
-    if group is None and len(hosted) == 1:
-        return hosted[0]
-    if group not in hosted:
-        raise bad_request(f"`group` must be one of {', '.join(hosted)}.")
-    return group
-
-
-async def _described(request: web.Request, group: str) -> dict[str, Any]:
-    await linearizable(request, group)
-    machine = group_node(request, group).machine
-    return machine.limits.described(machine.used())
+async def _described(call: Call, group: str) -> dict[str, ShownLimit]:
+    await call.linearizable(group)
+    machine = call.node(group).machine
+    return msgspec.convert(machine.limits.described(machine.used()), dict[str, ShownLimit])

@@ -1,38 +1,32 @@
-"""Who belongs to the groups of this node, and changing that: `/admin/members`.
-
-    GET  /admin/members[?group=]   the members of each group, as this node knows them
-    POST /admin/members            {"add": {"id", "address", "group"?}} or {"remove": {"id", "group"?}}
+"""Who belongs to the groups of this node, and changing that.
 
 A change may be asked of any node of the group, whoever leads, and without `group` it is made in every group of the
 node that is asked, one after the other. Asking again for what is so already does no harm, so a request whose answer
 was lost is simply sent again. docs/membership.md tells how servers come and go.
 """
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import msgspec
-from aiohttp import web
+from msgspec import Meta, Struct
 
+from common.api_error import bad_request
 from common.config import PEER_PORT_OFFSET
 from common.logs import get_logger
 from common.parsers import join_address, parse_address, parse_node_id
-from common.web import bad_request, json_response, read_body, read_query
 from raft.errors import MembershipRefused
 from raft.membership import ADD, REMOVE, MemberChange
 from raft.node import RaftNode
-from services.node.host import Host, host
-from services.operations.refusals import api_error
+from services.node.groups import GroupQuery, asked_groups
+from services.operations.answers import Answer, NotDone
+from services.operations.call import Call
+from services.operations.operation import Operations, get, post
+from services.operations.refusals import READ, refused
 
 logger = get_logger("services.node.members")
+operations = Operations()
 
 
-class MembersQuery(msgspec.Struct, forbid_unknown_fields=True):
-    """Which group; without it, all of this node."""
-
-    group: str | None = None
-
-
-class AddMember(msgspec.Struct, forbid_unknown_fields=True):
+class AddMember(Struct, forbid_unknown_fields=True):
     """A server that is to belong to the group, and where its clients reach it."""
 
     id: str
@@ -40,61 +34,90 @@ class AddMember(msgspec.Struct, forbid_unknown_fields=True):
     group: str | None = None
 
 
-class RemoveMember(msgspec.Struct, forbid_unknown_fields=True):
+class RemoveMember(Struct, forbid_unknown_fields=True):
     id: str
     group: str | None = None
 
 
-class MembersBody(msgspec.Struct, forbid_unknown_fields=True):
+class MembersBody(Struct, forbid_unknown_fields=True):
     """One of the two."""
 
-    add: AddMember | None = None
-    remove: RemoveMember | None = None
+    add: Annotated[AddMember | None, Meta(description='`{"id", "address", "group"?}`')] = None
+    remove: Annotated[RemoveMember | None, Meta(description='`{"id", "group"?}`; one of the two')] = None
 
 
-def routes() -> list[web.RouteDef]:
-    """The routes of every node, whatever groups it hosts."""
-    return [web.get("/admin/members", list_members), web.post("/admin/members", change_members)]
+class Member(Struct):
+    id: str
+    #: None where nobody knows it.
+    address: str | None
+    role: Literal["voter", "learner"]
+    #: Whether the group knows its data directory.
+    bound: bool
 
 
-async def list_members(request: web.Request) -> web.Response:
-    """What this node knows; on a node that is behind, an earlier state of things."""
-    here = host(request)
-    groups = _groups(here, read_query(request, MembersQuery).group)
-    return json_response({"ok": True, "groups": {group: _described(here.nodes[group]) for group in groups}})
+class GroupMembers(Struct):
+    leader: str | None
+    members: list[Member]
 
 
-async def change_members(request: web.Request) -> web.Response:
+class Members(Answer):
+    """By group: `leader`, and of each member `id`, `address`, `role` (`voter` or `learner`), `bound`: whether the
+    group knows its data directory."""
+
+    groups: dict[str, GroupMembers]
+
+
+class MembersChanged(Answer):
+    """`changed` is false where it was so already; `groups` as before a change."""
+
+    changed: bool
+    groups: dict[str, GroupMembers]
+
+
+class NotAMember(NotDone):
+    """It is no member of any of these groups."""
+
+    reason: Literal["not_a_member"] = "not_a_member"
+
+
+@operations.answers("admin.members", get("/admin/members"), right="admin", example={"group": "lock"})
+async def list_members(call: Call, body: GroupQuery) -> Members:
+    """Show who belongs to the groups of this node.
+
+    As this node knows it; on a node that is behind, an earlier state of things.
+    """
+    return Members(groups=_all_described(call, asked_groups(call, body.group)))
+
+
+@operations.answers(
+    "admin.change_members",
+    post("/admin/members"),
+    refuses=(*READ, "membership_refused"),
+    right="admin",
+    example={"add": {"id": "node4", "address": "10.0.0.4:8000"}},
+)
+async def change_members(call: Call, body: MembersBody) -> MembersChanged | NotAMember:
     """Add or remove one server."""
-    here = host(request)
-    body = await read_body(request, MembersBody)
     if (body.add is None) == (body.remove is None):
         raise bad_request("Give exactly one of `add` and `remove`.")
-    asked = body.add or body.remove
     change = _change(body)
-    if change.action == ADD and not here.settings.cluster_secret:
-        raise api_error(
+    if change.action == ADD and not call.host.settings.cluster_secret:
+        raise refused(
             "membership_refused", "Set MUFAKAT_CLUSTER_SECRET on this node first: its nodes know each other by it."
         )
-    groups = _groups(here, asked.group)
-    changed = {}
+    asked = body.add or body.remove
+    groups = asked_groups(call, asked.group if asked is not None else None)
+    changed: dict[str, bool] = {}
     for group in groups:
         try:
-            changed[group] = await here.nodes[group].membership.change(change)
+            changed[group] = await call.node(group).membership.change(change)
         except MembershipRefused as refusal:
             done = [name for name, anew in changed.items() if anew]
-            raise api_error("membership_refused", _sentence(refusal), group=group, done=done) from refusal
+            raise refused("membership_refused", _sentence(refusal), group=group, done=done) from refusal
     logger.info("members changed", action=change.action, member=change.member, groups=changed)
     if change.action == REMOVE and not any(changed.values()):
-        detail = f"{change.member} is no member of {', '.join(groups)}."
-        return json_response({"ok": False, "reason": "not_a_member", "detail": detail})
-    return json_response(
-        {
-            "ok": True,
-            "changed": any(changed.values()),
-            "groups": {group: _described(here.nodes[group]) for group in groups},
-        }
-    )
+        return NotAMember(detail=f"{change.member} is no member of {', '.join(groups)}.")
+    return MembersChanged(changed=any(changed.values()), groups=_all_described(call, groups))
 
 
 def _change(body: MembersBody) -> MemberChange:
@@ -114,27 +137,24 @@ def _checked(field: str, parse: Any, text: str) -> Any:
         raise bad_request(f"`{field}`: {error}.") from error
 
 
-def _groups(here: Host, group: str | None) -> tuple[str, ...]:
-    hosted = here.settings.groups
-    if group is not None and group not in hosted:
-        raise bad_request(f"`group` must be one of {', '.join(hosted)}, which this node hosts.")
-    return hosted if group is None else (group,)
+def _all_described(call: Call, groups: tuple[str, ...]) -> dict[str, GroupMembers]:
+    return {group: _described(call.node(group)) for group in groups}
 
 
-def _described(node: RaftNode) -> dict[str, Any]:
+def _described(node: RaftNode) -> GroupMembers:
     configuration, leader = node.core.configuration, node.core.state.leader
-    return {
-        "leader": leader or None,
-        "members": [
-            {
-                "id": member,
-                "address": configuration.address_of(member) or None,
-                "role": "voter" if member in configuration.voters else "learner",
-                "bound": bool(configuration.incarnation_of(member)),
-            }
+    return GroupMembers(
+        leader=leader or None,
+        members=[
+            Member(
+                id=member,
+                address=configuration.address_of(member) or None,
+                role="voter" if member in configuration.voters else "learner",
+                bound=bool(configuration.incarnation_of(member)),
+            )
             for member in configuration.members
         ],
-    }
+    )
 
 
 def _sentence(error: Exception) -> str:

@@ -18,7 +18,7 @@ from raft.storage import CorruptLog, CorruptSnapshot, UnknownFormat
 from raft.storage.reading import DirectoryContents
 from services.catalogue import SERVICES
 from services.node.process_file import PROCESS_NAME
-from services.replicated.envelope import ReplicatedMachine, UnknownCommand
+from services.replicated.machine import ReplicatedMachine, UnknownCommand
 
 #: More than any such file holds.
 _PROCESS_BYTES_MAX = 64 << 10

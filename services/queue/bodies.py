@@ -9,9 +9,9 @@ from math import ceil
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
-from common.web import ApiError, bad_request, check_name
+from common.api_error import ApiError, bad_request, check_name
 from services.queue.replicated.commands import Ack, AckBatch, Enqueue, EnqueueBatch, Purge
 from services.queue.replicated.limits import (
     BATCH_MAX,
@@ -42,6 +42,7 @@ MsgId = Annotated[str, Meta(min_length=1, max_length=64)]
 Receipt = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
+
 class EnqBody(Struct, forbid_unknown_fields=True):
     """The payload that a consumer sees is `{"key", "value"}`."""
 
@@ -49,7 +50,7 @@ class EnqBody(Struct, forbid_unknown_fields=True):
     key: str | None = None
     queue: str = QUEUE_DEFAULT
     delay: Delay = 0
-    priority: Priority = 0
+    priority: Annotated[Priority, Meta(description="0 to 9, higher first")] = 0
     ttl: Ttl | None = None
 
 
@@ -59,41 +60,41 @@ class PushBody(Struct, forbid_unknown_fields=True):
     queue: str
     payload: Raw
     delay: Delay = 0
-    priority: Priority = 0
+    priority: Annotated[Priority, Meta(description="0 to 9, higher first")] = 0
     ttl: Ttl | None = None
 
 
 class EnqItem(Struct, forbid_unknown_fields=True):
     """One message of a batch, in either vocabulary: `value` with an optional `key`, or `payload`."""
 
-    value: Raw = Raw()
-    payload: Raw = Raw()
+    value: Raw = field(default_factory=Raw)
+    payload: Raw = field(default_factory=Raw)
     key: str | None = None
     queue: str | None = None
     delay: Delay = 0
-    priority: Priority = 0
+    priority: Annotated[Priority, Meta(description="0 to 9, higher first")] = 0
     ttl: Ttl | None = None
 
 
 class EnqBatchBody(Struct, forbid_unknown_fields=True):
-    messages: Annotated[list[EnqItem], Meta(min_length=1, max_length=BATCH_MAX)]
-    #: For the messages that name none.
-    queue: str = QUEUE_DEFAULT
+    messages: Annotated[
+        list[EnqItem], Meta(min_length=1, max_length=BATCH_MAX, description="up to 1,000, each as in a push or enq")
+    ]
+    queue: Annotated[str, Meta(description="for the messages that name none")] = QUEUE_DEFAULT
 
 
 class DeqBody(Struct, forbid_unknown_fields=True):
     queue: str = QUEUE_DEFAULT
     max: Annotated[int, Meta(ge=1, le=BATCH_MAX)] = 1
     wait: Wait = 0
-    #: None: as the queue is configured.
-    visibility: Visibility | None = None
-    payload: Raw = Raw()
+    visibility: Annotated[Visibility | None, Meta(description="none: as the queue is configured")] = None
+    payload: Raw = field(default_factory=Raw)
 
 
 class PopBody(Struct, forbid_unknown_fields=True):
     queue: str
     wait: Wait = 0
-    payload: Raw = Raw()
+    payload: Raw = field(default_factory=Raw)
 
 
 class AckItem(Struct, forbid_unknown_fields=True):
@@ -101,17 +102,23 @@ class AckItem(Struct, forbid_unknown_fields=True):
     receipt: Receipt | None = None
 
 
+Ids = Annotated[
+    list[MsgId | AckItem],
+    Meta(min_length=1, max_length=BATCH_MAX, description="ids, or `msg_id` with `receipt`; up to 1,000"),
+]
+
+
 class AckBody(Struct, forbid_unknown_fields=True):
     """One message, or `messages`: ids, or objects with `msg_id` and perhaps `receipt`."""
 
     msg_id: MsgId | None = None
     receipt: Receipt | None = None
-    messages: Annotated[list[MsgId | AckItem], Meta(min_length=1, max_length=BATCH_MAX)] | None = None
+    messages: Ids | None = None
     queue: str | None = None
 
 
 class AckBatchBody(Struct, forbid_unknown_fields=True):
-    messages: Annotated[list[MsgId | AckItem], Meta(min_length=1, max_length=BATCH_MAX)]
+    messages: Ids
     queue: str | None = None
 
 
@@ -125,8 +132,7 @@ class NackBody(Struct, forbid_unknown_fields=True):
 class ExtendBody(Struct, forbid_unknown_fields=True):
     msg_id: MsgId
     receipt: Receipt | None = None
-    #: None: as the queue is configured.
-    visibility: Visibility | None = None
+    visibility: Annotated[Visibility | None, Meta(description="none: as the queue is configured")] = None
     queue: str | None = None
 
 
@@ -155,13 +161,12 @@ class PurgeBody(Struct, forbid_unknown_fields=True):
     """All that is not with consumers, or what is in one state."""
 
     queue: str
-    state: str | None = None
+    state: Annotated[str | None, Meta(description="`ready`, `in_flight`, `delayed` or `dead`")] = None
 
 
 class DeleteBody(Struct, forbid_unknown_fields=True):
     queue: str
-    #: Also where messages are with consumers.
-    force: bool = False
+    force: Annotated[bool, Meta(description="also where messages are with consumers")] = False
 
 
 class QueueBody(Struct, forbid_unknown_fields=True):
@@ -180,7 +185,7 @@ class ListQuery(Struct, forbid_unknown_fields=True):
 
 class PeekQuery(Struct, forbid_unknown_fields=True):
     queue: str = QUEUE_DEFAULT
-    state: str = "ready"
+    state: Annotated[str, Meta(description="`ready`, `in_flight`, `delayed` or `dead`")] = "ready"
     limit: Annotated[int, Meta(ge=1, le=PEEK_MAX)] = 10
 
 

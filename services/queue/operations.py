@@ -1,51 +1,61 @@
-"""How HTTP says the queues' commands and questions.
+"""Everything that can be asked of the queues, in the order of the docs.
 
-The rule: a handler reads, replicates one command and words the answer. Payloads pass through as JSON text.
-
-How a consumer waits is in `consuming`.
+The rule: an operation says one command or asks one question, and words the answer. How a consumer waits is in
+`services.queue.node.consuming`.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from aiohttp import web
+import msgspec
 from msgspec import Raw
 
+from common.api_error import check_name
 from common.logs import get_logger
-from common.web import check_name, read_body, read_query
 from raft.node import RaftNode
-from services.node.host import Host, host
-from services.operations.call import answer, group_node, linearizable, replicate
+from services.node.host import Host
+from services.operations.answers import NotKept, check, told
+from services.operations.call import Call
+from services.operations.operation import Operations, get, post
+from services.operations.refusals import READ, WRITE
 from services.queue import GROUP, bodies
+from services.queue.answers import (
+    Acknowledged,
+    AcknowledgedMany,
+    Configured,
+    Deleted,
+    Delivered,
+    DeliveredMany,
+    Empty,
+    Enqueued,
+    EnqueuedMany,
+    Extended,
+    GivenBack,
+    InFlight,
+    Listed,
+    Moved,
+    NotAllCurrent,
+    NotCurrent,
+    NothingDelivered,
+    Peeked,
+    Popped,
+    Purged,
+    Rejected,
+    Stats,
+    deliveries_of,
+    with_raw_payloads,
+)
 from services.queue.node.consuming import GiveBacks, consume
 from services.queue.replicated import commands, queries
 from services.queue.replicated.state import Queue
 
+_ONE = {"msg_id": "17", "receipt": "4"}
+
+Done = TypeVar("Done")
+
 logger = get_logger("services.queue")
-
-
-def routes() -> list[web.RouteDef]:
-    """Every route of the queues."""
-    return [
-        web.post("/queue/enq", enq),
-        web.post("/queue/push", push),
-        web.post("/queue/enq_batch", enq_batch),
-        web.post("/queue/deq", deq),
-        web.post("/queue/pop", pop),
-        web.post("/queue/ack", ack),
-        web.post("/queue/ack_batch", ack_batch),
-        web.post("/queue/nack", nack),
-        web.post("/queue/extend", extend),
-        web.post("/queue/reject", reject),
-        web.post("/queue/config", config),
-        web.post("/queue/redrive", redrive),
-        web.post("/queue/purge", purge),
-        web.post("/queue/delete", delete),
-        web.get("/queue/stats", stats),
-        web.get("/queue/list", list_queues),
-        web.get("/queue/peek", peek),
-    ]
+queue = Operations(GROUP)
 
 
 def attach(here: Host, node: RaftNode) -> None:
@@ -64,82 +74,75 @@ def attach(here: Host, node: RaftNode) -> None:
 # Putting in
 
 
-async def enq(request: web.Request) -> web.Response:
-    """`POST /queue/enq`"""
-    body = await read_body(request, bodies.EnqBody)
-    settings = host(request).settings
-    command = bodies.enqueue_of(
-        body, name_bytes_max=settings.name_bytes_max, value_bytes_max=settings.value_bytes_max
-    )
-    return await _put(request, command, 1)
+@queue.answers("queue.enq", post("/queue/enq"), refuses=WRITE, example={"key": "user:42", "value": "hello"})
+async def enq(call: Call, body: bodies.EnqBody) -> Enqueued | NotKept:
+    """Put a message in, whose payload is `{"key", "value"}`."""
+    return await _put(call, bodies.enqueue_of(body, **_bounds(call)), 1, Enqueued)
 
 
-async def push(request: web.Request) -> web.Response:
-    """`POST /queue/push`"""
-    body = await read_body(request, bodies.PushBody)
-    settings = host(request).settings
-    command = bodies.push_of(
-        body, name_bytes_max=settings.name_bytes_max, value_bytes_max=settings.value_bytes_max
-    )
-    return await _put(request, command, 1)
+@queue.answers("queue.push", post("/queue/push"), refuses=WRITE, example={"queue": "default", "payload": {"n": 1}})
+async def push(call: Call, body: bodies.PushBody) -> Enqueued | NotKept:
+    """Put a message in, whose payload is delivered as it is."""
+    return await _put(call, bodies.push_of(body, **_bounds(call)), 1, Enqueued)
 
 
-async def enq_batch(request: web.Request) -> web.Response:
-    """`POST /queue/enq_batch`: all or none, one log entry."""
-    body = await read_body(request, bodies.EnqBatchBody)
-    settings = host(request).settings
-    command = bodies.enqueue_batch_of(
-        body, name_bytes_max=settings.name_bytes_max, value_bytes_max=settings.value_bytes_max
-    )
-    return await _put(request, command, len(command.messages))
+@queue.answers(
+    "queue.enq_batch", post("/queue/enq_batch"), refuses=WRITE, example={"messages": [{"payload": 1}, {"value": 2}]}
+)
+async def enq_batch(call: Call, body: bodies.EnqBatchBody) -> EnqueuedMany | NotKept:
+    """Put many messages in, all or none, as one log entry."""
+    command = bodies.enqueue_batch_of(body, **_bounds(call))
+    return await _put(call, command, len(command.messages), EnqueuedMany)
 
 
-async def _put(request: web.Request, command: Any, count: int) -> web.Response:
-    result = await replicate(request, GROUP, command)
-    if result["ok"]:
-        host(request).metrics.served.queue_push += count
-    return answer(result)
+async def _put(call: Call, command: Any, count: int, done: type[Done]) -> Done | NotKept:
+    result = await call.replicate(command)
+    check(result)
+    call.host.metrics.served.queue_push += count
+    return told(result, done, done)
+
+
+def _bounds(call: Call) -> dict[str, int]:
+    settings = call.host.settings
+    return {"name_bytes_max": settings.name_bytes_max, "value_bytes_max": settings.value_bytes_max}
 
 
 # Taking out
 
 
-async def deq(request: web.Request) -> web.Response:
-    """`POST /queue/deq`: one delivery, or a list of them where `max` is above 1."""
-    body = await read_body(request, bodies.DeqBody)
-    check_name(body.queue, "queue", host(request).settings.name_bytes_max)
-    command = commands.Dequeue(
-        body.queue, body.max, bodies.milliseconds(body.visibility), waits=body.wait > 0
-    )
-    result = await consume(request, command, body.wait)
-    if "reason" in result:
-        return answer(result)
+@queue.answers("queue.deq", post("/queue/deq"), refuses=WRITE, example={"queue": "default", "wait": 5})
+async def deq(call: Call, body: bodies.DeqBody) -> Delivered | DeliveredMany | NothingDelivered | NotKept:
+    """Take one message, or up to `max`, for `visibility` seconds: what is not acknowledged by then comes back."""
+    _check_queue(call, body.queue)
+    command = commands.Dequeue(body.queue, body.max, bodies.milliseconds(body.visibility), waits=body.wait > 0)
+    result = await consume(call, command, body.wait)
+    check(result)
+    if "answer" in result:
+        return msgspec.convert(result, NotKept)
     messages = result.get("messages", [])
-    _count_deliveries(request, [message["delivery"] for message in messages])
-    for message in messages:
-        message["payload"] = Raw(message["payload"])
+    _count_deliveries(call, [message["delivery"] for message in messages])
     replayed = {"replayed": True} if "replayed" in result else {}
-    if body.max > 1:
-        return answer({"messages": messages, **replayed})
-    return answer({**(messages[0] if messages else {"msg_id": None, "payload": None}), **replayed})
+    return deliveries_of(messages, many=body.max > 1, **replayed)
 
 
-async def pop(request: web.Request) -> web.Response:
-    """`POST /queue/pop`: delivery and acknowledgement in one step."""
-    body = await read_body(request, bodies.PopBody)
-    check_name(body.queue, "queue", host(request).settings.name_bytes_max)
-    command = commands.Pop(body.queue, waits=body.wait > 0)
-    result = await consume(request, command, body.wait)
+@queue.answers("queue.pop", post("/queue/pop"), refuses=WRITE, example={"queue": "default"})
+async def pop(call: Call, body: bodies.PopBody) -> Popped | Empty | NotKept:
+    """Take one message and acknowledge it in the same step.
+
+    A client that vanishes at that moment has lost the item, unless it sent an `Idempotency-Key` and asks again.
+    """
+    _check_queue(call, body.queue)
+    result = await consume(call, commands.Pop(body.queue, waits=body.wait > 0), body.wait)
     if "waiting" in result:
-        result = {"ok": False, "reason": "empty"}
-    if not result["ok"]:
-        return answer(result)
-    _count_deliveries(request, [result["delivery"]])
-    return answer({**result, "item": Raw(result["item"])})
+        return Empty()
+    if "item" in result:
+        _count_deliveries(call, [result["delivery"]])
+        result = {**result, "item": Raw(result["item"])}
+    return told(result, Popped, Empty)
 
 
-def _count_deliveries(request: web.Request, deliveries: list[int]) -> None:
-    metrics = host(request).metrics
+def _count_deliveries(call: Call, deliveries: list[int]) -> None:
+    metrics = call.host.metrics
     metrics.served.queue_pop += len(deliveries)
     metrics.queue_redelivered_total.add(sum(delivery > 1 for delivery in deliveries))
 
@@ -147,50 +150,51 @@ def _count_deliveries(request: web.Request, deliveries: list[int]) -> None:
 # Ending a delivery
 
 
-async def ack(request: web.Request) -> web.Response:
-    """`POST /queue/ack`: one message, or several."""
-    body = await read_body(request, bodies.AckBody)
-    return answer(await replicate(request, GROUP, bodies.ack_of(body)))
+@queue.answers("queue.ack", post("/queue/ack"), refuses=WRITE, example=_ONE)
+async def ack(
+    call: Call, body: bodies.AckBody
+) -> Acknowledged | AcknowledgedMany | NotCurrent | NotAllCurrent | NotKept:
+    """Say that a message is done, or several."""
+    result = await call.replicate(bodies.ack_of(body))
+    if body.messages is not None:
+        return told(result, AcknowledgedMany, NotAllCurrent)
+    return told(result, Acknowledged, NotCurrent)
 
 
-async def ack_batch(request: web.Request) -> web.Response:
-    """`POST /queue/ack_batch`: each on its own merits, one log entry."""
-    body = await read_body(request, bodies.AckBatchBody)
-    return answer(await replicate(request, GROUP, bodies.ack_batch_of(body.messages)))
+@queue.answers("queue.ack_batch", post("/queue/ack_batch"), refuses=WRITE, example={"messages": ["17", _ONE]})
+async def ack_batch(call: Call, body: bodies.AckBatchBody) -> AcknowledgedMany | NotAllCurrent | NotKept:
+    """Say that many messages are done, each on its own merits, as one log entry."""
+    return told(await call.replicate(bodies.ack_batch_of(body.messages)), AcknowledgedMany, NotAllCurrent)
 
 
-async def nack(request: web.Request) -> web.Response:
-    """`POST /queue/nack`"""
-    body = await read_body(request, bodies.NackBody)
-    command = commands.Nack(
-        bodies.message_id_of(body.msg_id), body.receipt, bodies.milliseconds(body.delay)
-    )
-    return answer(await replicate(request, GROUP, command))
+@queue.answers("queue.nack", post("/queue/nack"), refuses=WRITE, example=_ONE)
+async def nack(call: Call, body: bodies.NackBody) -> GivenBack | NotCurrent | NotKept:
+    """Give a message back, to the front of its priority, or for after a `delay`."""
+    command = commands.Nack(bodies.message_id_of(body.msg_id), body.receipt, bodies.milliseconds(body.delay))
+    return told(await call.replicate(command), GivenBack, NotCurrent)
 
 
-async def extend(request: web.Request) -> web.Response:
-    """`POST /queue/extend`"""
-    body = await read_body(request, bodies.ExtendBody)
-    command = commands.Extend(
-        bodies.message_id_of(body.msg_id), body.receipt, bodies.milliseconds(body.visibility)
-    )
-    return answer(await replicate(request, GROUP, command))
+@queue.answers("queue.extend", post("/queue/extend"), refuses=WRITE, example=_ONE | {"visibility": 60})
+async def extend(call: Call, body: bodies.ExtendBody) -> Extended | NotCurrent | NotKept:
+    """Let a delivery end `visibility` seconds from now."""
+    command = commands.Extend(bodies.message_id_of(body.msg_id), body.receipt, bodies.milliseconds(body.visibility))
+    return told(await call.replicate(command), Extended, NotCurrent)
 
 
-async def reject(request: web.Request) -> web.Response:
-    """`POST /queue/reject`"""
-    body = await read_body(request, bodies.RejectBody)
+@queue.answers("queue.reject", post("/queue/reject"), refuses=WRITE, example=_ONE)
+async def reject(call: Call, body: bodies.RejectBody) -> Rejected | NotCurrent | NotKept:
+    """Send a message to the dead letters at once."""
     command = commands.Reject(bodies.message_id_of(body.msg_id), body.receipt)
-    return answer(await replicate(request, GROUP, command))
+    return told(await call.replicate(command), Rejected, NotCurrent)
 
 
 # Running a queue
 
 
-async def config(request: web.Request) -> web.Response:
-    """`POST /queue/config`"""
-    body = await read_body(request, bodies.ConfigBody)
-    check_name(body.queue, "queue", host(request).settings.name_bytes_max)
+@queue.answers("queue.config", post("/queue/config"), refuses=WRITE, example={"queue": "jobs", "max_deliveries": 5})
+async def config(call: Call, body: bodies.ConfigBody) -> Configured | NotKept:
+    """Change settings of one queue; what is left out stays as it is."""
+    _check_queue(call, body.queue)
     command = commands.Configure(
         body.queue,
         visibility_ms=bodies.milliseconds(body.visibility) or None,
@@ -203,43 +207,53 @@ async def config(request: web.Request) -> web.Response:
         max_dead_bytes=body.max_dead_bytes,
         dead_ttl_ms=None if body.dead_ttl is None else bodies.milliseconds(body.dead_ttl),
     )
-    return answer(await replicate(request, GROUP, command))
+    return told(await call.replicate(command), Configured, Configured)
 
 
-async def redrive(request: web.Request) -> web.Response:
-    """`POST /queue/redrive`: as many log entries as it takes. To send it again moves only what is left, or with an
-    `Idempotency-Key` tells of all that the request moved, the tries before included."""
-    body = await read_body(request, bodies.QueueBody)
-    check_name(body.queue, "queue", host(request).settings.name_bytes_max)
-    return answer(await _swept(request, commands.Redrive(body.queue), "moved"))
+@queue.answers("queue.redrive", post("/queue/redrive"), refuses=WRITE, right="admin", example={"queue": "jobs"})
+async def redrive(call: Call, body: bodies.QueueBody) -> Moved | NotKept:
+    """Put all dead letters back into their queue.
+
+    It takes as many log entries as need be. To send it again moves only what is left, or with an `Idempotency-Key`
+    tells of all that the request moved, the tries before included.
+    """
+    _check_queue(call, body.queue)
+    return told(await _swept(call, commands.Redrive(body.queue), "moved"), Moved, Moved)
 
 
-async def purge(request: web.Request) -> web.Response:
-    """`POST /queue/purge`: drops messages; who asked is put on record. Sent again as a redrive is."""
-    body = await read_body(request, bodies.PurgeBody)
-    command = bodies.purge_of(body, name_bytes_max=host(request).settings.name_bytes_max)
-    result = await _swept(request, command, "purged")
-    logger.warning("queue purged", queue=body.queue, state=body.state, asked_from=request.remote, result=result)
-    return answer(result)
+@queue.answers(
+    "queue.purge", post("/queue/purge"), refuses=WRITE, right="admin", example={"queue": "jobs", "state": "dead"}
+)
+async def purge(call: Call, body: bodies.PurgeBody) -> Purged | NotKept:
+    """Drop what is ready, delayed or dead, or what is in one state; who asked is put on record.
+
+    Sent again as a redrive is.
+    """
+    command = bodies.purge_of(body, name_bytes_max=call.host.settings.name_bytes_max)
+    result = await _swept(call, command, "purged")
+    logger.warning("queue purged", queue=body.queue, state=body.state, asked_from=call.asked_from, result=result)
+    return told(result, Purged, Purged)
 
 
-async def delete(request: web.Request) -> web.Response:
-    """`POST /queue/delete`: drops the queue with all that it holds; who asked is put on record. Sent again as a
-    redrive is."""
-    body = await read_body(request, bodies.DeleteBody)
-    check_name(body.queue, "queue", host(request).settings.name_bytes_max)
-    result = await _swept(request, commands.Delete(body.queue, body.force), "purged")
-    logger.warning("queue deleted", queue=body.queue, force=body.force, asked_from=request.remote, result=result)
-    return answer(result)
+@queue.answers("queue.delete", post("/queue/delete"), refuses=WRITE, right="admin", example={"queue": "jobs"})
+async def delete(call: Call, body: bodies.DeleteBody) -> Deleted | InFlight | NotKept:
+    """Drop a queue with all that it holds, its settings and counters; who asked is put on record.
+
+    Sent again as a redrive is.
+    """
+    _check_queue(call, body.queue)
+    result = await _swept(call, commands.Delete(body.queue, body.force), "purged")
+    logger.warning("queue deleted", queue=body.queue, force=body.force, asked_from=call.asked_from, result=result)
+    return told(result, Deleted, InFlight)
 
 
-async def _swept(request: web.Request, command: Any, counted: str) -> dict[str, Any]:
+async def _swept(call: Call, command: Any, counted: str) -> dict[str, Any]:
     """The answer to a command that takes several entries; `counted` is added up over them. Each entry has an
     idempotency key of its own where the request has one, so a request that is sent again goes through the answers of
     those that were made, and on from there."""
     count = step = 0
     while True:
-        result = await replicate(request, GROUP, command, step=step)
+        result = await call.replicate(command, step=step)
         if not result["ok"]:
             return result
         count += result[counted]
@@ -250,29 +264,34 @@ async def _swept(request: web.Request, command: Any, counted: str) -> dict[str, 
         step += 1
 
 
-async def stats(request: web.Request) -> web.Response:
-    """`GET /queue/stats?queue=`"""
-    query = read_query(request, bodies.StatsQuery)
-    check_name(query.queue, "queue", host(request).settings.name_bytes_max)
-    machine = await linearizable(request, GROUP)
-    return answer({"ok": True, **queries.describe(machine.store, query.queue)})
+# Questions
 
 
-async def list_queues(request: web.Request) -> web.Response:
-    """`GET /queue/list?prefix=&after=&limit=`"""
-    query = read_query(request, bodies.ListQuery)
-    machine = await linearizable(request, GROUP)
-    return answer({"ok": True, **queries.page(machine.store, query.prefix, query.after, query.limit)})
+@queue.answers("queue.stats", get("/queue/stats"), refuses=READ, example={"queue": "jobs"})
+async def stats(call: Call, body: bodies.StatsQuery) -> Stats:
+    """Show how a queue stands: counts by state, bytes, counters, settings."""
+    _check_queue(call, body.queue)
+    machine = await call.linearizable()
+    return msgspec.convert(queries.describe(machine.store, body.queue), Stats)
 
 
-async def peek(request: web.Request) -> web.Response:
-    """`GET /queue/peek?queue=&state=&limit=`"""
-    query = read_query(request, bodies.PeekQuery)
-    check_name(query.queue, "queue", host(request).settings.name_bytes_max)
-    bodies.check_state(query.state)
-    machine = await linearizable(request, GROUP)
-    now_ms = group_node(request, GROUP).cluster_time_ms()
-    messages = queries.peek(machine.store, query.queue, query.state, query.limit, now_ms)
-    for message in messages:
-        message["payload"] = Raw(message["payload"])
-    return answer({"ok": True, "queue": query.queue, "state": query.state, "messages": messages})
+@queue.answers("queue.list", get("/queue/list"), refuses=READ, example={"prefix": "jobs"})
+async def list_queues(call: Call, body: bodies.ListQuery) -> Listed:
+    """List the queues by name."""
+    machine = await call.linearizable()
+    return msgspec.convert(queries.page(machine.store, body.prefix, body.after, body.limit), Listed)
+
+
+@queue.answers("queue.peek", get("/queue/peek"), refuses=READ, example={"queue": "jobs", "state": "dead"})
+async def peek(call: Call, body: bodies.PeekQuery) -> Peeked:
+    """Look at messages without taking them."""
+    _check_queue(call, body.queue)
+    bodies.check_state(body.state)
+    machine = await call.linearizable()
+    now_ms = call.node().cluster_time_ms()
+    messages = with_raw_payloads(queries.peek(machine.store, body.queue, body.state, body.limit, now_ms))
+    return msgspec.convert({"queue": body.queue, "state": body.state, "messages": messages}, Peeked)
+
+
+def _check_queue(call: Call, name: str) -> None:
+    check_name(name, "queue", call.host.settings.name_bytes_max)

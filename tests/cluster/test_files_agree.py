@@ -67,7 +67,18 @@ def test_a_compose_file_hands_on_every_setting_of_a_cluster(name: str) -> None:
 
     handed_on = set(re.findall(r"^  (MUFAKAT_\w+):", environment, flags=re.MULTILINE))
 
-    assert handed_on == {*SHARED, "MUFAKAT_CLUSTER_ID", "MUFAKAT_CLUSTER_SECRET"}
+    assert handed_on - {"MUFAKAT_SITE"} == {*SHARED, "MUFAKAT_CLUSTER_ID", "MUFAKAT_CLUSTER_SECRET"}
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES.values(), ids=lambda topology: topology.name)
+def test_the_nodes_of_a_compose_file_know_where_each_group_is(topology: Topology) -> None:
+    """Whoever asks a node for another group's operation is told the published ports."""
+    text = (ROOT / "docker" / COMPOSE_FILES[topology.name]).read_text()
+    told = re.search(r'MUFAKAT_SITE: "(.*?)"', text, flags=re.DOTALL)
+
+    site = topology.site(lambda node: f"127.0.0.1:${{MUFAKAT_PORT_{node.id.upper()}:-{node.client_port}}}")
+
+    assert re.sub(r"\\\n\s*", "", told[1] if told else "") == site
 
 
 def test_the_docs_tell_every_setting_with_its_default() -> None:

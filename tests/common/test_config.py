@@ -129,3 +129,16 @@ def test_the_table_lists_every_field_with_a_sentence():
     assert list(Settings.__dataclass_fields__) == [setting.field for setting in SETTINGS]
     assert all(setting.doc.endswith(".") for setting in SETTINGS)
     assert all(setting.variable == f"MUFAKAT_{setting.field.upper()}" for setting in SETTINGS)
+
+
+def test_a_site_is_where_the_other_groups_are():
+    """Goal: what `up` and the compose files tell every node."""
+    settings = load_settings({"MUFAKAT_SITE": "queue=127.0.0.1:8100, queue2:8101; cache=[::1]:8200;"})
+
+    assert settings.site == {"queue": ("127.0.0.1:8100", "queue2:8101"), "cache": ("[::1]:8200",)}
+
+
+@pytest.mark.parametrize("text", ["queue", "queue=8100", "quque=127.0.0.1:8100", "queue=a:1;queue=b:2"])
+def test_a_site_that_cannot_be_read_is_refused(text):
+    with pytest.raises(SettingsError, match="MUFAKAT_SITE"):
+        load_settings({"MUFAKAT_SITE": text})

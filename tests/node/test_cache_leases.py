@@ -13,7 +13,8 @@ from services.cache.node.invalidations import Invalidations
 from services.cache.node.pending import answer_pending, pending_of
 from services.cache.replicated.commands import Delete, Fill, Put
 from services.cache.replicated.machine import CacheMachine
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
+from services.replicated.machine import ReplicatedMachine
 from tests.helpers import eventually
 from tests.node.group import Group
 

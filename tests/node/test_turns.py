@@ -28,7 +28,8 @@ from services.lock.replicated.commands import Acquire
 from services.lock.replicated.machine import LockMachine
 from services.queue.replicated.commands import EnqueueBatch
 from services.queue.replicated.machine import QueueMachine
-from services.replicated.envelope import Command, ReplicatedMachine, ServiceMachine, encode_command
+from services.replicated.envelope import Command, encode_command
+from services.replicated.machine import ReplicatedMachine, ServiceMachine
 
 COUNT = 100_000
 #: What the last entry of a turn may add: some thousand things of each kind that are swept, and a command's own.

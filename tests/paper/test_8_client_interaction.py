@@ -6,7 +6,8 @@ from raft.core.errors import NotLeading
 from raft.core.messages import AppendEntries
 from raft.core.types import EntryKind, HardState
 from raft.state_machine import ApplyContext
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
+from services.replicated.machine import ReplicatedMachine
 from tests.core.replica import (
     Disk,
     Replica,

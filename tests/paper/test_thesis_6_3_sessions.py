@@ -6,9 +6,10 @@ the table of first answers is the replicated state that the thesis asks for.
 
 
 from raft.state_machine import ApplyContext
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
 from services.replicated.idempotency import KEEP_MS, LIMITS, IdempotencyTable
 from services.replicated.limits import Limits
+from services.replicated.machine import ReplicatedMachine
 from tests.paper.counting import Add, Counter
 from tests.paper.groups import elect, elected, propose
 

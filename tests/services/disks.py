@@ -9,8 +9,8 @@ from raft.state_machine import ApplyContext
 from raft.storage import open_storage
 from raft.storage.incarnation import take_incarnation
 from services.catalogue import SERVICES
-from services.operations.call import fingerprint
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command, fingerprint
+from services.replicated.machine import ReplicatedMachine
 from tests.services.test_replicated_snapshots import LIVES
 
 TERM = 7

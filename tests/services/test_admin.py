@@ -11,16 +11,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from common.config import load_settings
 from common.disk_space import DiskSpace
 from common.metrics import Metrics
-from common.middleware import request_middleware
 from raft.cluster_id import ClusterId
 from raft.core.ready import CoreStatus
 from raft.core.types import Role
 from raft.status import NodeStatus
-from services.http.guard import Guard
+from services.catalogue import OPERATIONS
+from services.http.application import application
+from services.http.routes import HOST
 from services.node import about as admin
-from services.node.damaged import Refusal
-from services.node.host import HOST, Host
-from services.operations.refusals import from_raft
+from services.node.damaged import DamagedGroup
+from services.node.host import Host
 from tests.helpers import serving
 
 CLUSTER = "node1=127.0.0.1:8001,node2=127.0.0.1:8002,node3=127.0.0.1:8003"
@@ -49,9 +49,8 @@ def make_app(*nodes, **overrides) -> web.Application:
         {}, {"cluster": CLUSTER, "cluster_secret": "sixteen letters!", "groups": groups, **overrides}
     )
     metrics = Metrics()
-    app = web.Application(middlewares=[request_middleware(metrics, guard=Guard(settings), translate=from_raft)])
-    app.router.add_routes(admin.routes())
-    app[HOST] = Host(settings=settings, metrics=metrics, boot="b", nodes={node.group: node for node in nodes})
+    here = Host(settings=settings, metrics=metrics, boot="b", nodes={node.group: node for node in nodes})
+    app = application(here, OPERATIONS)
     admin.watch_nodes(metrics, app[HOST].nodes)
     admin.watch_host(app[HOST])
     return app
@@ -227,7 +226,7 @@ async def test_the_counters_are_json_where_that_is_asked_for(path, accept):
 
     status, answer = await get_json(app, path, Accept=accept)
 
-    assert (status, answer) == (200, {"metrics": {**ZEROES, "locks_acquired": 2}})
+    assert (status, answer) == (200, {"ok": True, "metrics": {**ZEROES, "locks_acquired": 2}})
 
 
 @pytest.mark.parametrize(
@@ -300,7 +299,7 @@ async def test_a_scrape_tells_how_the_node_stands_in_its_groups_and_its_room_on_
         make_node("cache", disk_full=True),
     )
     here = app[HOST]
-    here.refused["lock"] = Refusal("lock", Path("/data/lock"), "damaged", "repair it")
+    here.damaged["lock"] = DamagedGroup("lock", Path("/data/lock"), "damaged", "repair it")
     here.disk_space = DiskSpace(free_bytes=5, total_bytes=9)
 
     async with serving(app) as client:

@@ -8,8 +8,8 @@ from services.operations.refusals import (
     DETAIL_BY_REASON,
     HEADERS_BY_REASON,
     STATUS_BY_REASON,
-    api_error,
     from_raft,
+    refused,
 )
 
 
@@ -100,6 +100,6 @@ def test_other_errors_are_not_raft_s():
 
 def test_facts_stand_in_the_answer():
     """Goal: the body carries the facts, such as the highest token."""
-    error = api_error("fenced", highest_token=9)
+    error = refused("fenced", highest_token=9)
 
     assert (error.status, error.facts, error.detail) == (409, {"highest_token": 9}, DETAIL_BY_REASON["fenced"])

@@ -6,11 +6,10 @@ from common.wire import MESSAGE_BYTES_MAX
 from raft.state_machine import ApplyContext
 from services.lock.replicated.commands import Acquire
 from services.lock.replicated.machine import LockMachine
-from services.operations.call import fingerprint
 from services.queue.replicated.commands import Dequeue, Enqueue, Pop
 from services.queue.replicated.machine import QueueMachine
 from services.replicated import idempotency
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command, fingerprint
 from services.replicated.idempotency import (
     FORGOTTEN_PER_ENTRY_MAX,
     KEEP_MS,
@@ -20,6 +19,7 @@ from services.replicated.idempotency import (
     answer_of,
 )
 from services.replicated.limits import Limits, SetLimits
+from services.replicated.machine import ReplicatedMachine
 
 
 class Log:

@@ -14,10 +14,10 @@ from services.catalogue import SERVICES
 from services.lock.replicated.commands import Acquire
 from services.node import limits as limit_routes
 from services.node.maintenance import hash_of
-from services.operations.call import fingerprint
 from services.queue.replicated.commands import Enqueue
-from services.replicated.envelope import ReplicatedMachine, UnknownCommand, encode_command
+from services.replicated.envelope import encode_command, fingerprint
 from services.replicated.limits import Limit, Limits, SetLimits, text_bytes
+from services.replicated.machine import ReplicatedMachine, UnknownCommand
 from tests.services.queue.hosting import Queues, queues
 from tests.services.queue.test_machine_random import note_deliveries, random_command
 

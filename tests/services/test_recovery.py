@@ -25,7 +25,7 @@ from services.offline import recovery
 from services.offline.disks import load_disk
 from services.offline.restore import Leap
 from services.queue.replicated.commands import Enqueue
-from services.replicated.envelope import ReplicatedMachine
+from services.replicated.machine import ReplicatedMachine
 from tests.cluster.tools import free_port_offset
 from tests.services.disks import LIFE, TERM, applied, entries_of, write_disk
 from tests.services.killing import STEPS_MAX, is_killed_at

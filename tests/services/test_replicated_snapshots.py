@@ -15,10 +15,10 @@ from services.cache.replicated.commands import Delete, Fill, Incr, Put, PutMany
 from services.catalogue import SERVICES
 from services.lock.replicated.commands import Acquire, CancelWait, Release
 from services.node.maintenance import hash_of
-from services.operations.call import fingerprint
 from services.queue.replicated.commands import Ack, Configure, Dequeue, Enqueue, EnqueueBatch, Nack, Reject
-from services.replicated import envelope
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated import machine as replicated
+from services.replicated.envelope import encode_command, fingerprint
+from services.replicated.machine import ReplicatedMachine
 
 #: Commands of a life, and of the life after it: (cluster time, command, idempotency key).
 Life = list[tuple[int, Any, str | None]]
@@ -157,7 +157,7 @@ def test_a_snapshot_is_of_the_moment_at_which_it_was_taken(group: str) -> None:
 
 def test_chunks_are_closed_by_the_bytes_that_they_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     """A queue's records hold hundreds of messages each; all in one chunk would be beyond what can be packed."""
-    monkeypatch.setattr(envelope, "CHUNK_BYTES", 4_096)
+    monkeypatch.setattr(replicated, "CHUNK_BYTES", 4_096)
     machine = ReplicatedMachine(SERVICES["queue"].machine)
     live(machine, [(1_000, Enqueue("q", b'"%s"' % (b"x" * 1_000)), None) for _ in range(2_000)], first_index=1)
 

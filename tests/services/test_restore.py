@@ -28,7 +28,7 @@ from services.offline.restore import (
 )
 from services.queue.bodies import MSG_ID_DIGITS_MAX
 from services.queue.replicated.commands import Dequeue, Enqueue
-from services.replicated.envelope import ReplicatedMachine
+from services.replicated.machine import ReplicatedMachine
 from tests.services.backups import INDEX, ROOT
 from tests.services.test_replicated_snapshots import LIVES, live, restored
 

@@ -24,7 +24,8 @@ from services.cache.node.invalidations import Invalidations
 from services.cache.replicated.line import Invalidated, Transition
 from services.cache.replicated.machine import TRANSITION_TOPIC, CacheMachine
 from services.cache.replicated.store import INVALIDATED_TOPIC
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
+from services.replicated.machine import ReplicatedMachine
 
 if TYPE_CHECKING:
     from tests.sim.cache_cluster import World

@@ -16,8 +16,9 @@ from services.lock.replicated import commands as lock
 from services.lock.replicated.machine import LockMachine
 from services.queue.replicated import commands as queue
 from services.queue.replicated.machine import QueueMachine
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
 from services.replicated.limits import SetLimits
+from services.replicated.machine import ReplicatedMachine
 from tests.sim.plan import Plan
 
 Drawn = tuple[str, str, Any, bytes | None]

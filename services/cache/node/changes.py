@@ -23,7 +23,7 @@ from raft.replica import RESTORED_TOPIC
 from raft.slices import Pace
 from services.cache.replicated.line import Transition
 from services.cache.replicated.store import TRANSITION_TOPIC
-from services.operations.refusals import api_error
+from services.operations.refusals import refused
 
 #: Changes that are kept for those who go on where they were.
 HISTORY_MAX = 10_000
@@ -188,7 +188,7 @@ class Changes:
             ApiError: 429, too many watch at this node.
         """
         if len(self) >= WATCHERS_MAX:
-            raise api_error("quota", f"{WATCHERS_MAX} clients watch at this node already; ask another node.")
+            raise refused("quota", f"{WATCHERS_MAX} clients watch at this node already; ask another node.")
         now = self.now()
         watcher = Watcher(key, prefix, now if since is None else since)
         if since is not None and since < self._kept_after:

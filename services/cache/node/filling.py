@@ -24,7 +24,7 @@ from raft.replica import RESTORED_TOPIC
 from services.cache.replicated.commands import Fill, GiveBack
 from services.cache.replicated.fill_leases import FillLease
 from services.cache.replicated.store import LEASE_ENDED_TOPIC, LEASE_TOLD_TOPIC
-from services.operations.refusals import api_error
+from services.operations.refusals import refused
 from services.replicated.envelope import encode_command
 from services.replicated.withdrawals import Withdrawals
 
@@ -158,7 +158,7 @@ class FillLines:
         if self._node.closed is not None:
             raise self._node.closed
         if self.waiting >= WAITING_MAX:
-            raise api_error("quota", f"{WAITING_MAX} reads wait at this node already; ask another node, or later.")
+            raise refused("quota", f"{WAITING_MAX} reads wait at this node already; ask another node, or later.")
         caller = Caller(lease_ms, claim, asyncio.get_running_loop().time() + wait_s)
         line = self._lines.setdefault(key, Line())
         line.callers[caller] = None
@@ -260,7 +260,7 @@ class FillLines:
         """The answer to a question that was asked for whoever has that claim."""
         if "reason" in answer:
             limit = answer["limit_value"]
-            _settle(callers, api_error("quota", f"{limit} absent keys are being filled already; read again later."))
+            _settle(callers, refused("quota", f"{limit} absent keys are being filled already; read again later."))
             return
         token = answer.get("lease")
         if token is None and "filling" not in answer:

@@ -11,17 +11,15 @@ request that is not here any more is given back. To ask again is safe: the machi
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from aiohttp import web
-
-from common.web import has_hung_up
 from raft.errors import NotDone, OutcomeUnknown, RaftError
 from raft.node import CLOSED_TOPIC, RaftNode
 from raft.replica import RESTORED_TOPIC
 from services.lock.replicated.commands import Acquire, CancelWaits
 from services.lock.replicated.lines import TOLD_TOPIC, Told
-from services.operations.call import encode_request
+from services.operations.call import Call
 from services.replicated.idempotency import CANCELLED
 from services.replicated.withdrawals import Withdrawals
 
@@ -98,36 +96,35 @@ class LockWaits:
         """Requests whose clients have gone and which are not known to be withdrawn yet."""
         return len(self._withdrawals)
 
-    async def acquire(self, request: web.Request, command: Acquire) -> dict[str, Any]:
+    async def acquire(self, call: Call, command: Acquire) -> dict[str, Any]:
         """The decision about a request that may wait.
 
         Raises:
             RaftError: see `RaftNode.propose`. It is withdrawn then, unless it was certainly not done.
         """
         try:
-            answer = await self._acquire(request, command)
+            answer = await self._acquire(call, command)
         except (asyncio.CancelledError, OutcomeUnknown):
             self._withdraw(command)
             raise
-        if has_hung_up(request):
-            self._withdraw(command)
+        call.take_back = partial(self._withdraw, command)
         return answer
 
-    async def _acquire(self, request: web.Request, asked: Acquire) -> dict[str, Any]:
+    async def _acquire(self, call: Call, asked: Acquire) -> dict[str, Any]:
         """Ask until there is a decision or the client's time is over."""
         wait = self._waits[asked.waiter] = Wait(asked)
         try:
-            return await self._ask_until_decided(request, wait, asked)
+            return await self._ask_until_decided(call, wait, asked)
         finally:
             del self._waits[asked.waiter]
 
-    async def _ask_until_decided(self, request: web.Request, wait: Wait, asked: Acquire) -> dict[str, Any]:
+    async def _ask_until_decided(self, call: Call, wait: Wait, asked: Acquire) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
         until = loop.time() + asked.wait_ms / 1000
         unknown: OutcomeUnknown | None = None
         while True:
             try:
-                answer = await self._ask(request, wait, asked)
+                answer = await self._ask(call, wait, asked)
             except OutcomeUnknown as error:
                 unknown, answer = error, wait.told
             except NotDone:
@@ -150,9 +147,9 @@ class LockWaits:
                 return self._node.machine.inner.refusal("timeout", asked.key)
             wait.begin(replace(asked, wait_ms=left_ms))
 
-    async def _ask(self, request: web.Request, wait: Wait, asked: Acquire) -> dict[str, Any]:
+    async def _ask(self, call: Call, wait: Wait, asked: Acquire) -> dict[str, Any]:
         """One try: what the client `asked`, with what is left of its time."""
-        answer = await self._node.propose(encode_request(request, wait.command, asked))
+        answer = await self._node.propose(call.encode(wait.command, asked))
         if answer.get("waiting"):
             return await self._decision(wait)
         # Where this node has closed meanwhile, the request is withdrawn: what it was granted is on its way back.

@@ -90,7 +90,7 @@ class LockMachine(LockLines):
 
     def repeat(self, context: ApplyContext, command: Any, kept: dict) -> dict | None:
         """What became of an earlier request, told to one who asks again; see
-        `services.replicated.envelope.ServiceMachine`."""
+        `services.replicated.machine.ServiceMachine`."""
         if kept.get("waiting"):
             place = self._place(context, command.key, command.owner)
             # One that is shared by now, because its exclusive requests have gone, must not be made exclusive again:

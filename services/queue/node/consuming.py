@@ -7,14 +7,11 @@ then the client will ask for this very answer again. A pop has no delivery to gi
 """
 
 import asyncio
+from functools import partial
 from typing import Any
 
-from aiohttp import web
-
-from common.web import has_hung_up
 from raft.node import RaftNode
-from services.operations.call import IDEMPOTENCY_KEY, group_node, host, replicate
-from services.queue import GROUP
+from services.operations.call import Call
 from services.queue.node.waiting import Ticket, waiting_room
 from services.queue.replicated import queries
 from services.queue.replicated.commands import Dequeue, GiveBack, Pop
@@ -24,7 +21,7 @@ from services.replicated.withdrawals import Withdrawals
 RECHECK_S = 1.0
 
 
-async def consume(request: web.Request, command: Dequeue | Pop, wait_s: float) -> dict[str, Any]:
+async def consume(call: Call, command: Dequeue | Pop, wait_s: float) -> dict[str, Any]:
     """The machine's answer to `command`, asked until something is there or `wait_s` is over: it is then still
     `{"waiting": True}`, which only a command with `waits` is told.
 
@@ -33,36 +30,36 @@ async def consume(request: web.Request, command: Dequeue | Pop, wait_s: float) -
         ApiError: too many wait at this node.
     """
     if not wait_s:
-        return await _ask(request, command)
-    node = group_node(request, GROUP)
+        return await _ask(call, command)
+    node = call.node()
     give_up = asyncio.get_running_loop().time() + wait_s
     with waiting_room(node).place(command.queue) as ticket:
         while True:
-            result = await _ask(request, command)
-            if "waiting" not in result or not await _wait_ready(request, node, command.queue, ticket, give_up):
+            result = await _ask(call, command)
+            if "waiting" not in result or not await _wait_ready(call, node, command.queue, ticket, give_up):
                 return result
 
 
 async def _wait_ready(
-    request: web.Request, node: RaftNode, queue: str, ticket: Ticket, give_up: float
+    call: Call, node: RaftNode, queue: str, ticket: Ticket, give_up: float
 ) -> bool:
     """True once it is worth asking again, False once the wait is over or the client gone."""
     while (left_s := give_up - asyncio.get_running_loop().time()) > 0:
         if await ticket.wait_woken(min(left_s, RECHECK_S)):
-            return not has_hung_up(request)
-        if has_hung_up(request):
+            return not call.has_gone()
+        if call.has_gone():
             return False
         if queries.has_ready(node.machine.inner.store, queue):
             return True
     return False
 
 
-async def _ask(request: web.Request, command: Dequeue | Pop) -> dict[str, Any]:
+async def _ask(call: Call, command: Dequeue | Pop) -> dict[str, Any]:
     """Like `replicate`, but a delivery whose client goes away meanwhile is given back."""
-    if isinstance(command, Pop) or IDEMPOTENCY_KEY in request.headers:
-        return await replicate(request, GROUP, command)
-    asking = asyncio.ensure_future(replicate(request, GROUP, command))
-    here = host(request)
+    if isinstance(command, Pop) or call.given_key is not None:
+        return await call.replicate(command)
+    asking = asyncio.ensure_future(call.replicate(command))
+    here = call.host
     given_back = here.parts[GiveBacks]
     try:
         result = await asyncio.shield(asking)
@@ -71,8 +68,7 @@ async def _ask(request: web.Request, command: Dequeue | Pop) -> dict[str, Any]:
         asking.add_done_callback(here.background.discard)
         asking.add_done_callback(given_back.on_answer_for_nobody)
         raise
-    if has_hung_up(request):
-        given_back.add(result)
+    call.take_back = partial(given_back.add, result)
     return result
 
 

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from common.sorted_set import SortedSet
 from raft.node import CLOSED_TOPIC
-from services.operations.refusals import api_error
+from services.operations.refusals import refused
 
 #: Consumers that may wait at one node, all queues together.
 WAITING_MAX = 20_000
@@ -120,7 +120,7 @@ class WaitingRoom:
             ApiError: 429, too many wait at this node.
         """
         if self.waiting >= WAITING_MAX:
-            raise api_error("quota", f"{WAITING_MAX} consumers wait at this node already; ask another node.")
+            raise refused("quota", f"{WAITING_MAX} consumers wait at this node already; ask another node.")
         line = self._lines.get(queue)
         if line is None:
             line = self._lines[queue] = Line(self._node, queue)

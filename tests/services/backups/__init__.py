@@ -11,7 +11,7 @@ from raft.core.types import Configuration, SnapshotMeta
 from raft.storage.backup import BackupEncoder, BackupHead
 from raft.storage.record import FORMAT_VERSION
 from services.catalogue import SERVICES
-from services.replicated.envelope import ReplicatedMachine
+from services.replicated.machine import ReplicatedMachine
 from tests.services.test_replicated_snapshots import LIVES, live
 
 ROOT = Path(__file__).parent

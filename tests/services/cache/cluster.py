@@ -5,22 +5,21 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
-from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from common.config import load_settings
 from common.metrics import Metrics
-from common.web import ApiError
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
-from services.cache import operations as routes
 from services.cache.hits import in_front
+from services.cache.operations import attach
 from services.cache.replicated.machine import CacheMachine
+from services.catalogue import OPERATIONS
+from services.http.application import application
 from services.http.guard import Guard
-from services.node.host import HOST, Host
-from services.operations.refusals import from_raft
-from services.replicated.envelope import ReplicatedMachine
+from services.node.host import Host
+from services.replicated.machine import ReplicatedMachine
 from tests.services.cache.tools import NODES
 
 
@@ -145,16 +144,6 @@ class Replica:
         return 1_800
 
 
-@web.middleware
-async def answer_errors(request: web.Request, handler: Callable) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except ApiError as error:
-        return error.response()
-    except RaftError as error:
-        return from_raft(error).response()
-
-
 class Cluster:
     """Three cache nodes, each with its own HTTP server."""
 
@@ -176,16 +165,14 @@ class Cluster:
             )
             replica = Replica(node_id, self.log)
             self.hosts[node_id] = Host(settings, Metrics(), "boot", {"cache": replica})
-            routes.attach(self.hosts[node_id], replica)
-            app = web.Application(middlewares=[answer_errors], client_max_size=settings.body_bytes_max)
-            app[HOST] = self.hosts[node_id]
-            app.add_routes(routes.routes())
+            attach(self.hosts[node_id], replica)
+            app = application(self.hosts[node_id], OPERATIONS)
             server = TestServer(app)
             await server.start_server()
             self.clients[node_id] = TestClient(server)
             self.replica(NODES[0]).withheld.begin()
             front = server.runner.server
-            front.request_handler = in_front(self.hosts[node_id], Guard(settings), front.request_handler)
+            front.request_handler = in_front(self.hosts[node_id], Guard(settings, OPERATIONS), front.request_handler)
 
     async def post(self, path: str, body: Any, node: str = "node1", status: int = 200, **kwargs: Any) -> Any:
         async with self.clients[node].post(path, json=body, **kwargs) as response:

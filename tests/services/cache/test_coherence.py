@@ -6,7 +6,7 @@ from services.cache.node.coherence import Coherence
 from services.cache.replicated.commands import Delete, Put
 from services.cache.replicated.machine import CacheMachine
 from services.cache.replicated.store import TRANSITION_TOPIC
-from services.replicated.envelope import ReplicatedMachine
+from services.replicated.machine import ReplicatedMachine
 from tests.services.cache.tools import Log
 
 RECENT_MS = 1_000

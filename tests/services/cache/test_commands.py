@@ -8,8 +8,8 @@ from common.wire import pack
 from raft.state_machine import ApplyContext
 from services.cache.replicated.commands import Delete, Fill, FillMany, Incr, Put, PutMany
 from services.cache.replicated.machine import CacheMachine
-from services.operations.call import fingerprint
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command, fingerprint
+from services.replicated.machine import ReplicatedMachine
 
 #: Bytes of a log entry, and the fingerprint of its request, of the version before tags and leases; today's command.
 OLD = [

@@ -8,6 +8,7 @@ from services.cache import bodies, watching
 from services.cache.node import changes, filling
 from services.cache.replicated import commands, store, tags
 from services.cache.replicated.limits import LIMITS
+from services.http import events
 
 LEASES_MAX = next(limit.default for limit in LIMITS if limit.name == "fill_leases_max")
 TEXT = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text().partition("\n## Cache\n")[2]
@@ -27,7 +28,7 @@ WORDS = " ".join(TEXT.split())
         f"did not take {changes.BUFFER_MAX:,} changes in time",
         f"more than the last {changes.HISTORY_MAX:,} changes at this node",
         f"after {watching.HEARTBEAT_SECONDS:.0f} s of silence",
-        f"takes nothing for {watching.STALL_SECONDS_MAX:.0f} s is disconnected",
+        f"takes nothing for {events.STALL_SECONDS_MAX:.0f} s is disconnected",
         f"At most {changes.WATCHERS_MAX} clients watch at one node",
     ],
 )

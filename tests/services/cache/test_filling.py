@@ -16,8 +16,7 @@ from services.replicated.envelope import encode_command
 from services.replicated.limits import SetLimits
 from tests.helpers import eventually
 from tests.services.cache.cluster import Cluster
-
-ABSENT = {"hit": False, "val": None, "state": "I"}
+from tests.services.cache.tools import MISS
 
 
 def lines(cluster: Cluster, node: str = "node1") -> FillLines:
@@ -43,8 +42,8 @@ async def test_one_caller_gets_the_lease_and_the_others_are_told_to_come_back(cl
     second = await cluster.post("/cache/get", {"key": "k", "wait": 0}, "node2")
     third = await cluster.get("/cache/read?key=k&wait=0", "node3")
 
-    assert first == {**ABSENT, "lease": 1, "lease_expires_in_s": 10.0}
-    assert second == {**ABSENT, "filling": True, "retry_in_s": 1.0}
+    assert first == {**MISS, "lease": 1, "lease_expires_in_s": 10.0}
+    assert second == {**MISS, "filling": True, "retry_in_s": 1.0}
     assert third == {"ok": False, "reason": "not_found", "filling": True, "retry_in_s": 1.0}
     assert cluster.metric("cache_fill_leases") == 1
     assert cluster.metric("cache_leases_granted_total") == 1
@@ -85,7 +84,7 @@ async def test_who_waits_in_vain_is_told_to_come_back(cluster: Cluster) -> None:
 
     late = await cluster.post("/cache/get", {"key": "k", "wait": 0.05}, "node2")
 
-    assert late == {**ABSENT, "filling": True, "retry_in_s": 1.0}
+    assert late == {**MISS, "filling": True, "retry_in_s": 1.0}
     assert lines(cluster, "node2")._lines == {}
 
 
@@ -289,8 +288,8 @@ async def test_a_retry_with_its_key_gets_the_lease_again_at_any_node(cluster: Cl
     same = await cluster.post("/cache/get", {"key": "k", "lease_ttl": 60}, **key)
     other = await cluster.post("/cache/get", {"key": "k", "wait": 0}, "node2")
 
-    assert first == {**ABSENT, "lease": 1, "lease_expires_in_s": 60.0}
-    assert again == same == {**ABSENT, "lease": 1, "lease_expires_in_s": 40.0, "replayed": True}
+    assert first == {**MISS, "lease": 1, "lease_expires_in_s": 60.0}
+    assert again == same == {**MISS, "lease": 1, "lease_expires_in_s": 40.0, "replayed": True}
     assert "filling" in other
     assert (await cluster.post("/cache/put", {"key": "k", "val": 1, "lease": 1}, "node3"))["ok"]
     assert (await cluster.post("/cache/get", {"key": "k", "wait": 0}, **key))["val"] == 1

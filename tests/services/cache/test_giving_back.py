@@ -11,12 +11,13 @@ from aiohttp import web
 from common.web import has_hung_up
 from raft.errors import NoLeader, OutcomeUnknown, RaftError, Stopping
 from raft.replica import RESTORED_TOPIC
-from services.cache import reading
 from services.cache.node.filling import FillLines
 from services.cache.replicated.commands import Fill
 from services.cache.replicated.machine import CacheMachine
+from services.http import routes
 from services.replicated import withdrawals
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
+from services.replicated.machine import ReplicatedMachine
 from tests.helpers import eventually
 from tests.services.cache.cluster import Cluster, Replica, SharedLog
 
@@ -99,7 +100,7 @@ async def test_a_client_that_hangs_up_just_before_its_answer_is_written_leaves_n
             client.close()
             return has_hung_up(request)
 
-        monkeypatch.setattr(reading, "has_hung_up", hang_up_and_look)
+        monkeypatch.setattr(routes, "has_hung_up", hang_up_and_look)
         client.sendall(b"GET /cache/read?key=k&wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
         await eventually(lambda: cluster.log.index == 2)

@@ -17,6 +17,7 @@ from services.cache import watching
 from services.cache.node import changes
 from services.cache.node.changes import FUTURE, HISTORY, LAST_NUMBER, SLOW, Change, Changes, Gap
 from services.cache.watching import position_of, position_text
+from services.http import events
 from tests.helpers import WITHIN_SECONDS, eventually
 from tests.services.cache.cluster import Cluster
 
@@ -174,7 +175,7 @@ async def test_a_position_that_no_node_has_reached_is_told_as_a_gap(
 
 async def test_a_position_is_judged_once_a_leader_can_tell(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goal: a watcher that connects during an election stays connected, and is told afterwards."""
-    monkeypatch.setattr(watching, "RETRY_MS", 10)
+    monkeypatch.setattr(watching, "RETRY_S", 0.01)
     replica = cluster.replica("node1")
     replica.unreadable = NoLeader("none")
     async with watch(cluster, "key=k&since=5000") as stream:
@@ -261,7 +262,7 @@ async def test_a_client_that_takes_nothing_is_let_go(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Goal: a socket that is full holds up its own stream and nothing else, and puts no traceback into the log."""
-    monkeypatch.setattr(watching, "STALL_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(events, "STALL_SECONDS_MAX", 0.2)
     key = "k" * 250
     with unread(cluster, f"/cache/watch?key={key}"):
         await eventually(lambda: len(hub(cluster)) == 1)

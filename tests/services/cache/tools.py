@@ -13,6 +13,8 @@ from services.cache.replicated.store import (
     TRANSITION_TOPIC,
 )
 
+#: What a get answers about an absent key.
+MISS = {"ok": False, "reason": "not_found", "hit": False, "val": None, "state": "I"}
 NODES = ("node1", "node2", "node3")
 TOPICS = {TRANSITION_TOPIC, ANSWER_TOPIC, INVALIDATED_TOPIC, LEASE_ENDED_TOPIC, LEASE_TOLD_TOPIC}
 

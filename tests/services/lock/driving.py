@@ -7,8 +7,8 @@ from raft.state_machine import ApplyContext
 from services.lock.replicated.commands import Acquire, CancelWait, DropWaiters, ForceRelease, Release, Renew
 from services.lock.replicated.lines import Told
 from services.lock.replicated.machine import LockMachine
-from services.operations.call import fingerprint
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command, fingerprint
+from services.replicated.machine import ReplicatedMachine
 
 
 class Driver:

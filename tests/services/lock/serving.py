@@ -4,20 +4,20 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from common.config import load_settings
 from common.metrics import Metrics
-from common.middleware import request_middleware
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
-from services.lock import operations as routes
+from services.catalogue import OPERATIONS
+from services.http.application import application
+from services.lock.operations import attach
 from services.lock.replicated.machine import LockMachine
-from services.node.host import HOST, Host
-from services.operations.refusals import from_raft
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.node.host import Host
+from services.replicated.envelope import encode_command
+from services.replicated.machine import ReplicatedMachine
 
 NODES = ("node1", "node2")
 
@@ -117,11 +117,8 @@ class LockCluster:
             )
             metrics = Metrics()
             self.hosts[node] = Host(settings, metrics, f"boot{number}", {"lock": self.replicas[node]})
-            middleware = request_middleware(metrics, guard=lambda request: None, translate=from_raft)
-            app = web.Application(middlewares=[middleware], client_max_size=settings.body_bytes_max)
-            app[HOST] = self.hosts[node]
-            app.add_routes(routes.routes())
-            routes.attach(self.hosts[node], self.replicas[node])
+            app = application(self.hosts[node], OPERATIONS)
+            attach(self.hosts[node], self.replicas[node])
             self.clients[node] = TestClient(TestServer(app))
             await self.clients[node].start_server()
 

@@ -7,7 +7,8 @@ from services.lock.replicated import lines
 from services.lock.replicated.commands import Acquire
 from services.lock.replicated.lines import SWEPT_PER_ENTRY_MAX
 from services.lock.replicated.machine import LockMachine
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
+from services.replicated.machine import ReplicatedMachine
 from tests.services.lock.driving import Driver, copied
 
 

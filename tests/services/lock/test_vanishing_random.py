@@ -18,7 +18,10 @@ from raft.state_machine import ApplyContext
 from services.lock.node.waiting import LockWaits
 from services.lock.replicated.commands import Acquire, DropWaiters, Release
 from services.lock.replicated.machine import LockMachine
-from services.replicated.envelope import ReplicatedMachine, encode_command
+from services.replicated.envelope import encode_command
+from services.replicated.machine import ReplicatedMachine
+from tests.services import calls
+from tests.services.calls import LoneCall
 
 CLIENTS = 8
 ROUNDS = 10
@@ -38,21 +41,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if not self._ready and self._scheduled:
             self._now = max(self._now, self._scheduled[0]._when)
         super()._run_once()
-
-
-class Connection:
-    """As much of a transport and of a request as says whether the client is there."""
-
-    def __init__(self, key: str | None) -> None:
-        self.headers = {} if key is None else {"Idempotency-Key": key}
-        self.transport = self
-        self.gone = False
-
-    def is_closing(self) -> bool:
-        return self.gone
-
-    def get_extra_info(self, name: str) -> None:
-        return None
 
 
 class Node:
@@ -227,9 +215,9 @@ class World:
                 await asyncio.wait([task for task, _ in tries])
             await self._hold(lock, owner, exclusive, [task.result() for task, there in tries if _is_ok(task, there)])
 
-    async def _try(self, node: Node, asked: Acquire, key: str | None) -> tuple[asyncio.Task, Connection]:
-        choose, connection = self.choose, Connection(key)
-        task = asyncio.create_task(node.waits.acquire(connection, asked))
+    async def _try(self, node: Node, asked: Acquire, key: str | None) -> tuple[asyncio.Task, LoneCall]:
+        choose, connection = self.choose, LoneCall(key)
+        task = asyncio.create_task(calls.told(connection, node.waits.acquire(connection, asked)))
         node.requests.add(task)
         task.add_done_callback(node.requests.discard)
         if choose.random() < 0.5:
@@ -258,7 +246,7 @@ class World:
         await self.say(Release(lock, owner, token))
 
 
-def _is_ok(task: asyncio.Task, connection: Connection) -> bool:
+def _is_ok(task: asyncio.Task, connection: LoneCall) -> bool:
     """Whether the client was told of a grant."""
     return not (task.cancelled() or connection.gone or task.exception()) and task.result()["ok"]
 

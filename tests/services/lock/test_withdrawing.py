@@ -9,7 +9,7 @@ from raft.replica import RESTORED_TOPIC
 from services.lock.node.absent import LOOK_S, RETRY_S, absent_nodes, clear_lines
 from services.lock.node.waiting import LockWaits
 from services.lock.replicated.commands import Acquire, CancelWait, Release
-from services.replicated.envelope import ReplicatedMachine
+from services.replicated.machine import ReplicatedMachine
 from tests.helpers import eventually
 from tests.services.lock.driving import Log
 

@@ -5,21 +5,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 from common.config import Settings
 from common.metrics import Metrics
-from common.middleware import request_middleware
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.state_machine import ApplyContext
-from services.node import limits as limit_routes
-from services.node.host import HOST, Host
-from services.operations.refusals import from_raft
-from services.queue.operations import attach, routes
+from services.catalogue import OPERATIONS
+from services.http.application import application
+from services.node.host import Host
+from services.queue.operations import attach
 from services.queue.replicated.machine import QueueMachine
-from services.replicated.envelope import ReplicatedMachine
+from services.replicated.machine import ReplicatedMachine
 from tests.helpers import serving
 
 
@@ -131,13 +129,9 @@ async def queues(**settings: Any) -> AsyncIterator[Queues]:
     """A host of the queue group alone, on a loopback port."""
     node = LoneNode()
     metrics = Metrics()
-    app = web.Application(
-        middlewares=[request_middleware(metrics, guard=lambda request: None, translate=from_raft)],
-        client_max_size=2 << 20,
-    )
-    app.router.add_routes(routes())
-    app.router.add_routes(limit_routes.routes())
-    here = app[HOST] = Host(settings=Settings(**settings), metrics=metrics, boot="b", nodes={"queue": node})
+    known = Settings(**{"groups": ("queue",), **settings})
+    here = Host(settings=known, metrics=metrics, boot="b", nodes={"queue": node})
+    app = application(here, OPERATIONS)
     attach(here, node)
     async with serving(app) as client:
         yield Queues(client, node, here)

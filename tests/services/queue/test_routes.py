@@ -9,7 +9,7 @@ import pytest_asyncio
 from raft.errors import NoLeader, OutcomeUnknown
 from tests.services.queue.hosting import Queues, queues
 
-NOTHING = {"msg_id": None, "payload": None}
+NOTHING = {"ok": False, "reason": "empty", "msg_id": None, "payload": None}
 
 
 @pytest_asyncio.fixture
@@ -29,6 +29,7 @@ async def test_the_short_vocabulary_end_to_end(served: Queues) -> None:
 
     assert put == {"ok": True, "msg_id": "1"}
     assert got == {
+        "ok": True,
         "msg_id": "1",
         "payload": {"key": "user:42", "value": "hello"},
         "receipt": "1",
@@ -80,7 +81,7 @@ async def test_max_above_one_answers_a_list(served: Queues) -> None:
     none = await served.ok("deq", {"queue": "q", "max": 5})
 
     assert [message["payload"] for message in some["messages"]] == [1]
-    assert none == {"messages": []}
+    assert none == {"ok": False, "reason": "empty", "messages": []}
 
 
 async def test_delay_priority_and_ttl_are_seconds_and_reach_the_machine(served: Queues) -> None:
@@ -261,7 +262,7 @@ async def test_a_repeated_deq_leaves_out_the_deliveries_that_have_ended(served: 
 
     again = await served.ok("deq", body, headers=key)
 
-    assert again == {"messages": first["messages"][2:], "replayed": True}
+    assert again == {"ok": True, "messages": first["messages"][2:], "replayed": True}
 
 
 async def test_stats_tell_how_a_queue_stands(served: Queues) -> None:

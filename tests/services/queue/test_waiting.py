@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from common.web import ApiError
+from common.api_error import ApiError
 from services.queue.node.waiting import WaitingRoom
 
 

@@ -13,6 +13,8 @@ from services.replicated.envelope import encode_command
 from tests.helpers import eventually
 from tests.services.queue.hosting import Queues, queues
 
+EMPTY = {"ok": False, "reason": "empty"}
+
 
 @pytest_asyncio.fixture
 async def served() -> AsyncIterator[Queues]:
@@ -85,9 +87,9 @@ async def test_a_consumer_that_was_beaten_to_it_goes_on_waiting(served: Queues) 
 
 async def test_a_wait_in_vain_ends_empty_in_its_time(served: Queues) -> None:
     """The same answers as without waiting."""
-    assert await served.ok("deq", {"queue": "q", "wait": 0.05}) == {"msg_id": None, "payload": None}
-    assert await served.ok("deq", {"queue": "q", "wait": 0.05, "max": 2}) == {"messages": []}
-    assert await served.ok("pop", {"queue": "q", "wait": 0.05}) == {"ok": False, "reason": "empty"}
+    assert await served.ok("deq", {"queue": "q", "wait": 0.05}) == {**EMPTY, "msg_id": None, "payload": None}
+    assert await served.ok("deq", {"queue": "q", "wait": 0.05, "max": 2}) == {**EMPTY, "messages": []}
+    assert await served.ok("pop", {"queue": "q", "wait": 0.05}) == EMPTY
     assert waiting_room(served.node).waiting == 0
 
 
