@@ -23,6 +23,7 @@ LONGER: dict[str, str] = {}
 #: All that the consensus core may use of the standard library.
 CORE_MAY_IMPORT = {
     "__future__",
+    "abc",
     "bisect",
     "collections",
     "dataclasses",

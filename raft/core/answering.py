@@ -11,20 +11,15 @@ What is unknown is known within an election timeout: until then the leader says 
 answered a moment ago may be dead by now, so the asker of a removal names the moment at which it was asked for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from raft.core.errors import ConfigurationBusy, VotersSilent
 from raft.core.quorum import quorum_size
+from raft.core.server import Server
 from raft.core.types import Configuration, NodeId
 
-if TYPE_CHECKING:
-    from raft.core.raft import RaftCore
 
-
-def check_removal(raft: RaftCore, configuration: Configuration, *, after_ms: int = -1) -> None:
+def check_removal(raft: Server, configuration: Configuration, *, after_ms: int = -1) -> None:
     """Leader: where `configuration` has a voter less, check that those who stay can go on without it.
 
     Args:
@@ -39,13 +34,13 @@ def check_removal(raft: RaftCore, configuration: Configuration, *, after_ms: int
         _check_majority(raft, configuration.voters, f"without {', '.join(sorted(removed))}", after_ms)
 
 
-def check_promotion(raft: RaftCore, configuration: Configuration) -> None:
+def check_promotion(raft: Server, configuration: Configuration) -> None:
     """Leader: the same of a configuration that has a voter more. Raises as `check_removal`."""
     added = set(configuration.voters) - set(raft.configuration.voters)
     _check_majority(raft, configuration.voters, f"with {', '.join(sorted(added))}", -1)
 
 
-def _check_majority(raft: RaftCore, voters: Sequence[NodeId], change: str, after_ms: int) -> None:
+def _check_majority(raft: Server, voters: Sequence[NodeId], change: str, after_ms: int) -> None:
     silent = [voter for voter in voters if _is_silent(raft, voter)]
     unknown = [voter for voter in voters if voter not in silent and not _is_alive(raft, voter, after_ms)]
     needed = quorum_size(len(voters))
@@ -60,14 +55,14 @@ def _check_majority(raft: RaftCore, voters: Sequence[NodeId], change: str, after
     )
 
 
-def _is_silent(raft: RaftCore, voter: NodeId) -> bool:
+def _is_silent(raft: Server, voter: NodeId) -> bool:
     if voter == raft.id:
         return False
     progress = raft.progress.get(voter)
     return progress is None or raft.now_ms - progress.acked_sent_ms > raft.config.election_timeout_max_ms
 
 
-def _is_alive(raft: RaftCore, voter: NodeId, after_ms: int) -> bool:
+def _is_alive(raft: Server, voter: NodeId, after_ms: int) -> bool:
     if voter == raft.id:
         return True
     progress = raft.progress[voter]

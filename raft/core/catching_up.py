@@ -12,19 +12,14 @@ beyond.
 Who does not answer, or comes no further for `catch_up_patience_ms`, is let go: a group goes on without a dead member.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from raft.core.progress import Progress, ProgressState
+from raft.core.server import Server
 from raft.core.types import Index
 
-if TYPE_CHECKING:
-    from raft.core.raft import RaftCore
 
-
-def needed_from(raft: RaftCore) -> Index:
+def needed_from(raft: Server) -> Index:
     """Leader: the first entry that a follower which is catching up still needs, within the bound; behind the log
     where there is none."""
     log, bytes_max = raft.log, raft.config.catch_up_bytes_max
@@ -36,7 +31,7 @@ def needed_from(raft: RaftCore) -> Index:
     return needed
 
 
-def would_overtake(raft: RaftCore, size: int) -> bool:
+def would_overtake(raft: Server, size: int) -> bool:
     """Leader: whether so much more in the log is too much for a follower that is catching up."""
     log, bytes_max = raft.log, raft.config.catch_up_bytes_max
     if 4 * (log.memory_bytes + size) <= bytes_max:
@@ -56,7 +51,7 @@ def would_overtake(raft: RaftCore, size: int) -> bool:
     return False
 
 
-def _catching_up(raft: RaftCore) -> Iterator[Progress]:
+def _catching_up(raft: Server) -> Iterator[Progress]:
     """Peers that lack something, can still be sent it from the log, answer, and came nearer lately."""
     log = raft.log
     answers_since_ms = raft.now_ms - raft.config.election_timeout_max_ms

@@ -13,38 +13,17 @@ counts. A deposed leader's clock may be ahead of its successor's, which began fr
 word for an entry of the successor's would end what that entry began too early.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from raft.core.server import Server
 from raft.core.types import Role, Term
 
-if TYPE_CHECKING:
-    from raft.core.raft import RaftCore
 
-
-class ClusterTime:
-    """What one node knows of the group's clock."""
-
-    __slots__ = ("base_ms", "heard_at_ms", "heard_ms", "heard_term", "since_ms")
-
-    def __init__(self, now_ms: int) -> None:
-        #: Leader: cluster time at its election, and when that was by its own clock.
-        self.base_ms = 0
-        self.since_ms = now_ms
-        #: Newest cluster time that the leader of `heard_term` told, this node among them, and when that was heard.
-        self.heard_term: Term = 0
-        self.heard_ms = 0
-        self.heard_at_ms = now_ms
-
-
-def begin(raft: RaftCore) -> None:
+def begin(raft: Server) -> None:
     """A new leader's clock starts."""
     raft.cluster_time.base_ms = _standing_ms(raft)
     raft.cluster_time.since_ms = raft.now_ms
 
 
-def now(raft: RaftCore, now_ms: int) -> int:
+def now(raft: Server, now_ms: int) -> int:
     """What a leader would stamp at `now_ms`; without leadership, what this node would begin from."""
     if raft.state.role is not Role.LEADER:
         return _standing_ms(raft)
@@ -52,21 +31,21 @@ def now(raft: RaftCore, now_ms: int) -> int:
     return max(raft.log.last_time_ms, raft.cluster_time.base_ms + elapsed_ms)
 
 
-def tell(raft: RaftCore) -> int:
+def tell(raft: Server) -> int:
     """Leader: what a message that is sent now says. It counts for this node's own next leadership, too."""
     time_ms = now(raft, raft.now_ms)
     on_heard(raft, raft.state.term, time_ms)
     return time_ms
 
 
-def on_heard(raft: RaftCore, term: Term, time_ms: int) -> None:
+def on_heard(raft: Server, term: Term, time_ms: int) -> None:
     """The leader of `term` said so. A message that was overtaken on its way brings no news."""
     clock = raft.cluster_time
     if term != clock.heard_term or time_ms >= clock.heard_ms:
         clock.heard_term, clock.heard_ms, clock.heard_at_ms = term, time_ms, raft.now_ms
 
 
-def estimate(raft: RaftCore, now_ms: int) -> int:
+def estimate(raft: Server, now_ms: int) -> int:
     """The group's clock as this node can know it: the last that it heard, plus what has passed here since. For
     answers that show remaining times; nothing is ever decided by it."""
     if raft.state.role is Role.LEADER:
@@ -76,7 +55,7 @@ def estimate(raft: RaftCore, now_ms: int) -> int:
     return max(_standing_ms(raft), clock.heard_ms + elapsed_ms)
 
 
-def _standing_ms(raft: RaftCore) -> int:
+def _standing_ms(raft: Server) -> int:
     """Where the clock stands without a leader, as far as this node may say."""
     clock, log = raft.cluster_time, raft.log
     return max(log.last_time_ms, clock.heard_ms) if clock.heard_term == log.last_term else log.last_time_ms

@@ -7,48 +7,16 @@ delay, and so do its retries, with a delay that doubles up to the election timeo
 votes alone.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from raft.core import replication
 from raft.core.messages import RequestVote, RequestVoteReply, TimeoutNow
 from raft.core.quorum import VoteResult, quorum_value, vote_result
+from raft.core.server import Server
 from raft.core.types import NOBODY, NodeId, Role
-
-if TYPE_CHECKING:
-    from raft.core.raft import RaftCore
 
 #: The fast delay doubles this often at most before the ordinary election timeout applies.
 FAST_RETRIES_MAX = 6
 
 
-class Election:
-    """What a follower or candidate remembers between messages."""
-
-    __slots__ = (
-        "deadline_ms",
-        "fast_attempts",
-        "leader_contact_ms",
-        "leader_lost",
-        "round_sequence",
-        "votes",
-    )
-
-    def __init__(self) -> None:
-        #: When this node starts its next pre-vote unless a leader is heard first.
-        self.deadline_ms = 0
-        #: Last message from the current leader; start of this node's promise to vote for nobody else.
-        self.leader_contact_ms = 0
-        #: The connection from the leader broke and it has not been heard since.
-        self.leader_lost = False
-        self.fast_attempts = 0
-        #: Answers of the running pre-vote or vote, and the sequence that its requests carried.
-        self.votes: dict[NodeId, bool] = {}
-        self.round_sequence = 0
-
-
-def reset_deadline(raft: RaftCore) -> None:
+def reset_deadline(raft: Server) -> None:
     """A fresh random election timeout from now; shorter while the leader is known to be gone."""
     config, election = raft.config, raft.election
     if election.leader_lost and election.fast_attempts < FAST_RETRIES_MAX:
@@ -61,11 +29,11 @@ def reset_deadline(raft: RaftCore) -> None:
     election.deadline_ms = raft.now_ms + _random_timeout_ms(raft)
 
 
-def _random_timeout_ms(raft: RaftCore) -> int:
+def _random_timeout_ms(raft: Server) -> int:
     return raft.random.randint(raft.config.election_timeout_min_ms, raft.config.election_timeout_max_ms)
 
 
-def postpone_after_lost_pre_vote(raft: RaftCore) -> None:
+def postpone_after_lost_pre_vote(raft: Server) -> None:
     """Peers still heard the leader, or have longer logs: ask again soon. Theirs may run out a heartbeat after
     ours did, and waiting a whole timeout for that would double the failover time."""
     if raft.election.leader_lost:
@@ -75,7 +43,7 @@ def postpone_after_lost_pre_vote(raft: RaftCore) -> None:
     raft.election.deadline_ms = raft.now_ms + raft.random.randint(heartbeat_ms, 3 * heartbeat_ms)
 
 
-def on_leader_heard(raft: RaftCore) -> None:
+def on_leader_heard(raft: Server) -> None:
     """A message of the current term's leader arrived."""
     raft.election.leader_contact_ms = raft.now_ms
     raft.election.leader_lost = False
@@ -83,7 +51,7 @@ def on_leader_heard(raft: RaftCore) -> None:
     reset_deadline(raft)
 
 
-def on_peer_lost(raft: RaftCore, peer: NodeId) -> None:
+def on_peer_lost(raft: Server, peer: NodeId) -> None:
     """The connection from `peer` broke or was refused. Hearing that wrongly costs a refused pre-vote."""
     if raft.state.role is Role.FOLLOWER and peer == raft.state.leader and not raft.election.leader_lost:
         raft.election.leader_lost = True
@@ -92,7 +60,7 @@ def on_peer_lost(raft: RaftCore, peer: NodeId) -> None:
             reset_deadline(raft)
 
 
-def hears_leader(raft: RaftCore) -> bool:
+def hears_leader(raft: Server) -> bool:
     """Whether this node believes in a current leader (thesis 4.2.3): it then helps nobody to depose it."""
     if not raft.config.check_quorum:
         return False
@@ -105,14 +73,14 @@ def hears_leader(raft: RaftCore) -> bool:
     )
 
 
-def quorum_contact_ms(raft: RaftCore) -> int:
+def quorum_contact_ms(raft: Server) -> int:
     """Leader: the send time of its newest round that a quorum has acknowledged (the design's Q)."""
     contacts = {peer: progress.acked_sent_ms for peer, progress in raft.progress.items()}
     contacts[raft.id] = raft.now_ms
     return quorum_value(contacts, raft.configuration.voters)
 
 
-def maybe_start(raft: RaftCore) -> bool:
+def maybe_start(raft: Server) -> bool:
     """The election timeout passed: start a pre-vote, or a vote where PreVote is off."""
     if not raft.may_campaign:
         reset_deadline(raft)
@@ -124,7 +92,7 @@ def maybe_start(raft: RaftCore) -> bool:
     return True
 
 
-def _start_pre_vote(raft: RaftCore) -> None:
+def _start_pre_vote(raft: Server) -> None:
     raft.state.become_pre_candidate()
     reset_deadline(raft)
     raft.election.votes = {raft.id: True}
@@ -132,7 +100,7 @@ def _start_pre_vote(raft: RaftCore) -> None:
     _maybe_conclude(raft)
 
 
-def campaign(raft: RaftCore, *, transfer: bool) -> None:
+def campaign(raft: Server, *, transfer: bool) -> None:
     """Paper 5.2. The node's own vote counts once it is durable, and no request leaves before."""
     raft.leases.on_new_term()
     raft.state.become_candidate()
@@ -143,7 +111,7 @@ def campaign(raft: RaftCore, *, transfer: bool) -> None:
     _request_votes(raft, term=raft.state.term, pre_vote=False, transfer=transfer)
 
 
-def _request_votes(raft: RaftCore, *, term: int, pre_vote: bool, transfer: bool) -> None:
+def _request_votes(raft: Server, *, term: int, pre_vote: bool, transfer: bool) -> None:
     sequence = raft.election.round_sequence = raft.next_sequence()
     for peer in raft.configuration.voters:
         if peer != raft.id:
@@ -161,14 +129,14 @@ def _request_votes(raft: RaftCore, *, term: int, pre_vote: bool, transfer: bool)
             )
 
 
-def on_hard_state_durable(raft: RaftCore) -> None:
+def on_hard_state_durable(raft: Server) -> None:
     """A candidate's vote for itself reached the disk."""
     if raft.state.role is Role.CANDIDATE and raft.durable_hard_state == raft.state.hard_state:
         raft.election.votes[raft.id] = True
         _maybe_conclude(raft)
 
 
-def on_request_vote(raft: RaftCore, message: RequestVote) -> None:
+def on_request_vote(raft: Server, message: RequestVote) -> None:
     """Receiver's rules of RequestVote (Figure 2), behind the promise to a leader that is heard."""
     if message.term < raft.state.term or (hears_leader(raft) and not message.transfer):
         _reply(raft, message, granted=False)
@@ -199,7 +167,7 @@ def on_request_vote(raft: RaftCore, message: RequestVote) -> None:
     _reply(raft, message, granted=granted)
 
 
-def _reply(raft: RaftCore, request: RequestVote, *, granted: bool) -> None:
+def _reply(raft: Server, request: RequestVote, *, granted: bool) -> None:
     raft.send(
         RequestVoteReply(
             sender=raft.id,
@@ -212,7 +180,7 @@ def _reply(raft: RaftCore, request: RequestVote, *, granted: bool) -> None:
     )
 
 
-def on_request_vote_reply(raft: RaftCore, message: RequestVoteReply) -> None:
+def on_request_vote_reply(raft: Server, message: RequestVoteReply) -> None:
     """Count an answer of the running round; a higher term in a refusal was adopted before this is called."""
     expected = Role.PRE_CANDIDATE if message.pre_vote else Role.CANDIDATE
     if raft.state.role is not expected or message.sequence != raft.election.round_sequence:
@@ -221,7 +189,7 @@ def on_request_vote_reply(raft: RaftCore, message: RequestVoteReply) -> None:
     _maybe_conclude(raft)
 
 
-def _maybe_conclude(raft: RaftCore) -> bool:
+def _maybe_conclude(raft: Server) -> bool:
     result = vote_result(raft.election.votes, raft.configuration.voters)
     if result is VoteResult.PENDING:
         return False
@@ -230,17 +198,17 @@ def _maybe_conclude(raft: RaftCore) -> bool:
     elif raft.state.role is Role.PRE_CANDIDATE:
         campaign(raft, transfer=False)
     else:
-        replication.become_leader(raft)
+        raft.become_leader()
     return True
 
 
-def on_timeout_now(raft: RaftCore, message: TimeoutNow) -> None:
+def on_timeout_now(raft: Server, message: TimeoutNow) -> None:
     """The leader chose this node: campaign at once, without PreVote (thesis 3.10)."""
     if raft.state.role is Role.FOLLOWER and message.sender == raft.state.leader and raft.may_campaign:
         campaign(raft, transfer=True)
 
 
-def check_leadership(raft: RaftCore) -> bool:
+def check_leadership(raft: Server) -> bool:
     """Leader: step down without a quorum (CheckQuorum) or with a disk that hangs (etcd#3068,
     hashicorp/raft#503). True where it still leads."""
     limit_ms = raft.config.election_timeout_max_ms

@@ -1,23 +1,13 @@
-"""Cluster membership changes, one server at a time: thesis section 4 (single-server bug: raft-dev 2015).
+"""Configurations: who the members of a group are, as bytes in the log, as a history, and changed by one server.
 
-A configuration is used as soon as it is in the log, committed or not (4.1). A leader proposes a change only
-after it has committed an entry of its own term, and while no other change is uncommitted. New servers join as
-learners and are promoted when they have caught up (4.2.1).
+All of this is pure; how a leader brings a change about is in `raft.core.reconfiguration`.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from raft.core import answering, leases, reads
-from raft.core.errors import ConfigurationBusy, ConfigurationRefused, NotLeading
-from raft.core.progress import Progress
-from raft.core.types import NOBODY, Configuration, Entry, EntryKind, Index, NodeId, Role
-
-if TYPE_CHECKING:
-    from raft.core.raft import RaftCore
+from raft.core.errors import ConfigurationRefused
+from raft.core.types import NOBODY, Configuration, Entry, EntryKind, Index, NodeId
 
 Pairs = tuple[tuple[NodeId, str], ...]
 
@@ -65,7 +55,7 @@ def _decode_pairs(text: str) -> Pairs:
     return tuple(sorted(pairs))
 
 
-def _survives_encoding(configuration: Configuration) -> bool:
+def survives_encoding(configuration: Configuration) -> bool:
     """Whether every server reads from the log what the leader uses at once."""
     try:
         same = decode_configuration(encode_configuration(configuration)) == configuration
@@ -181,92 +171,3 @@ def described(
         incarnations=tuple(sorted(incarnations.items())),
         life=current.life or life,
     )
-
-
-def propose(raft: RaftCore, configuration: Configuration) -> Index:
-    """Append a configuration that differs from the latest by one server; returns its index.
-
-    Raises:
-        NotLeading, ConfigurationRefused.
-    """
-    if raft.state.role is not Role.LEADER:
-        raise NotLeading
-    if raft.log.commit_index < raft.term_start_index:
-        raise ConfigurationBusy("the leader has not committed in its term yet; try again")
-    if raft.configurations.latest_index > raft.log.commit_index:
-        raise ConfigurationBusy("another membership change is under way; try again")
-    if raft.transfer.to:
-        raise ConfigurationBusy("leadership is being handed over; try again")
-    current = raft.configuration
-    if len(set(current.voters) ^ set(configuration.voters)) > 1 or not configuration.voters:
-        raise ConfigurationRefused("one voter can be added or removed at a time")
-    if len(set(current.members) ^ set(configuration.members)) > 1:
-        raise ConfigurationRefused("one server can be added or removed at a time")
-    leases.check_agreement(raft, configuration)
-    if not _survives_encoding(configuration):
-        raise ConfigurationRefused("ids must be sorted, each once, in ASCII without commas and semicolons")
-    if current.life not in ("", configuration.life):
-        raise ConfigurationRefused("a group's life never changes")
-    bound = dict(current.incarnations)
-    for member, incarnation in configuration.incarnations:
-        if bound.get(member, incarnation) != incarnation:
-            # Two servers under one id: that is one removed and one added at a time, as much as under two ids.
-            raise ConfigurationRefused(f"{member} is bound already; it has to be removed first")
-    answering.check_removal(raft, configuration)
-    raft.append_own(EntryKind.CONFIGURATION, (encode_configuration(configuration),))
-    return raft.log.last_index
-
-
-def on_entries_appended(raft: RaftCore, entries: Sequence[Entry]) -> None:
-    """Use a new configuration at once; go back to the earlier one where its entry was replaced."""
-    _notice_who_may_have_left(raft, entries)
-    before = dict(raft.configuration.incarnations)
-    if not raft.configurations.append(entries) or raft.state.role is not Role.LEADER:
-        return
-    members, after = raft.configuration.members, dict(raft.configuration.incarnations)
-    progress = raft.progress
-    raft.progress = {}
-    for peer in members:
-        if peer == raft.id:
-            continue
-        known = progress.get(peer)
-        if known is None or before.get(peer) != after.get(peer):
-            # Bound anew, its disk may be an empty one: what the one before had acknowledged counts no more.
-            contact_ms = raft.now_ms if known is None else known.acked_sent_ms
-            known = Progress(next_index=raft.log.last_index + 1, now_ms=contact_ms)
-            raft.leases.on_joined(peer)
-        raft.progress[peer] = known
-    # Those who have answered may be a quorum now; where nobody else is left, no answer will come to notice it.
-    reads.on_answer(raft)
-
-
-def _notice_who_may_have_left(raft: RaftCore, entries: Sequence[Entry]) -> None:
-    """Whoever is not in the configuration any more may hold a read lease. Judged by each of the entries: one may
-    remove a server and the next add another one under its id."""
-    before = raft.configurations.at(entries[0].index - 1)
-    for entry in entries:
-        if entry.kind is EntryKind.CONFIGURATION:
-            after = decode_configuration(entry.data)
-            if (after.members, after.incarnations) != (before.members, before.incarnations):
-                raft.leases.members_changed_ms = raft.now_ms
-
-
-def on_committed(raft: RaftCore) -> None:
-    """Leader: a removed leader steps down once its removal is committed (thesis 4.2.2)."""
-    if raft.configurations.latest_index <= raft.log.commit_index and not raft.is_voter:
-        raft.retiring = True
-
-
-def maybe_promote(raft: RaftCore, peer: NodeId) -> bool:
-    """Leader: a learner that has caught up becomes a voter."""
-    if peer not in raft.configuration.learners or raft.progress[peer].applied_index == 0:
-        return False
-    if raft.log.last_index - raft.progress[peer].match_index > raft.config.learner_lag_max:
-        return False
-    promoted = changed(raft.configuration, add=peer)
-    try:
-        answering.check_promotion(raft, promoted)
-        propose(raft, promoted)
-    except ConfigurationRefused:
-        return False
-    return True

@@ -3,11 +3,10 @@
     receive / tick / propose / read / persisted / applied / peer_lost / ...   ->   take_ready()
 
 Every event brings `now_ms`, the node's own clock; randomness is the `Random` given at creation. Handlers live in
-the file named for their topic; this file holds the state that they share, dispatches, and decides in one place
-(`send`) which message may leave before the disk has answered.
+the file named for their topic, and the state that they share in `server`, which says also which message may leave
+before the disk has answered. This file dispatches, and leads through several topics where a role changes.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -15,26 +14,21 @@ from raft.core import (
     catching_up,
     cluster_time,
     election,
-    membership,
+    leases,
     messages,
     reads,
+    reconfiguration,
     replication,
     snapshotting,
     transfer,
 )
-from raft.core.cluster_time import ClusterTime
 from raft.core.config import CoreConfig
-from raft.core.election import Election
 from raft.core.errors import FollowerBehind, NotLeading, TooMuchUncommitted, TransferInProgress
-from raft.core.leases import Leases, Release
-from raft.core.log import RaftLog
-from raft.core.membership import ConfigurationHistory
+from raft.core.lease_records import Release
 from raft.core.messages import Message
 from raft.core.progress import Progress
-from raft.core.reads import ReadRounds
-from raft.core.ready import CoreStatus, Persist, ReadState, Ready
-from raft.core.state import ServerState
-from raft.core.transfer import Transfer
+from raft.core.ready import CoreStatus, Persist, Ready
+from raft.core.server import Server
 from raft.core.types import (
     NOBODY,
     Configuration,
@@ -54,7 +48,7 @@ FROM_LEADER = (messages.AppendEntries, messages.InstallSnapshot)
 VOTING = (messages.RequestVote,)
 
 
-class RaftCore:
+class RaftCore(Server):
     """One replica of one group.
 
     Args:
@@ -76,42 +70,15 @@ class RaftCore:
         snapshot: SnapshotMeta | None = None,
         entries: Sequence[Entry] = (),
     ) -> None:
-        self.config = config
-        self.id: NodeId = config.id
-        self.random = random
-        self.now_ms = now_ms
-        self.durable_hard_state = hard_state or HardState()
-        self.state = ServerState(config.id, self.durable_hard_state)
-        base = snapshot or SnapshotMeta(configuration=configuration)
-        self.log = RaftLog(base, entries)
-        self.configurations = ConfigurationHistory(base.index, base.configuration, entries)
-        #: Applied by the driver; at most `log.applied_index`, which was handed out to it.
-        self.applied_index: Index = base.index
-        self.election = Election()
-        self.transfer = Transfer()
-        self.reads = ReadRounds()
-        self.leases = Leases(now_ms)
-        self.cluster_time = ClusterTime(now_ms)
-        #: Leader: one per other member. Rebuilt in sorted order, so that every walk has one order.
-        self.progress: dict[NodeId, Progress] = {}
-        self.heartbeat_deadline_ms = 0
-        #: Leader: index of its no-op; reads and membership changes wait for its commit.
-        self.term_start_index: Index = 0
-        #: The highest commit index that a leader has named, whether or not the entries up to it are here.
-        self.heard_commit_index: Index = 0
-        #: Leader: bytes of entries behind the commit index.
-        self.uncommitted_bytes = 0
-        #: Leader that removed itself: steps down after its next flush.
-        self.retiring = False
-        self.last_sequence = 0
-        #: Peers' messages that broke the protocol and were dropped.
-        self.rejected_messages = 0
-        self.read_states: list[ReadState] = []
-        self.snapshot_to_persist: SnapshotMeta | None = None
-        self._submitted_hard_state = self.durable_hard_state
-        self._outstanding: deque[tuple[Persist, int]] = deque()
-        self._messages: list[Message] = []
-        self._messages_after_persist: list[Message] = []
+        super().__init__(
+            config,
+            configuration,
+            random=random,
+            now_ms=now_ms,
+            hard_state=hard_state,
+            snapshot=snapshot,
+            entries=entries,
+        )
         election.reset_deadline(self)
 
     # Events
@@ -161,7 +128,7 @@ class RaftCore:
     def propose_configuration(self, configuration: Configuration, now_ms: int) -> Index:
         """Append a membership change of one server. Raises NotLeading or ConfigurationRefused."""
         self._advance_clock(now_ms)
-        return membership.propose(self, configuration)
+        return reconfiguration.propose(self, configuration)
 
     def read(self, context: int, now_ms: int) -> None:
         """Ask for a linearizable read index; a `ReadState` with this context follows, if a leader is known and
@@ -271,30 +238,9 @@ class RaftCore:
         return self.log.last_index > applied_index and self.log.last_time_ms >= due_ms
 
     @property
-    def configuration(self) -> Configuration:
-        return self.configurations.latest
-
-    @property
     def is_installing(self) -> bool:
         """A leader's snapshot has replaced the log and the next `Ready` brings it: nothing may be applied before."""
         return self.snapshot_to_persist is not None
-
-    @property
-    def is_voter(self) -> bool:
-        return self.id in self.configuration.voters
-
-    @property
-    def may_campaign(self) -> bool:
-        """A server that its own latest configuration leaves out campaigns until it knows that committed (thesis
-        4.2.2): a longer log than the others' may be the only one that can win, and then commits the removal."""
-        return self.is_voter or any(
-            self.id in configuration.voters for configuration in self.configurations.since(self.log.commit_index)
-        )
-
-    @property
-    def oldest_persist_ms(self) -> int | None:
-        """Since when the disk owes an answer; None where it owes none."""
-        return self._outstanding[0][1] if self._outstanding else None
 
     def status(self) -> CoreStatus:
         return CoreStatus(
@@ -318,7 +264,10 @@ class RaftCore:
     def take_ready(self) -> Ready:
         """What is to be done now. Each thing is handed out once."""
         if self.state.role is Role.LEADER:
-            reads.maybe_start_round(self)
+            if reads.maybe_start_round(self):
+                replication.broadcast_heartbeat(self)
+                # Where nobody else votes, no answer will come to confirm it.
+                reads.on_answer(self)
             replication.flush(self)
             if self.retiring:
                 self.become_follower(self.state.term, NOBODY)
@@ -335,36 +284,7 @@ class RaftCore:
         self.read_states = []
         return ready
 
-    # What the handlers share
-
-    def next_sequence(self) -> int:
-        self.last_sequence += 1
-        return self.last_sequence
-
-    def send(self, message: Message) -> None:
-        """Queue a message for the moment at which it may leave.
-
-        Nothing of a new term or vote leaves before both are durable, vote requests included; a success reply
-        leaves once the entries that it vouches for are. Pre-votes and grants of them bind nobody and leave at
-        once; a refusal makes the asker adopt the term that it names.
-        """
-        if self._must_wait_for_disk(message):
-            self._messages_after_persist.append(message)
-        else:
-            self._messages.append(message)
-
-    def _must_wait_for_disk(self, message: Message) -> bool:
-        if isinstance(message, messages.RequestVote) and message.pre_vote:
-            return False
-        if isinstance(message, messages.RequestVoteReply) and message.pre_vote and message.granted:
-            return False
-        if self.state.hard_state != self.durable_hard_state:
-            return True
-        if isinstance(message, messages.AppendEntriesReply):
-            return message.success and message.match_index > self.log.durable_index
-        if isinstance(message, messages.InstallSnapshotReply):
-            return message.match_index > self.log.durable_index
-        return False
+    # What the handlers have done here (raft.core.server)
 
     def become_follower(self, term: Term, leader: NodeId) -> None:
         """Follow `leader`, or nobody yet, in `term`. Whatever a leader or candidate had under way ends."""
@@ -386,6 +306,21 @@ class RaftCore:
         else:
             election.reset_deadline(self)
 
+    def become_leader(self) -> None:
+        """Won: append a no-op of the new term, which also commits what earlier terms left (paper 5.4.2, 8)."""
+        self.state.become_leader()
+        cluster_time.begin(self)
+        self.progress = {
+            peer: Progress(next_index=self.log.last_index + 1, now_ms=self.now_ms)
+            for peer in self.configuration.members
+            if peer != self.id
+        }
+        self.uncommitted_bytes = self.log_bytes_after(self.log.commit_index)
+        self.term_start_index = self.log.last_index + 1
+        self.heartbeat_deadline_ms = self.now_ms + self.config.heartbeat_ms
+        self.leases.on_elected(self.now_ms, leases.longest_ms(self))
+        self.append_own(EntryKind.NOOP, (b"",))
+
     def append_own(self, kind: EntryKind, datas: Sequence[bytes]) -> Index:
         """Leader: append entries of the current term, stamped with cluster time; returns the first's index."""
         assert self.state.role is Role.LEADER
@@ -395,15 +330,8 @@ class RaftCore:
         self.log.append(entries)
         self.uncommitted_bytes += sum(map(len, datas))
         if kind is EntryKind.CONFIGURATION:
-            membership.on_entries_appended(self, entries)
+            reconfiguration.on_entries_appended(self, entries)
         return first
-
-    def on_own_committed(self, before: Index, after: Index) -> None:
-        """Leader: the commit index moved; the uncommitted tail shrank."""
-        self.uncommitted_bytes -= self.log.data_bytes(before, after)
-
-    def log_bytes_after(self, index: Index) -> int:
-        return self.log.data_bytes(index, self.log.last_index)
 
     def _advance_clock(self, now_ms: int) -> None:
         self.now_ms = max(self.now_ms, now_ms)

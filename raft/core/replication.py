@@ -4,37 +4,15 @@ Sending happens once per drained `Ready` (`flush`): whatever was proposed since 
 commit index rides on the entries or, where there are none to send, in an empty AppendEntries of its own.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from raft.core import cluster_time, election, leases, membership, reads, transfer
+from raft.core import cluster_time, election, leases, membership, reads, reconfiguration, transfer
 from raft.core.messages import AppendEntries, AppendEntriesReply, Applied, InstallSnapshot
 from raft.core.progress import Progress, ProgressState
 from raft.core.quorum import quorum_value
+from raft.core.server import Server
 from raft.core.types import EntryKind, NodeId, Role
 
-if TYPE_CHECKING:
-    from raft.core.raft import RaftCore
 
-
-def become_leader(raft: RaftCore) -> None:
-    """Won: append a no-op of the new term, which also commits what earlier terms left (paper 5.4.2, 8)."""
-    raft.state.become_leader()
-    cluster_time.begin(raft)
-    raft.progress = {
-        peer: Progress(next_index=raft.log.last_index + 1, now_ms=raft.now_ms)
-        for peer in raft.configuration.members
-        if peer != raft.id
-    }
-    raft.uncommitted_bytes = raft.log_bytes_after(raft.log.commit_index)
-    raft.term_start_index = raft.log.last_index + 1
-    raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms
-    raft.leases.on_elected(raft.now_ms, leases.longest_ms(raft))
-    raft.append_own(EntryKind.NOOP, (b"",))
-
-
-def broadcast_heartbeat(raft: RaftCore) -> None:
+def broadcast_heartbeat(raft: Server) -> None:
     """One empty AppendEntries per peer, at a point where its log is already proven equal: it cannot be refused
     for its position, needs no disk, and so never waits behind a large append."""
     for peer, progress in raft.progress.items():
@@ -45,7 +23,7 @@ def broadcast_heartbeat(raft: RaftCore) -> None:
         _send(raft, peer, progress, index, term, ())
 
 
-def flush(raft: RaftCore) -> None:
+def flush(raft: Server) -> None:
     """Send every peer what it lacks and its window allows."""
     for peer, progress in raft.progress.items():
         while maybe_send_entries(raft, peer, progress):
@@ -56,7 +34,7 @@ def flush(raft: RaftCore) -> None:
             _send_tail_probe(raft, peer, progress)
 
 
-def _commit_notice_is_due(raft: RaftCore, progress: Progress) -> bool:
+def _commit_notice_is_due(raft: Server, progress: Progress) -> bool:
     """Whether the commit index must be brought to a follower by a message of its own, now."""
     known = min(raft.log.commit_index, progress.match_index)
     if progress.commit_sent >= known:
@@ -70,7 +48,7 @@ def _commit_notice_is_due(raft: RaftCore, progress: Progress) -> bool:
     return raft.now_ms >= progress.commit_notice_due_ms
 
 
-def maybe_send_entries(raft: RaftCore, peer: NodeId, progress: Progress) -> bool:
+def maybe_send_entries(raft: Server, peer: NodeId, progress: Progress) -> bool:
     """Send the next batch of entries, or start a snapshot where they are compacted away."""
     config, log = raft.config, raft.log
     if progress.next_index > log.last_index and progress.state is not ProgressState.PROBE:
@@ -95,7 +73,7 @@ def maybe_send_entries(raft: RaftCore, peer: NodeId, progress: Progress) -> bool
     return bool(entries)
 
 
-def _send(raft: RaftCore, peer: NodeId, progress: Progress, index: int, term: int, entries: tuple) -> None:
+def _send(raft: Server, peer: NodeId, progress: Progress, index: int, term: int, entries: tuple) -> None:
     sequence = raft.next_sequence()
     progress.on_sent(sequence, raft.now_ms)
     if entries or (progress.state is ProgressState.PROBE and index == progress.next_index - 1):
@@ -122,7 +100,7 @@ def _send(raft: RaftCore, peer: NodeId, progress: Progress, index: int, term: in
     )
 
 
-def _send_tail_probe(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
+def _send_tail_probe(raft: Server, peer: NodeId, progress: Progress) -> None:
     """An empty AppendEntries behind everything sent: brings the commit index, and is refused where something
     on the way was lost."""
     index = progress.next_index - 1
@@ -134,7 +112,7 @@ def _send_tail_probe(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
         _send(raft, peer, progress, index, term, ())
 
 
-def _send_snapshot(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
+def _send_snapshot(raft: Server, peer: NodeId, progress: Progress) -> None:
     snapshot = raft.log.snapshot
     progress.become_snapshot(snapshot.index, raft.log.counted_bytes(snapshot.index, raft.log.last_index))
     if not progress.snapshot_failed:
@@ -147,7 +125,7 @@ def _send_snapshot(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
     )
 
 
-def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
+def on_append_entries(raft: Server, message: AppendEntries) -> None:
     """Receiver's rules of AppendEntries (Figure 2). The term was checked and the sender is the leader."""
     if not _is_well_formed(message):
         raft.rejected_messages += 1
@@ -175,7 +153,7 @@ def on_append_entries(raft: RaftCore, message: AppendEntries) -> None:
         # Only a real conflict or the end of the log truncates: a stale or reordered request that matches what
         # is here must not shorten the log (openraft 9540c904).
         log.append(entries[position:])
-        membership.on_entries_appended(raft, entries[position:])
+        reconfiguration.on_entries_appended(raft, entries[position:])
         break
     # Not min(leader_commit, last_index): entries behind `verified` may be a dead leader's (Figure 2, step 5).
     log.commit_to(min(message.leader_commit, max(verified, log.commit_index)))
@@ -198,12 +176,12 @@ def _is_well_formed(message: AppendEntries) -> bool:
     return term <= message.term
 
 
-def _refuse(raft: RaftCore, message: AppendEntries) -> None:
+def _refuse(raft: Server, message: AppendEntries) -> None:
     hint_index, hint_term = raft.log.conflict_hint(message.prev_log_index, message.prev_log_term)
     _reply(raft, message, success=False, hint_index=hint_index, hint_term=hint_term)
 
 
-def refuse_stale(raft: RaftCore, message: AppendEntries | InstallSnapshot) -> None:
+def refuse_stale(raft: Server, message: AppendEntries | InstallSnapshot) -> None:
     """A leader of an older term learns the current one and steps down (paper 5.1)."""
     raft.send(
         AppendEntriesReply(
@@ -217,7 +195,7 @@ def refuse_stale(raft: RaftCore, message: AppendEntries | InstallSnapshot) -> No
 
 
 def _reply(
-    raft: RaftCore,
+    raft: Server,
     message: AppendEntries,
     *,
     success: bool,
@@ -242,7 +220,7 @@ def _reply(
     )
 
 
-def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None:
+def on_append_entries_reply(raft: Server, message: AppendEntriesReply) -> None:
     """Leader: the answer of a follower in this term."""
     progress = raft.progress.get(message.sender)
     if progress is None:
@@ -258,7 +236,7 @@ def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None
     if message.match_index > raft.log.last_index:
         raft.rejected_messages += 1
         return
-    membership.maybe_promote(raft, message.sender)
+    reconfiguration.maybe_promote(raft, message.sender)
     if progress.on_match(message.match_index):
         progress.advanced_ms = raft.now_ms
         maybe_commit(raft)
@@ -268,14 +246,14 @@ def on_append_entries_reply(raft: RaftCore, message: AppendEntriesReply) -> None
         _recover_from_loss(raft, message.sender, progress)
 
 
-def on_applied(raft: RaftCore, message: Applied) -> None:
+def on_applied(raft: Server, message: Applied) -> None:
     """Leader: a follower says how far it has applied."""
     progress = raft.progress.get(message.sender)
     if progress is not None:
         progress.applied_index = max(progress.applied_index, message.applied_index)
 
 
-def _recover_from_loss(raft: RaftCore, peer: NodeId, progress: Progress) -> None:
+def _recover_from_loss(raft: Server, peer: NodeId, progress: Progress) -> None:
     """A heartbeat was answered while entries are outstanding: ask whether they arrived, since a lost message
     makes no sound otherwise (etcd does the same on every heartbeat answer). Half a heartbeat's pause lets every
     heartbeat's answer ask, however much the answers jitter."""
@@ -287,7 +265,7 @@ def _recover_from_loss(raft: RaftCore, peer: NodeId, progress: Progress) -> None
         _send_tail_probe(raft, peer, progress)
 
 
-def on_install_snapshot_reply(raft: RaftCore, peer: NodeId, sequence: int, match_index: int) -> None:
+def on_install_snapshot_reply(raft: Server, peer: NodeId, sequence: int, match_index: int) -> None:
     """Leader: the follower holds a snapshot up to `match_index` durably."""
     progress = raft.progress.get(peer)
     if progress is None:
@@ -304,7 +282,7 @@ def on_install_snapshot_reply(raft: RaftCore, peer: NodeId, sequence: int, match
         transfer.maybe_finish(raft, peer)
 
 
-def maybe_commit(raft: RaftCore) -> bool:
+def maybe_commit(raft: Server) -> bool:
     """Commit what a quorum holds durably, counting copies of the current term's entries only (5.4.2)."""
     if raft.state.role is not Role.LEADER:
         return False
@@ -316,11 +294,11 @@ def maybe_commit(raft: RaftCore) -> bool:
     before = raft.log.commit_index
     raft.log.commit_to(index)
     raft.on_own_committed(before, index)
-    membership.on_committed(raft)
+    reconfiguration.on_committed(raft)
     return True
 
 
-def on_tick(raft: RaftCore) -> None:
+def on_tick(raft: Server) -> None:
     """Leader: what time brings, at the pace of heartbeats. Read rounds do not put it off: a leader that is kept
     busy by reads must still notice that its disk hangs, and end a transfer that leads nowhere."""
     if raft.now_ms < raft.heartbeat_deadline_ms:
@@ -331,11 +309,11 @@ def on_tick(raft: RaftCore) -> None:
     transfer.check_deadline(raft)
     cluster_time.tell(raft)
     raft.leases.on_heartbeat(raft.log.commit_index, raft.now_ms)
-    leases.maybe_agree(raft)
+    reconfiguration.maybe_agree(raft)
     broadcast_heartbeat(raft)
 
 
-def next_deadline_ms(raft: RaftCore) -> int:
+def next_deadline_ms(raft: Server) -> int:
     """Leader: when the next heartbeat or commit notice is due."""
     due_ms = raft.heartbeat_deadline_ms
     for progress in raft.progress.values():

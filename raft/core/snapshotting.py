@@ -1,50 +1,44 @@
 """Snapshots and log compaction: paper 7, thesis 5. Taking, sending and storing the data is the driver's work."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from raft.core.membership import ConfigurationHistory
 from raft.core.messages import InstallSnapshot, InstallSnapshotReply
 from raft.core.progress import ProgressState
+from raft.core.server import Server
 from raft.core.types import Index, SnapshotMeta
 
-if TYPE_CHECKING:
-    from raft.core.raft import RaftCore
 
-
-def meta_at(raft: RaftCore, index: Index, time_ms: int) -> SnapshotMeta:
+def meta_at(raft: Server, index: Index, time_ms: int) -> SnapshotMeta:
     """What a snapshot of the state after `index` is labelled with. The entry must still be in memory."""
     term = raft.log.term_at(index)
     assert term is not None and index <= raft.log.applied_index
     return SnapshotMeta(index, term, time_ms, raft.configurations.at(index))
 
 
-def may_take(raft: RaftCore, index: Index) -> bool:
+def may_take(raft: Server, index: Index) -> bool:
     """Whether a snapshot after `index` can be labelled. A server that joins knows no configuration until the
     entry that added it: a snapshot from before would tell others that there are no voters."""
     return bool(raft.configurations.at(index).voters)
 
 
-def on_taken(raft: RaftCore, snapshot: SnapshotMeta, retain_from: Index) -> None:
+def on_taken(raft: Server, snapshot: SnapshotMeta, retain_from: Index) -> None:
     """This node's own snapshot is durable: forget the log before `retain_from`."""
     if snapshot.index <= raft.log.snapshot.index:
         return
     compact(raft, snapshot, retain_from)
 
 
-def compact(raft: RaftCore, snapshot: SnapshotMeta, retain_from: Index) -> None:
+def compact(raft: Server, snapshot: SnapshotMeta, retain_from: Index) -> None:
     """Forget the log before `retain_from`, as far as `snapshot` stands for it."""
     raft.log.compact(snapshot, retain_from)
     raft.configurations.compact(raft.log.compacted_index)
 
 
-def would_install(raft: RaftCore, message: InstallSnapshot) -> bool:
+def would_install(raft: Server, message: InstallSnapshot) -> bool:
     """Whether the snapshot brings anything: the driver asks before it fetches the data."""
     return message.term >= raft.state.term and message.snapshot.index > raft.log.commit_index
 
 
-def on_install_snapshot(raft: RaftCore, message: InstallSnapshot) -> None:
+def on_install_snapshot(raft: Server, message: InstallSnapshot) -> None:
     """Receiver's rules (paper Figure 13). The term was checked and the sender is the leader."""
     snapshot, log = message.snapshot, raft.log
     if not snapshot.configuration.voters:
@@ -67,7 +61,7 @@ def on_install_snapshot(raft: RaftCore, message: InstallSnapshot) -> None:
     _reply(raft, message, snapshot.index)
 
 
-def _reply(raft: RaftCore, message: InstallSnapshot, match_index: Index) -> None:
+def _reply(raft: Server, message: InstallSnapshot, match_index: Index) -> None:
     raft.send(
         InstallSnapshotReply(
             sender=raft.id,
@@ -79,7 +73,7 @@ def _reply(raft: RaftCore, message: InstallSnapshot, match_index: Index) -> None
     )
 
 
-def is_wanted(raft: RaftCore, message: InstallSnapshot) -> bool:
+def is_wanted(raft: Server, message: InstallSnapshot) -> bool:
     """Leader: whether the peer still needs the snapshot that this message began to send: not where it has caught up
     by other means, is no member any more, or where this leadership is over."""
     progress = raft.progress.get(message.to)
@@ -90,14 +84,14 @@ def is_wanted(raft: RaftCore, message: InstallSnapshot) -> bool:
     )
 
 
-def on_advanced(raft: RaftCore, peer: str, share: float) -> None:
+def on_advanced(raft: Server, peer: str, share: float) -> None:
     """Leader: so much of the snapshot that is streamed to `peer` has come there, from 0 to 1."""
     progress = raft.progress.get(peer)
     if progress is not None:
         progress.on_snapshot_advanced(share, raft.now_ms)
 
 
-def on_sent(raft: RaftCore, peer: str, delivered: bool) -> None:
+def on_sent(raft: Server, peer: str, delivered: bool) -> None:
     """Leader: the driver reports how sending a snapshot to `peer` ended. Delivered: its reply follows, if it is
     not lost; the leader waits for nothing that can be."""
     progress = raft.progress.get(peer)

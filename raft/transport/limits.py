@@ -22,7 +22,7 @@ MESSAGE_OVERHEAD_BYTES = 512
 #: The most that an entry or a command takes in a message beside its data, and a number.
 ENTRY_OVERHEAD_BYTES = 32
 NUMBER_BYTES = 9
-#: What the held indexes of a message may take in all: `raft.core.leases.HELD_MAX` of them.
+#: What the held indexes of a message may take in all: `raft.core.lease_records.HELD_MAX` of them.
 HELD_BYTES_MAX = 1024 * NUMBER_BYTES
 
 #: Largest command, packed: alone in an AppendEntries it still fits a frame of one message.

@@ -6,7 +6,7 @@ The leader is `a`, with `b` and `c` as peers; L is 600 ms, drift 5 %, so no leas
 from dataclasses import replace
 
 from raft.core import leases
-from raft.core.leases import HELD_MAX
+from raft.core.lease_records import HELD_MAX
 from raft.core.membership import changed, encode_configuration
 from raft.core.messages import AppendEntries, AppendEntriesReply, Applied
 from raft.core.types import Configuration, EntryKind

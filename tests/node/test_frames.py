@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from common.config import SETTINGS
 from common.wire import MESSAGE_BYTES_MAX
 from raft.core.config import CoreConfig
-from raft.core.leases import HELD_MAX
+from raft.core.lease_records import HELD_MAX
 from raft.core.messages import AppendEntries, AppendEntriesReply, ReadIndex
 from raft.core.types import Entry, EntryKind
 from raft.errors import TooLarge

@@ -42,7 +42,7 @@ BUGS = (
     Bug(
         "lapsed lease given anew too early",
         (),
-        "raft.core.leases:Leases.needed_index",
+        "raft.core.lease_records:Leases.needed_index",
         "max(self._commit_marks[1][0], self._barriers.get(node, 0))",
         "0",
     ),
@@ -56,7 +56,7 @@ BUGS = (
     Bug(
         "no wait after an election",
         (70,),
-        "raft.core.leases:Leases.on_elected",
+        "raft.core.lease_records:Leases.on_elected",
         "self._earlier_until_ms = now_ms + longest_ms",
         "self._earlier_until_ms = 0",
     ),

@@ -6,7 +6,7 @@ BUGS = (
     Bug(
         "entries_acknowledged_before_fsync",
         (3, 53),
-        "raft.core.raft:RaftCore._must_wait_for_disk",
+        "raft.core.server:Server._must_wait_for_disk",
         "return message.success and message.match_index > self.log.durable_index",
         "return False",
     ),

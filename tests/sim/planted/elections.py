@@ -6,14 +6,14 @@ BUGS = (
     Bug(
         "vote_leaves_before_it_is_durable",
         (1, 3),
-        "raft.core.raft:RaftCore._must_wait_for_disk",
+        "raft.core.server:Server._must_wait_for_disk",
         "if self.state.hard_state != self.durable_hard_state:",
         "if self.state.term != self.durable_hard_state.term:",
     ),
     Bug(
         "term_leaves_before_it_is_durable",
         (1, 3),
-        "raft.core.raft:RaftCore._must_wait_for_disk",
+        "raft.core.server:Server._must_wait_for_disk",
         "if self.state.hard_state != self.durable_hard_state:",
         "if False:",
     ),
@@ -148,14 +148,14 @@ BUGS = (
     Bug(
         "everyone_campaigns",
         (14,),
-        "raft.core.raft:RaftCore.may_campaign",
+        "raft.core.server:Server.may_campaign",
         "return self.is_voter or any(",
         "return True or any(",
     ),
     Bug(
         "uncommitted_removal_ends_campaigning",
         (82,),
-        "raft.core.raft:RaftCore.may_campaign",
+        "raft.core.server:Server.may_campaign",
         "return self.is_voter or any(",
         "return self.is_voter and any(",
     ),

@@ -6,7 +6,7 @@ BUGS = (
     Bug(
         "lease_counts_from_the_newest_reply",
         (69,),
-        "raft.core.leases:Leases.on_append_entries",
+        "raft.core.lease_records:Leases.on_append_entries",
         "replied_ms + duration_ms",
         "max(self._replied_ms.values()) + duration_ms",
     ),
@@ -20,7 +20,7 @@ BUGS = (
     Bug(
         "new_leader_does_not_wait_for_earlier_leases",
         (70,),
-        "raft.core.leases:Leases.on_elected",
+        "raft.core.lease_records:Leases.on_elected",
         "self._earlier_until_ms = now_ms + longest_ms",
         "self._earlier_until_ms = 0",
     ),

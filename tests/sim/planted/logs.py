@@ -125,7 +125,7 @@ BUGS = (
     Bug(
         "uncommitted_bytes_miscounted",
         (35,),
-        "raft.core.raft:RaftCore.on_own_committed",
+        "raft.core.server:Server.on_own_committed",
         "data_bytes(before, after)",
         "data_bytes(before, after - 1)",
     ),
@@ -160,8 +160,8 @@ BUGS = (
     Bug(
         "no_noop",
         (39, 66),
-        "raft.core.replication:become_leader",
-        'raft.append_own(EntryKind.NOOP, (b"",))',
+        "raft.core.raft:RaftCore.become_leader",
+        'self.append_own(EntryKind.NOOP, (b"",))',
         "pass",
     ),
     Bug(
