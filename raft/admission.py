@@ -12,22 +12,18 @@ and it is admitted by a leader only when the entry that binds its id is committe
 A leader also gives its group a life (`raft.life`) where it has none, and a node that is of another one says so.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from common.logs import get_logger
 from raft.core.quorum import quorum_size
+from raft.core.raft import RaftCore
 from raft.core.types import NOBODY, Configuration, HardState, Index, NodeId, Role, Term
 from raft.life import ANY_LIFE, described_life, given_life, is_life, may_be_the_same
-from raft.membership import BIND, MemberChange
-
-if TYPE_CHECKING:
-    from raft.node import RaftNode
-    from raft.storage import Recovered
+from raft.membership import BIND, MemberChange, Membership
+from raft.storage import Recovered
 
 #: Pause between two rounds of questions while this node is empty, and while its id is not bound yet.
 ASK_SECONDS = 0.1
@@ -73,13 +69,29 @@ class AdmissionReply:
 Ask = Callable[[str, AdmissionRequest], Awaitable[AdmissionReply | None]]
 
 
+class AdmittedNode(Protocol):
+    """The node that takes part or may do so, or the one that is asked."""
+
+    id: NodeId
+    group: str
+    core: RaftCore
+    membership: Membership
+    admitted: bool
+    hindrance: str
+
+    @property
+    def life(self) -> str: ...
+
+    def admit(self, term: Term, vote: NodeId, commit_index: Index = 0) -> None: ...
+
+
 def is_empty(recovered: Recovered) -> bool:
     """Whether a data directory holds nothing, so that its node must be admitted before it takes part."""
     return recovered.hard_state == HardState() and recovered.snapshot is None and not recovered.entries
 
 
 async def answer(
-    node: RaftNode, request: AdmissionRequest, life: str = ANY_LIFE, *, given: str = ""
+    node: AdmittedNode, request: AdmissionRequest, life: str = ANY_LIFE, *, given: str = ""
 ) -> AdmissionReply:
     """What this node says to an asker whose data is of `life`. Only a leader admits.
 
@@ -123,7 +135,7 @@ def _other_disk(request: AdmissionRequest) -> str:
     )
 
 
-def _other_life(node: RaftNode, request: AdmissionRequest, life: str) -> str:
+def _other_life(node: AdmittedNode, request: AdmissionRequest, life: str) -> str:
     return (
         f"its data is of another life of the group ({described_life(life)}) than that of {node.id} "
         f"({described_life(node.life)}), and the two must never mix. If the group shall go on as it is on {node.id}, "
@@ -149,7 +161,7 @@ class Admission:
 
     def __init__(
         self,
-        node: RaftNode,
+        node: AdmittedNode,
         *,
         incarnation: str,
         address: str,

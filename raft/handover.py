@@ -1,20 +1,26 @@
 """Handing leadership over before this node stops or leaves the group (thesis 3.10), to whoever is best prepared."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from raft.core.raft import RaftCore
 from raft.core.types import NodeId, Role
-
-if TYPE_CHECKING:
-    from raft.node import RaftNode
 
 #: How often a leader that hands over looks whether it still leads.
 POLL_SECONDS = 0.005
 
 
-async def hand_over(node: RaftNode, within_seconds: float) -> bool:
+class LeadingNode(Protocol):
+    """The node that hands over."""
+
+    core: RaftCore
+
+    def connected_peers(self) -> tuple[NodeId, ...]: ...
+
+    def transfer_leadership(self, to: NodeId) -> bool: ...
+
+
+async def hand_over(node: LeadingNode, within_seconds: float) -> bool:
     """Hand leadership to the connected voter with the longest log, within a bound. False where this node still
     leads: there is nobody else, or nobody took it."""
     loop = asyncio.get_running_loop()
@@ -32,6 +38,6 @@ async def hand_over(node: RaftNode, within_seconds: float) -> bool:
     return node.core.state.role is not Role.LEADER
 
 
-def _match_index(node: RaftNode, peer: NodeId) -> int:
+def _match_index(node: LeadingNode, peer: NodeId) -> int:
     progress = node.core.progress.get(peer)
     return progress.match_index if progress else 0

@@ -4,15 +4,11 @@ The rule of this file: it is for showing, not for deciding. The leader answers f
 and without a round: it led by its own knowledge when it answered, and no more is promised.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from raft.core.raft import RaftCore
 from raft.core.types import NOBODY, NodeId, Role
-
-if TYPE_CHECKING:
-    from raft.node import RaftNode
 
 
 class InquiryTransport(Protocol):
@@ -20,10 +16,17 @@ class InquiryTransport(Protocol):
         """Put a question to a node. Raises ConnectionError or TimeoutError where no answer came."""
 
 
+class AskingNode(Protocol):
+    """The node whose service asks or answers."""
+
+    id: NodeId
+    core: RaftCore
+
+
 class Inquiries:
     """The questions of one node's service to the service of the leader."""
 
-    def __init__(self, node: RaftNode, transport: InquiryTransport) -> None:
+    def __init__(self, node: AskingNode, transport: InquiryTransport) -> None:
         self._node = node
         self._transport = transport
         #: The service's own answer where this node leads; empty where it has none.

@@ -8,12 +8,10 @@ A change says how things shall be, not what to do: asking again for what is so a
 whoever did not hear an answer asks again, and a leader that died half-way is no special case.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from common.logs import get_logger
 from raft.core import answering
@@ -21,10 +19,8 @@ from raft.core.errors import ConfigurationBusy, ConfigurationRefused, NotLeading
 from raft.core.membership import changed, described
 from raft.core.types import NOBODY, Configuration, Index, NodeId, Role, Term
 from raft.errors import MembershipRefused, NoLeader, OutcomeUnknown
-from raft.handover import hand_over
-
-if TYPE_CHECKING:
-    from raft.node import RaftNode
+from raft.handover import LeadingNode, hand_over
+from raft.status import NodeConfig
 
 #: How long a change may take, the handover of a leader that is to be removed included.
 CHANGE_SECONDS_MAX = 8.0
@@ -68,10 +64,23 @@ class MemberTransport(Protocol):
         """Put a change to the leader. Raises ConnectionError or TimeoutError where no answer came."""
 
 
+class ChangingNode(LeadingNode, Protocol):
+    """The node whose group's members are changed."""
+
+    id: NodeId
+    group: str
+    config: NodeConfig
+
+    def now_ms(self) -> int: ...
+
+    def propose_configuration(self, configuration: Configuration) -> Index:
+        """Raises as `RaftCore.propose_configuration`."""
+
+
 class Membership:
     """What a `RaftNode` does about its group's members."""
 
-    def __init__(self, node: RaftNode, transport: MemberTransport) -> None:
+    def __init__(self, node: ChangingNode, transport: MemberTransport) -> None:
         self._node = node
         self._transport = transport
 

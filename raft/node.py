@@ -27,6 +27,7 @@ from raft.handover import hand_over
 from raft.inquiries import Inquiries, InquiryTransport
 from raft.life import ANY_LIFE, UNKNOWN_LIFE
 from raft.membership import Membership, MemberTransport
+from raft.peer_messages import PeerMessage
 from raft.remarks import Remarks
 from raft.replica import Replica
 from raft.snapshot_transfer import SnapshotSender
@@ -34,7 +35,6 @@ from raft.snapshotter import Snapshotter
 from raft.state_machine import StateMachine
 from raft.status import NodeConfig, NodeStatus, why_no_leader
 from raft.storage import Recovered, Storage
-from raft.transport.codec import PeerMessage
 from raft.transport.limits import COMMAND_BYTES_MAX, check_limits
 
 #: What listeners hear, with the error that everybody is told from now on, when this node takes no more requests.

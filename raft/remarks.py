@@ -5,16 +5,11 @@ network or a disk that flaps cannot fill a log: between two lines of one kind th
 then is told, with the number of changes in between.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from common.logs import SPARSE_SECONDS, get_logger
 from raft.core.types import NOBODY, NodeId, Term
-from raft.status import why_no_leader
-
-if TYPE_CHECKING:
-    from raft.node import RaftNode
+from raft.status import ReachingNode, why_no_leader
 
 #: Between two lines about the leader; an election takes about as long.
 LEADER_PAUSE_MS = 1_000
@@ -26,10 +21,22 @@ ELECTIONS_MAX = 4
 logger = get_logger("raft.node")
 
 
+class RemarkedNode(ReachingNode, Protocol):
+    """The node that lines are written about."""
+
+    group: str
+    is_disk_full: bool
+
+    @property
+    def is_member(self) -> bool: ...
+
+    def now_ms(self) -> int: ...
+
+
 class Remarks:
     """Lines about one replica."""
 
-    def __init__(self, node: RaftNode) -> None:
+    def __init__(self, node: RemarkedNode) -> None:
         self._node = node
         self._leaderless_ms_max = ELECTIONS_MAX * node.core.config.election_timeout_max_ms
         #: Who was told to lead, and in which term; None where it was told last that nobody does.

@@ -21,10 +21,10 @@ from raft.core.ready import Persist, Ready
 from raft.core.types import NOBODY, Entry, NodeId, Role, SnapshotMeta
 from raft.errors import RaftError
 from raft.forwarding import Forward, ForwardReply
+from raft.peer_messages import PeerMessage
 from raft.proposals import Proposals
 from raft.read_index import ReadIndexClient
 from raft.state_machine import StateMachine
-from raft.transport.codec import PeerMessage
 from raft.withheld import Publisher, Withheld
 
 #: What listeners hear, with the snapshot's meta, when the machine was replaced by a leader's snapshot.

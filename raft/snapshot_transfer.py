@@ -10,23 +10,22 @@ further, and once its core wants the transfer no more. After a failure the core 
 which doubles with each failure: it asks for the next try at once.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from zlib import crc32
 
 from common.logs import get_logger
 from raft.core import snapshotting
 from raft.core.messages import AppendEntriesReply, InstallSnapshot, InstallSnapshotReply
+from raft.core.raft import RaftCore
 from raft.core.types import NodeId
+from raft.disk import DiskQueue
+from raft.peer_messages import PeerMessage, SnapshotChunk, SnapshotChunkReply
+from raft.status import NodeConfig
 from raft.storage import CorruptSnapshot, DiskFull, RejectedChunk, Storage
-
-if TYPE_CHECKING:
-    from raft.node import RaftNode
 
 #: Bytes of a snapshot file in one message.
 CHUNK_BYTES = 256 << 10
@@ -39,34 +38,30 @@ PAUSE_SECONDS_MAX = 5.0
 logger = get_logger("raft.snapshots")
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotChunk:
-    """A piece of a snapshot file on its way. `message` is what the core will be told once all of it is there."""
-
-    message: InstallSnapshot
-    snapshot_id: str
-    #: Size of the whole file in bytes.
-    size: int
-    offset: int
-    data: bytes
-    checksum: int
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotChunkReply:
-    """Where to go on; or the core's reply, once the whole is durable or was not needed, or where the leader's term is
-    over; or why nothing is taken at present."""
-
-    next_offset: int
-    reply: InstallSnapshotReply | AppendEntriesReply | None = None
-    refusal: str = ""
-
-
 class SnapshotSender(Protocol):
     """How chunks reach a peer."""
 
     async def send_chunk(self, chunk: SnapshotChunk) -> SnapshotChunkReply:
         """Raises ConnectionError or TimeoutError where no answer came."""
+
+
+class TransferringNode(Protocol):
+    """The node at either end of a transfer."""
+
+    group: str
+    config: NodeConfig
+    core: RaftCore
+    disk: DiskQueue
+
+    def now_ms(self) -> int: ...
+
+    def wake(self) -> None: ...
+
+    def fail(self, error: BaseException) -> None: ...
+
+    def receive(self, message: PeerMessage) -> None: ...
+
+    async def call(self, message: PeerMessage, timeout_s: float) -> PeerMessage | None: ...
 
 
 class TransferFailed(Exception):
@@ -76,7 +71,7 @@ class TransferFailed(Exception):
 class SnapshotSending:
     """Leader: the transfers under way."""
 
-    def __init__(self, node: RaftNode, storage: Storage, sender: SnapshotSender) -> None:
+    def __init__(self, node: TransferringNode, storage: Storage, sender: SnapshotSender) -> None:
         self._node = node
         self._storage = storage
         self._sender = sender
@@ -166,7 +161,7 @@ class SnapshotSending:
 class SnapshotReceiving:
     """Follower: what a leader sends."""
 
-    def __init__(self, node: RaftNode, storage: Storage) -> None:
+    def __init__(self, node: TransferringNode, storage: Storage) -> None:
         self._node = node
         self._storage = storage
         #: The snapshot that pieces came of last.

@@ -10,32 +10,25 @@
 One of each at a time. What fails is given up and begins again at the next occasion.
 """
 
-from __future__ import annotations
-
 import asyncio
 import queue
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from common.logs import get_logger
+from raft.applier import Applier
 from raft.core import catching_up, snapshotting
 from raft.core.messages import InstallSnapshot
 from raft.core.types import Index, SnapshotMeta
 from raft.disk import DiskClosed
+from raft.peer_messages import SnapshotChunk, SnapshotChunkReply
+from raft.proposals import Proposals
 from raft.slices import PAUSE_SECONDS, in_slices
-from raft.snapshot_transfer import (
-    SnapshotChunk,
-    SnapshotChunkReply,
-    SnapshotReceiving,
-    SnapshotSender,
-    SnapshotSending,
-)
+from raft.snapshot_transfer import SnapshotReceiving, SnapshotSender, SnapshotSending, TransferringNode
+from raft.state_machine import StateMachine
 from raft.storage import Storage, StorageError
-
-if TYPE_CHECKING:
-    from raft.node import RaftNode
 
 #: Chunks encoded and not written yet.
 ENCODED_MAX = 16
@@ -52,10 +45,20 @@ class SnapshotAbandoned(StorageError):
     """The snapshot being taken was given up; the log is as before."""
 
 
+class SnapshottedNode(TransferringNode, Protocol):
+    """The node whose machine the snapshots are of."""
+
+    machine: StateMachine
+    applier: Applier
+    proposals: Proposals
+
+    def on_restored(self, snapshot: SnapshotMeta) -> None: ...
+
+
 class Snapshotter:
     """What `RaftNode` delegates to; all methods run on its event loop."""
 
-    def __init__(self, node: RaftNode, storage: Storage, sender: SnapshotSender) -> None:
+    def __init__(self, node: SnapshottedNode, storage: Storage, sender: SnapshotSender) -> None:
         self._node = node
         self._storage = storage
         self._sending = SnapshotSending(node, storage, sender)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from raft.applier import Applier
 from raft.core.config import CoreConfig
+from raft.core.raft import RaftCore
 from raft.core.ready import CoreStatus
 from raft.core.types import NOBODY, Index, NodeId
+from raft.disk import DiskQueue
 from raft.errors import NoLeader, NoQuorum, RaftError
 from raft.life import is_life
-
-if TYPE_CHECKING:
-    from raft.node import RaftNode
+from raft.proposals import Proposals
+from raft.read_index import ReadIndexClient
 
 #: A node that lacks more than this of the entries that it knows the leader to have committed is not ready to serve.
 READY_LAG_MAX = 1000
@@ -42,6 +44,52 @@ class NodeConfig:
     #: Entries and bytes of them, as counted in memory, kept behind a snapshot for followers that lag a little.
     snapshot_retain_entries: int = 5_000
     snapshot_retain_bytes_max: int = 32 << 20
+
+
+class ReachingNode(Protocol):
+    """A node and whom it reaches."""
+
+    id: NodeId
+    core: RaftCore
+
+    def connected_peers(self) -> tuple[NodeId, ...]: ...
+
+
+class RestoringFiles(Protocol):
+    """What a node has of a leader's snapshot."""
+
+    @property
+    def hindrance(self) -> str: ...
+
+
+class DescribedNode(ReachingNode, Protocol):
+    """The node that tells about itself."""
+
+    group: str
+    applier: Applier
+    proposals: Proposals
+    reads: ReadIndexClient
+    disk: DiskQueue
+    stalls: int
+    started_ms: int
+    admitted: bool
+    admitted_index: Index
+    incarnation: str
+    hindrance: str
+
+    @property
+    def snapshotter(self) -> RestoringFiles: ...
+
+    @property
+    def closed(self) -> RaftError | None: ...
+
+    @property
+    def life(self) -> str: ...
+
+    @property
+    def log_bytes(self) -> int: ...
+
+    def cluster_time_ms(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +129,7 @@ class NodeStatus:
         return not self.not_ready_reason
 
     @classmethod
-    def of(cls, node: RaftNode, now_ms: int) -> NodeStatus:
+    def of(cls, node: DescribedNode, now_ms: int) -> NodeStatus:
         core = node.core.status()
         return cls(
             group=node.group,
@@ -106,7 +154,7 @@ class NodeStatus:
         )
 
 
-def _membership(node: RaftNode, core: CoreStatus) -> str:
+def _membership(node: DescribedNode, core: CoreStatus) -> str:
     if not node.admitted:
         # Its settings may name it, but its disk is empty and the group has not taken it in.
         return "none"
@@ -115,11 +163,11 @@ def _membership(node: RaftNode, core: CoreStatus) -> str:
     return "learner" if node.id in core.learners else "none"
 
 
-def _lag(node: RaftNode, core: CoreStatus) -> int:
+def _lag(node: DescribedNode, core: CoreStatus) -> int:
     return max(0, max(core.commit_index, core.heard_commit_index) - node.applier.applied_index)
 
 
-def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
+def _not_ready_reason(node: DescribedNode, core: CoreStatus) -> str:
     if node.closed is not None:
         return str(node.closed)
     if node.disk.statistics().full:
@@ -150,7 +198,7 @@ def _not_ready_reason(node: RaftNode, core: CoreStatus) -> str:
     return ""
 
 
-def why_no_leader(node: RaftNode) -> RaftError:
+def why_no_leader(node: ReachingNode) -> RaftError:
     """What a client is told whose request found no leader in time."""
     voters = node.core.configuration.voters
     reachable = len(set(voters) & {node.id, *node.connected_peers()})

@@ -28,10 +28,9 @@ from raft.core.messages import AppendEntries, AppendEntriesReply, ReadIndex, Req
 from raft.core.types import NodeId
 from raft.forwarding import Forward
 from raft.membership import CHANGE_SECONDS_MAX, MemberChange, MemberChangeReply
-from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
+from raft.peer_messages import PeerMessage, SnapshotChunk, SnapshotChunkReply
 from raft.transport import silence
 from raft.transport.codec import (
-    PeerMessage,
     decode,
     decode_chunk_reply,
     encode,

@@ -24,7 +24,6 @@ from raft.core.messages import (
     Applied,
     InstallSnapshot,
     InstallSnapshotReply,
-    Message,
     ReadIndex,
     ReadIndexReply,
     RequestVote,
@@ -33,9 +32,7 @@ from raft.core.messages import (
 )
 from raft.core.types import Configuration, Entry, EntryKind, SnapshotMeta
 from raft.forwarding import Forward, ForwardReply
-from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
-
-PeerMessage = Message | Forward | ForwardReply
+from raft.peer_messages import PeerMessage, SnapshotChunk, SnapshotChunkReply
 
 _CLASSES: dict[int, type] = {
     1: RequestVote,

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 
 from raft.core.types import NodeId
 from raft.membership import MemberChange, MemberChangeReply
-from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
+from raft.peer_messages import PeerMessage, SnapshotChunk, SnapshotChunkReply
 from raft.transport.client import PeerLink
-from raft.transport.codec import PeerMessage
 
 
 class HttpTransport:

@@ -13,8 +13,9 @@ The rule of the file: `weight` is never less than what a message takes in a fram
 
 from common.wire import MESSAGE_BYTES_MAX
 from raft.core.config import CoreConfig
-from raft.core.messages import AppendEntries, Message
-from raft.forwarding import FORWARD_BYTES_MAX, FORWARD_COMMANDS_MAX, Forward, ForwardReply
+from raft.core.messages import AppendEntries
+from raft.forwarding import FORWARD_BYTES_MAX, FORWARD_COMMANDS_MAX, Forward
+from raft.peer_messages import PeerMessage
 from raft.snapshot_transfer import CHUNK_BYTES
 
 #: The most that a message takes in a frame beside its entries, commands and held indexes: numbers and two ids.
@@ -31,7 +32,7 @@ COMMAND_BYTES_MAX = MESSAGE_BYTES_MAX - (64 << 10)
 FRAME_BYTES_MAX = MESSAGE_BYTES_MAX // 2
 
 
-def weight(message: Message | Forward | ForwardReply) -> int:
+def weight(message: PeerMessage) -> int:
     """At least the bytes that a message adds to a frame."""
     if isinstance(message, AppendEntries):
         held = NUMBER_BYTES * len(message.release[1])

@@ -8,9 +8,8 @@ from raft.core.types import NodeId
 from raft.life import ANY_LIFE, may_be_the_same
 from raft.membership import MemberChange, MemberChangeReply
 from raft.node import RaftNode
-from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
+from raft.peer_messages import PeerMessage, SnapshotChunk, SnapshotChunkReply
 from raft.transport.codec import (
-    PeerMessage,
     decode,
     decode_chunk,
     decode_chunk_reply,

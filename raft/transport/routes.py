@@ -36,7 +36,8 @@ from raft.core.types import NodeId
 from raft.disk import DiskClosed
 from raft.life import described_life, may_be_the_same
 from raft.node import RaftNode
-from raft.transport.codec import PeerMessage, decode, decode_chunk, decode_frame, encode, encode_chunk_reply
+from raft.peer_messages import PeerMessage
+from raft.transport.codec import decode, decode_chunk, decode_frame, encode, encode_chunk_reply
 from raft.transport.identity import (
     ADDRESS_HEADER,
     AUTHORIZATION_HEADER,

@@ -14,8 +14,9 @@ from raft.core.messages import AppendEntries, AppendEntriesReply, ReadIndex
 from raft.core.types import Entry, EntryKind
 from raft.errors import TooLarge
 from raft.forwarding import Forward, ForwardReply
+from raft.peer_messages import PeerMessage
 from raft.transport.client import PeerLink
-from raft.transport.codec import PeerMessage, decode_frame, encode_frame
+from raft.transport.codec import decode_frame, encode_frame
 from raft.transport.limits import COMMAND_BYTES_MAX, HELD_BYTES_MAX, NUMBER_BYTES, check_limits, weight
 from tests.node.group import Group
 

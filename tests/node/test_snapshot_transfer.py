@@ -11,7 +11,7 @@ from raft.core.messages import AppendEntriesReply, InstallSnapshot
 from raft.core.types import Configuration, SnapshotMeta
 from raft.errors import Overloaded
 from raft.node import RaftNode
-from raft.snapshot_transfer import SnapshotChunk, SnapshotChunkReply
+from raft.peer_messages import SnapshotChunk, SnapshotChunkReply
 from raft.transport.codec import decode_chunk_reply, encode_chunk_reply
 from tests.helpers import eventually
 from tests.node.faulty_files import FaultyFiles

@@ -17,8 +17,8 @@ from raft.core.raft import RaftCore
 from raft.core.ready import Persist
 from raft.core.types import Configuration
 from raft.errors import NoLeader, RaftError
+from raft.peer_messages import PeerMessage
 from raft.replica import TURN_WORK_MAX, Replica
-from raft.transport.codec import PeerMessage
 from services.cache.node.changes import Changes
 from services.cache.node.coherence import Coherence
 from services.cache.node.invalidations import Invalidations

@@ -20,8 +20,9 @@ from common.metrics import Metrics
 from common.wire import pack, unpack
 from raft.core.messages import InstallSnapshot
 from raft.forwarding import Forward, ForwardReply
+from raft.peer_messages import PeerMessage
 from raft.replica import TURN_WORK_MAX
-from raft.transport.codec import PeerMessage, from_list, to_list
+from raft.transport.codec import from_list, to_list
 from tests.sim.cache_client import Request
 from tests.sim.cache_nemesis import Nemesis
 from tests.sim.cache_node import Node

@@ -16,8 +16,8 @@ from raft.core.raft import RaftCore
 from raft.core.ready import Persist
 from raft.core.types import Configuration, Entry, HardState, SnapshotMeta
 from raft.errors import NoLeader, RaftError
+from raft.peer_messages import PeerMessage
 from raft.replica import RESTORED_TOPIC, Replica
-from raft.transport.codec import PeerMessage
 from services.cache.node.coherence import Coherence
 from services.cache.node.held import HeldLines
 from services.cache.node.invalidations import Invalidations
