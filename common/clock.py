@@ -7,7 +7,8 @@ valid after the lid was opened again. The numbers mean nothing on another machin
 import time
 from typing import Protocol
 
-_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+#: The id of the system's clock; less than 0 where there is none.
+_BOOTTIME: int = getattr(time, "CLOCK_BOOTTIME", -1)
 
 
 class Clock(Protocol):
@@ -16,7 +17,7 @@ class Clock(Protocol):
     def __call__(self) -> int: ...
 
 
-if _BOOTTIME is not None:
+if _BOOTTIME >= 0:
 
     def now_ms() -> int:
         """Milliseconds since the machine booted, suspend included (CLOCK_BOOTTIME)."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 try:
     import resource
 except ImportError:  # Windows, which has no such limit
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # the type of the name is the module
 
 #: What the node needs for itself: files of three groups, a snapshot being sent and one being taken, listeners, the
 #: loop, and connections to its peers.

@@ -42,7 +42,7 @@ PROBE_AFTER_SECONDS, PROBE_SECONDS, PROBES_MAX = 30, 10, 3
 
 _CONTENT_ENCODING, _EXPECT = istr(hdrs.CONTENT_ENCODING), istr(hdrs.EXPECT)
 #: After these, nobody knows where the next request would begin.
-_CLOSE = {hdrs.CONNECTION: "close"}
+_CLOSE: dict[str, str] = {hdrs.CONNECTION: "close"}
 
 log = SparseLog(get_logger("common.listener"))
 
@@ -113,8 +113,9 @@ class Listener(web.Server):
     def __call__(self) -> "Connection":
         return Connection(self, loop=self._loop, **self._kwargs)
 
-    def connection_made(self, handler: "Connection", transport: asyncio.Transport) -> None:
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Count a connection in, or see to it that it goes again."""
+        assert isinstance(handler, Connection)
         super().connection_made(handler, transport)
         limits, address = self.limits, handler.address
         from_there = self._by_address.get(address, 0)
@@ -136,7 +137,8 @@ class Listener(web.Server):
             self._spare[handler] = None
             handler.answer_only(limits.spare_paths)
 
-    def connection_lost(self, handler: "Connection", exc: BaseException | None = None) -> None:
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        assert isinstance(handler, Connection)
         super().connection_lost(handler, exc)
         del self._open[handler]
         self._spare.pop(handler, None)

@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
+from typing import TextIO
 
 #: Older files that are kept beside the one that is written: FILE.1.
 OLDER_FILES = 1
@@ -28,6 +29,8 @@ class LogFile(RotatingFileHandler):
     Raises:
         OSError: the file cannot be opened. Nothing that happens later is raised.
     """
+
+    stream: io.FileIO | None  # type: ignore[assignment]  # only this class writes to it, and the others close it
 
     def __init__(self, path: str, *, bytes_max: int) -> None:
         #: Lines that could not be written since the last one that could.
@@ -56,11 +59,10 @@ class LogFile(RotatingFileHandler):
             super().doRollover()
         except OSError:
             # A name that cannot be changed is no reason to lose lines: this file grows on, until it can.
-            if self.stream is None:
-                self.stream = self._open()
+            self._opened()
         for number in moved:
             with contextlib.suppress(OSError):
-                os.dup2(self.stream.fileno(), number)
+                os.dup2(self._opened().fileno(), number)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A line that cannot be made is a fault of ours, and must not become one of the node's."""
@@ -68,23 +70,26 @@ class LogFile(RotatingFileHandler):
             # Not `super()`: the other class of this file has this method, too.
             logging.Handler.handleError(self, record)
 
-    def _open(self) -> io.FileIO:  # type: ignore[override]
+    def _open(self) -> io.FileIO:  # type: ignore[override]  # as `stream`
         # Without a buffer: what found no room must not come out later, in pieces.
         return open(self.baseFilename, "ab", buffering=0)
+
+    def _opened(self) -> io.FileIO:
+        if self.stream is None:
+            self.stream = self._open()
+        return self.stream
 
     def _line(self, record: logging.LogRecord) -> bytes:
         return (self.format(record) + "\n").encode("utf-8", "backslashreplace")
 
     def _is_full(self, further: int) -> bool:
-        if self.stream is None:
-            self.stream = self._open()
-        size = os.fstat(self.stream.fileno()).st_size
+        size = os.fstat(self._opened().fileno()).st_size
         return 0 < self.maxBytes < size + further and size > 0
 
     def _write(self, line: bytes) -> None:
         if self._torn:
             line = b"\n" + line
-        written = os.write(self.stream.fileno(), line)
+        written = os.write(self._opened().fileno(), line)
         self._torn = written < len(line)
         if self._torn:
             raise OSError("the disk took a part of the line")
@@ -96,7 +101,7 @@ class LogFile(RotatingFileHandler):
             return False
 
 
-class LogStream(logging.StreamHandler):
+class LogStream(logging.StreamHandler[TextIO]):
     """As the standard one, and silent where the stream takes nothing: a full disk, a terminal that is gone."""
 
     handleError: Callable[..., None] = LogFile.handleError

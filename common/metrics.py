@@ -219,7 +219,7 @@ class Metrics:
         self._declare_node()
         self._declare_services()
         self._families: tuple[HistogramFamily | GaugeFamily | CounterFamily, ...] = tuple(
-            each for each in vars(self).values() if isinstance(each, HistogramFamily | _ScalarFamily)
+            each for each in vars(self).values() if isinstance(each, HistogramFamily | GaugeFamily | CounterFamily)
         )
         self.registry.register(self)
         ProcessCollector(registry=self.registry)

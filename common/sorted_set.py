@@ -7,9 +7,16 @@ history led there.
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-Item = TypeVar("Item", int, str, tuple)
+
+class Ordered(Protocol):
+    """What can be compared with others of its kind."""
+
+    def __lt__(self, other: Any, /) -> bool: ...
+
+
+Item = TypeVar("Item", bound=Ordered)
 
 #: Items of one chunk before it is cut into two.
 CHUNK_MAX = 1024

@@ -28,7 +28,7 @@ JSON_CONTENT_TYPE = "application/json; charset=utf-8"
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 _CONTENT_TYPE = istr(hdrs.CONTENT_TYPE)
-_JSON_HEADERS = {_CONTENT_TYPE: JSON_CONTENT_TYPE}
+_JSON_HEADERS: dict[str, str] = {_CONTENT_TYPE: JSON_CONTENT_TYPE}
 
 #: What Windows puts before a text that it saves as UTF-8.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -78,7 +78,8 @@ async def read_body(request: web.Request, kind: type[Body]) -> Body:
         if not body.isascii():
             # msgspec checks the text that it decodes, but not what it skips or hands out as Raw.
             body.decode()
-        return (_decoders.get(kind) or _decoder(kind)).decode(body)
+        read: Body = (_decoders.get(kind) or _decoder(kind)).decode(body)
+        return read
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if body.startswith(BYTE_ORDER_MARK):
             return _decoded(body.removeprefix(BYTE_ORDER_MARK), kind)
@@ -132,14 +133,16 @@ def _decoded(body: bytes, kind: type[Body]) -> Body:
         return _empty(kind)
     try:
         body.decode()
-        return (_decoders.get(kind) or _decoder(kind)).decode(body)
+        read: Body = (_decoders.get(kind) or _decoder(kind)).decode(body)
+        return read
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(refusal_of(error, kind, text=body)) from error
 
 
 def _empty(kind: type[Body]) -> Body:
     try:
-        return (_decoders.get(kind) or _decoder(kind)).decode(b"{}")
+        read: Body = (_decoders.get(kind) or _decoder(kind)).decode(b"{}")
+        return read
     except msgspec.ValidationError as error:
         raise bad_request(f"The body is empty; send a JSON object. {refusal_of(error, kind)}") from error
 

@@ -17,7 +17,13 @@ from typing import Any, Protocol
 
 from raft.alarm import WAKE_MS, Alarm
 from raft.core import leases
-from raft.core.messages import AppendEntriesReply, InstallSnapshot, InstallSnapshotReply, RequestVoteReply
+from raft.core.messages import (
+    AppendEntriesReply,
+    InstallSnapshot,
+    InstallSnapshotReply,
+    Message,
+    RequestVoteReply,
+)
 from raft.core.raft import RaftCore
 from raft.core.ready import Persist
 from raft.core.types import Configuration, Index, NodeId, Role, Term
@@ -120,7 +126,7 @@ class RaftNode(Replica):
         self._durable: list[tuple[Persist, tuple[PeerMessage, ...]]] = []
         self._lost_peers: list[NodeId] = []
         #: Requests that came by POST and whose reply goes back on it: (peer, sequence) -> future.
-        self._rpcs: dict[tuple[NodeId, int], asyncio.Future] = {}
+        self._rpcs: dict[tuple[NodeId, int], asyncio.Future[Message]] = {}
         self._scheduled = False
         self._alarm = Alarm(clock_ms, self.wake)
         self._wake_ms = min(WAKE_MS, self._stall_ms // 2)
@@ -247,7 +253,7 @@ class RaftNode(Replica):
         self._messages.append(message)
         self.wake()
 
-    async def call(self, message: PeerMessage, timeout_s: float) -> PeerMessage | None:
+    async def call(self, message: Message, timeout_s: float) -> Message | None:
         """A peer's request arrived by POST: its reply, or None where there is none in time."""
         key = (message.sender, message.sequence)
         future = self._rpcs[key] = self._loop.create_future()
@@ -282,6 +288,7 @@ class RaftNode(Replica):
             await self._part()
             if handover_s and self.core.state.role is Role.LEADER:
                 await hand_over(self, handover_s)
+        assert self._closed is not None
         self._fail_everyone(self._closed)
         self._alarm.cancel()
         self._scheduled = True
@@ -325,9 +332,10 @@ class RaftNode(Replica):
         """This replica must not go on: answer whoever waits, tell the process."""
         if isinstance(self._closed, StorageFailed):
             return
-        self._close(StorageFailed("this node's storage failed; ask another one"))
+        failed = StorageFailed("this node's storage failed; ask another one")
+        self._close(failed)
         self._scheduled = True
-        self._fail_everyone(self._closed)
+        self._fail_everyone(failed)
         self._on_fatal(error)
 
     def _close(self, why: RaftError) -> None:

@@ -19,7 +19,7 @@ from raft.errors import NoLeader
 #: An unanswered question is asked again after this time.
 ASK_AGAIN_MS = 150
 
-Read = tuple[Future, int]
+Read = tuple[Future[None], int]
 
 
 class ReadIndexClient:
@@ -37,7 +37,7 @@ class ReadIndexClient:
     def __len__(self) -> int:
         return self._count
 
-    def add(self, future: Future, *, give_up_ms: int) -> None:
+    def add(self, future: Future[None], *, give_up_ms: int) -> None:
         self._count += 1
         self._new.append((future, give_up_ms))
 

@@ -19,7 +19,7 @@ from zlib import crc32
 
 from common.logs import get_logger
 from raft.core import snapshotting
-from raft.core.messages import AppendEntriesReply, InstallSnapshot, InstallSnapshotReply
+from raft.core.messages import AppendEntriesReply, InstallSnapshot, InstallSnapshotReply, Message
 from raft.core.raft import RaftCore
 from raft.core.types import NodeId
 from raft.disk import DiskQueue
@@ -61,7 +61,7 @@ class TransferringNode(Protocol):
 
     def receive(self, message: PeerMessage) -> None: ...
 
-    async def call(self, message: PeerMessage, timeout_s: float) -> PeerMessage | None: ...
+    async def call(self, message: Message, timeout_s: float) -> Message | None: ...
 
 
 class TransferFailed(Exception):

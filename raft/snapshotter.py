@@ -12,8 +12,9 @@ One of each at a time. What fails is given up and begins again at the next occas
 
 import asyncio
 import queue
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
+from enum import Enum, auto
 from itertools import chain
 from typing import Protocol
 
@@ -32,13 +33,22 @@ from raft.storage import Storage, StorageError
 
 #: Chunks encoded and not written yet.
 ENCODED_MAX = 16
-#: What the writing thread is told when the copy is encoded to its end, and when it was given up on the way.
-_END = object()
-_ABANDONED = object()
 #: After a snapshot that could not be taken, the next try waits for this many further entries.
 RETRY_ENTRIES = 1_000
 
 logger = get_logger("raft.snapshots")
+
+
+class _Ending(Enum):
+    """What the writing thread is told behind the last chunk."""
+
+    #: The copy is encoded to its end.
+    WHOLE = auto()
+    #: It was given up on the way.
+    ABANDONED = auto()
+
+
+_Encoded = queue.Queue[bytes | _Ending]
 
 
 class SnapshotAbandoned(StorageError):
@@ -69,7 +79,7 @@ class Snapshotter:
         self._keeps_more = False
         #: The leader's snapshot that the machine is being rebuilt from; None while it is whole.
         self.restoring: SnapshotMeta | None = None
-        self._tasks: set[asyncio.Task] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         #: Counted for the status page.
         self.taken = self.installed = 0
 
@@ -122,7 +132,7 @@ class Snapshotter:
 
     async def _take(self, meta: SnapshotMeta, chunks: Iterator[bytes]) -> None:
         node = self._node
-        encoded: queue.Queue = queue.Queue(ENCODED_MAX)
+        encoded: _Encoded = queue.Queue(ENCODED_MAX)
         # On disk nothing is read again behind a snapshot: what followers need is sent from memory.
         retain_from = self._retain_from(meta.index)
         writing = asyncio.ensure_future(
@@ -208,12 +218,12 @@ class Snapshotter:
         assert loaded is not None, "the log was reset to it"
         self._node.machine.restore(loaded[1])
 
-    def _start(self, work, name: str) -> None:
+    def _start(self, work: Coroutine[None, None, None], name: str) -> None:
         task = asyncio.create_task(work, name=f"{self._node.group}: {name}")
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
 
-    def _on_done(self, task: asyncio.Task) -> None:
+    def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         # A disk queue that failed has told the node already.
@@ -221,9 +231,10 @@ class Snapshotter:
             self._node.fail(error)
 
 
-async def _encode(chunks: Iterator[bytes], encoded: queue.Queue, writing: asyncio.Future) -> bool:
+async def _encode(chunks: Iterator[bytes], encoded: _Encoded, writing: asyncio.Future[None]) -> bool:
     """Drain `chunks` into the writer's queue, a slice at a time. False where the writer gave up first."""
-    async for chunk in in_slices(chain(chunks, (_END,))):
+    whole: Iterator[bytes | _Ending] = chain(chunks, (_Ending.WHOLE,))
+    async for chunk in in_slices(whole):
         while encoded.full() and not writing.done():  # noqa: ASYNC110 - the other end is a thread
             await asyncio.sleep(PAUSE_SECONDS)
         if writing.done():
@@ -232,20 +243,20 @@ async def _encode(chunks: Iterator[bytes], encoded: queue.Queue, writing: asynci
     return True
 
 
-def _abandon(encoded: queue.Queue) -> None:
+def _abandon(encoded: _Encoded) -> None:
     """Let the writer end without a snapshot: whatever waits to be written no longer matters."""
     while True:
         try:
-            encoded.put_nowait(_ABANDONED)
+            encoded.put_nowait(_Ending.ABANDONED)
             return
         except queue.Full:
             with suppress(queue.Empty):
                 encoded.get_nowait()
 
 
-def _drain(encoded: queue.Queue) -> Iterator[bytes]:
+def _drain(encoded: _Encoded) -> Iterator[bytes]:
     """The chunks, on the writing thread. A copy that was given up must not end like a whole one."""
-    while (item := encoded.get()) is not _END:
-        if item is _ABANDONED:
+    while (item := encoded.get()) is not _Ending.WHOLE:
+        if item is _Ending.ABANDONED:
             raise SnapshotAbandoned("the snapshot was given up")
         yield item

@@ -9,6 +9,7 @@ before the disk has answered. This file dispatches, and leads through several to
 
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any, TypeVar
 
 from raft.core import (
     catching_up,
@@ -377,9 +378,12 @@ class RaftCore(Server):
     def _on_log_durable(self, written: Persist) -> None:
         """Entries that a later write replaces do not count: their index and term may stand in the log again,
         twice replaced, while the disk still has to do both."""
-        if not written.entries and written.snapshot is None:
+        if written.entries:
+            index = written.entries[-1].index
+        elif written.snapshot is not None:
+            index = written.snapshot.index
+        else:
             return
-        index = written.entries[-1].index if written.entries else written.snapshot.index
         if self.snapshot_to_persist is not None:
             return
         for later, _ in self._outstanding:
@@ -402,19 +406,31 @@ class RaftCore(Server):
         return persist
 
 
-def _on_install_snapshot_reply(raft: RaftCore, message: messages.InstallSnapshotReply) -> None:
+def _on_install_snapshot_reply(raft: Server, message: messages.InstallSnapshotReply) -> None:
     replication.on_install_snapshot_reply(raft, message.sender, message.sequence, message.match_index)
 
 
-_HANDLERS: dict[type, Callable[[RaftCore, Message], None]] = {
-    messages.RequestVote: election.on_request_vote,
-    messages.RequestVoteReply: election.on_request_vote_reply,
-    messages.AppendEntries: replication.on_append_entries,
-    messages.AppendEntriesReply: replication.on_append_entries_reply,
-    messages.Applied: replication.on_applied,
-    messages.InstallSnapshot: snapshotting.on_install_snapshot,
-    messages.InstallSnapshotReply: _on_install_snapshot_reply,
-    messages.ReadIndex: reads.on_read_index,
-    messages.ReadIndexReply: reads.on_read_index_reply,
-    messages.TimeoutNow: election.on_timeout_now,
-}
+Handled = TypeVar("Handled", bound=Message)
+#: Each handler takes messages of its own class: a table of them can only say "of some".
+Handler = Callable[[Server, Any], None]
+
+
+def _row(kind: type[Handled], handler: Callable[[Server, Handled], None]) -> tuple[type, Handler]:
+    """A row of the table, whose handler takes what is handed to it."""
+    return kind, handler
+
+
+_HANDLERS: dict[type, Handler] = dict(
+    (
+        _row(messages.RequestVote, election.on_request_vote),
+        _row(messages.RequestVoteReply, election.on_request_vote_reply),
+        _row(messages.AppendEntries, replication.on_append_entries),
+        _row(messages.AppendEntriesReply, replication.on_append_entries_reply),
+        _row(messages.Applied, replication.on_applied),
+        _row(messages.InstallSnapshot, snapshotting.on_install_snapshot),
+        _row(messages.InstallSnapshotReply, _on_install_snapshot_reply),
+        _row(messages.ReadIndex, reads.on_read_index),
+        _row(messages.ReadIndexReply, reads.on_read_index_reply),
+        _row(messages.TimeoutNow, election.on_timeout_now),
+    )
+)

@@ -9,7 +9,7 @@ from raft.core.messages import AppendEntries, AppendEntriesReply, Applied, Insta
 from raft.core.progress import Progress, ProgressState
 from raft.core.quorum import quorum_value
 from raft.core.server import Server
-from raft.core.types import EntryKind, NodeId, Role
+from raft.core.types import Entry, EntryKind, NodeId, Role
 
 
 def broadcast_heartbeat(raft: Server) -> None:
@@ -62,7 +62,7 @@ def maybe_send_entries(raft: Server, peer: NodeId, progress: Progress) -> bool:
     if previous_term is None:
         _send_snapshot(raft, peer, progress)
         return False
-    entries = ()
+    entries: tuple[Entry, ...] = ()
     if progress.next_index <= log.last_index:
         entries = tuple(
             log.slice(
@@ -73,7 +73,9 @@ def maybe_send_entries(raft: Server, peer: NodeId, progress: Progress) -> bool:
     return bool(entries)
 
 
-def _send(raft: Server, peer: NodeId, progress: Progress, index: int, term: int, entries: tuple) -> None:
+def _send(
+    raft: Server, peer: NodeId, progress: Progress, index: int, term: int, entries: tuple[Entry, ...]
+) -> None:
     sequence = raft.next_sequence()
     progress.on_sent(sequence, raft.now_ms)
     if entries or (progress.state is ProgressState.PROBE and index == progress.next_index - 1):

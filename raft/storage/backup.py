@@ -162,7 +162,8 @@ def _encode_head(head: BackupHead) -> bytes:
 
 def _decode_head(body: bytes, path: Path) -> BackupHead:
     try:
-        texts, position = [], _TAKEN.size
+        texts: list[str] = []
+        position = _TAKEN.size
         while len(texts) < _TEXTS_MIN or (len(texts) < _TEXTS_MAX and position < len(body)):
             end = position + 1 + body[position]
             texts.append(body[position + 1 : end].decode())

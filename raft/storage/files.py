@@ -22,17 +22,23 @@ from raft.storage.errors import DataDirectoryInUse
 try:
     import fcntl
 except ImportError:  # Windows: nodes run in Docker there; importing must still work for the command line
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # the type of the name is the module
 
 #: Errors that mean "no room" and leave what was there untouched.
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class File(Protocol):
-    """An open file. Offsets and sizes in bytes."""
+class ReadableFile(Protocol):
+    """An open file, for reading. Offsets and sizes in bytes."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes; fewer only at the end of the file."""
+
+    def size(self) -> int: ...
+
+
+class File(ReadableFile, Protocol):
+    """An open file, for reading and writing."""
 
     def write(self, offset: int, data: bytes) -> None:
         """All of `data`, not yet durable."""
@@ -45,8 +51,6 @@ class File(Protocol):
 
     def preallocate(self, size: int) -> None:
         """Reserve space up to `size`, reading as zeroes, so that a later `sync` need not write metadata."""
-
-    def size(self) -> int: ...
 
     def close(self) -> None: ...
 

@@ -130,6 +130,7 @@ def decode_file_header(raw: bytes, magic: bytes, path: str) -> int | None:
     """
     if len(raw) < FILE_HEADER_BYTES:
         return None
+    seed: int
     found, version, seed = _FILE_HEADER.unpack_from(raw)
     if found != magic or version == 0:
         return None

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from raft.core.types import SnapshotMeta
 from raft.storage.errors import CorruptSnapshot
-from raft.storage.files import File, Files
+from raft.storage.files import File, Files, ReadableFile
 from raft.storage.record import (
     FILE_HEADER_BYTES,
     RECORD_BYTES_MIN,
@@ -112,7 +112,7 @@ class _Writer:
         self._start, self._pending = self._end, []
 
 
-def read_snapshot(file: File, path: Path) -> Iterator[SnapshotMeta | bytes | SnapshotEnd]:
+def read_snapshot(file: ReadableFile, path: Path) -> Iterator[SnapshotMeta | bytes | SnapshotEnd]:
     """Read and check a snapshot file in order: its meta first, then each chunk, then its end.
 
     Raises:
@@ -187,7 +187,7 @@ def _expect(record: Record, type: RecordType) -> bytes:
     return record.body
 
 
-def _read_records(file: File, path: Path, seed: int) -> Iterator[Record]:
+def _read_records(file: ReadableFile, path: Path, seed: int) -> Iterator[Record]:
     """The records of a file, read in blocks. Ends only by an error: what comes after the END record is the
     caller's business."""
     position, start, block = FILE_HEADER_BYTES, 0, b""

@@ -123,8 +123,8 @@ class PeerLink:
         #: Set where another try to connect is worth while at once.
         self._retry = asyncio.Event()
         self._session: aiohttp.ClientSession | None = None
-        self._task: asyncio.Task | None = None
-        self._posts: set[asyncio.Task] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._posts: set[asyncio.Task[None]] = set()
         self._timed: OrderedDict[tuple[str, int], float] = OrderedDict()
         #: Weight of the queue and of the frame that is being written.
         self._backlog_bytes = 0
@@ -157,14 +157,13 @@ class PeerLink:
         """Send by whichever way suits the message; False where it certainly does not leave."""
         if isinstance(message, RequestVote):
             return self._start_post(group, "request_vote", message)
-        is_append = isinstance(message, AppendEntries)
-        if is_append and not message.entries and not self._stream_flows():
+        if isinstance(message, AppendEntries) and not message.entries and not self._stream_flows():
             return self._start_post(group, "append_entries", message)
         unanswerable = isinstance(message, _NEED_ANSWERS) and not self._peer_streams
         if self._stream is None or unanswerable or len(self._queue) >= QUEUE_MAX:
             self.dropped += 1
             return False
-        if is_append:
+        if isinstance(message, AppendEntries):
             self._timed[group, message.sequence] = time.perf_counter()
             if len(self._timed) > TIMED_MAX:
                 self._timed.popitem(last=False)
@@ -375,6 +374,7 @@ class PeerLink:
             receiver.peer_lost(self.peer)
 
     @staticmethod
-    def _on_task_done(task: asyncio.Task, on_failure: Callable[[BaseException], None]) -> None:
-        if not task.cancelled() and task.exception() is not None:
-            on_failure(task.exception())
+    def _on_task_done(task: asyncio.Task[None], on_failure: Callable[[BaseException], None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            on_failure(error)

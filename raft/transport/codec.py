@@ -34,7 +34,7 @@ from raft.core.types import Configuration, Entry, EntryKind, SnapshotMeta
 from raft.forwarding import Forward, ForwardReply
 from raft.peer_messages import PeerMessage, SnapshotChunk, SnapshotChunkReply
 
-_CLASSES: dict[int, type] = {
+_CLASSES: dict[int, type[PeerMessage]] = {
     1: RequestVote,
     2: RequestVoteReply,
     3: AppendEntries,
@@ -48,11 +48,11 @@ _CLASSES: dict[int, type] = {
     11: ForwardReply,
     12: Applied,
 }
-_KINDS: dict[type, int] = {cls: kind for kind, cls in _CLASSES.items()}
-_GETTERS: dict[type, Callable[[Any], tuple]] = {
+_KINDS: dict[type[PeerMessage], int] = {cls: kind for kind, cls in _CLASSES.items()}
+_GETTERS: dict[type[PeerMessage], Callable[[PeerMessage], tuple[Any, ...]]] = {
     cls: attrgetter(*(field.name for field in fields(cls))) for cls in _KINDS
 }
-_TYPES: dict[type, tuple[type, ...]] = {
+_TYPES: dict[type[PeerMessage], tuple[type, ...]] = {
     cls: tuple(field.type if field.type in (int, str, bool) else object for field in fields(cls))
     for cls in _KINDS
 }
@@ -64,15 +64,15 @@ _SNAPSHOT_AT = [field.name for field in fields(InstallSnapshot)].index("snapshot
 _PREVIOUS_AT = [field.name for field in fields(AppendEntries)].index("prev_log_index") + 1
 
 
-def to_list(message: PeerMessage) -> list:
+def to_list(message: PeerMessage) -> list[Any]:
     """The message as something that msgpack can pack."""
     cls = type(message)
     row = [_KINDS[cls], *_GETTERS[cls](message)]
-    if cls is AppendEntries:
+    if isinstance(message, AppendEntries):
         row[_ENTRIES_AT] = [
             (entry.term, entry.time_ms, int(entry.kind), entry.data) for entry in message.entries
         ]
-    elif cls is InstallSnapshot:
+    elif isinstance(message, InstallSnapshot):
         row[_SNAPSHOT_AT] = snapshot_to_list(message.snapshot)
     return row
 
@@ -106,7 +106,7 @@ def from_list(row: Any) -> PeerMessage:
         raise WireError(f"not a peer message: {error!r}") from error
 
 
-def snapshot_to_list(snapshot: SnapshotMeta) -> list:
+def snapshot_to_list(snapshot: SnapshotMeta) -> list[Any]:
     configuration = snapshot.configuration
     return [
         snapshot.index,
@@ -157,15 +157,17 @@ def encode_chunk(chunk: SnapshotChunk) -> bytes:
 def decode_chunk(data: bytes) -> SnapshotChunk:
     """Raises WireError."""
     try:
-        row, *rest = unpack(data)
-        chunk = SnapshotChunk(from_list(row), *rest)
+        row, snapshot_id, size, offset, piece, checksum = unpack(data)
+        message = from_list(row)
     except (TypeError, ValueError) as error:
         raise WireError(f"not a piece of a snapshot: {error!r}") from error
-    expected = (InstallSnapshot, str, int, int, bytes, int)
-    for value, kind in zip((chunk.message, *rest), expected, strict=True):
+    if not isinstance(message, InstallSnapshot):
+        raise WireError(f"a piece of a snapshot holds {type(message).__name__} for InstallSnapshot")
+    expected = (str, int, int, bytes, int)
+    for value, kind in zip((snapshot_id, size, offset, piece, checksum), expected, strict=True):
         if type(value) is not kind:
             raise WireError(f"a piece of a snapshot holds {type(value).__name__} for {kind.__name__}")
-    return chunk
+    return SnapshotChunk(message, snapshot_id, size, offset, piece, checksum)
 
 
 def encode_chunk_reply(reply: SnapshotChunkReply) -> bytes:

@@ -9,7 +9,7 @@ from common.wire import WireError, pack, unpack
 from raft.admission import AdmissionReply, AdmissionRequest
 from raft.membership import MemberChange, MemberChangeReply
 
-Said = TypeVar("Said")
+Said = TypeVar("Said", MemberChange, MemberChangeReply, AdmissionRequest, AdmissionReply)
 
 
 def _encode(said: Any) -> bytes:

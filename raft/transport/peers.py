@@ -56,7 +56,7 @@ class Peers:
         self._named: dict[NodeId, str] = {}
         #: Peers whose version says of which life its data is.
         self._say_lives: set[NodeId] = set()
-        self._closing: set[asyncio.Task] = set()
+        self._closing: set[asyncio.Task[None]] = set()
         self._started = False
 
     def start(self) -> None:

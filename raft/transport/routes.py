@@ -69,7 +69,10 @@ _REASONS = {
     503: "not_ready",
     504: "outcome_unknown",
 }
-_OPERATIONS: dict[str, type] = {"request_vote": RequestVote, "append_entries": AppendEntries}
+_OPERATIONS: dict[str, type[RequestVote] | type[AppendEntries]] = {
+    "request_vote": RequestVote,
+    "append_entries": AppendEntries,
+}
 #: What is counted in quorums; all else only asks or tells.
 _ANSWERS = (AppendEntriesReply, RequestVoteReply, InstallSnapshotReply)
 
@@ -110,7 +113,7 @@ class PeerListener:
             message = decode(await request.read())
         except WireError as error:
             raise self._unreadable(error) from error
-        if type(message) is not expected or message.sender != request.headers.get(NODE_HEADER):
+        if not isinstance(message, expected) or message.sender != request.headers.get(NODE_HEADER):
             self.refused += 1
             raise web.HTTPBadRequest(text=f"not a {expected.__name__} of the sender's own")
         reply = await node.call(message, REPLY_TIMEOUT_S)
