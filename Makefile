@@ -44,8 +44,9 @@ dev: $(DEV)  ## one node with all services on port 8001, reloading when a file c
 test: $(DEV)  ## run the tests
 	$(BIN)/python -m pytest
 
-lint: $(DEV)  ## check the style
+lint: $(DEV)  ## check the style and the types
 	$(BIN)/ruff check .
+	$(BIN)/mypy raft common
 
 docs: $(DEV)  ## write the tables of docs/http-api.md from the table of operations
 	$(BIN)/python -m services.http.document --write

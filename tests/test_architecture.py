@@ -4,6 +4,7 @@ Everything is read with `ast`: nothing is imported, so a wrong import is found w
 """
 
 import ast
+import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -57,6 +58,11 @@ KNOWN_ONLY_TO = {
     **{f"services.{name}.replicated.machine": {f"services.{name}", "services.catalogue"} for name in SERVICES},
     **{f"services.{name}.operations": {f"services.{name}", "services.catalogue"} for name in SERVICES},
 }
+#: Packages that `make lint` checks the types of.
+TYPED = ("raft", "common")
+#: What a checker is told not to look at, and why.
+REASONED_IGNORE = re.compile(r"# type: ignore\[[a-z, -]+\]  # \S")
+
 #: `(module, what it knows)`: what closes a ring still. Each of these goes.
 CLOSES_A_RING = {
     # The base class chooses among its subclasses, in a function.
@@ -390,6 +396,18 @@ def test_every_module_says_what_lives_in_it() -> None:
     assert silent == []
 
 
+def test_a_type_is_left_unchecked_for_one_error_and_with_a_reason() -> None:
+    """`# type: ignore[code]  # why`: without a code it would hide the next mistake on its line as well."""
+    offenders = [
+        f"{module}:{number}"
+        for module in modules_in(*TYPED)
+        for number, line in enumerate(modules()[module].read_text("utf-8").splitlines(), 1)
+        if "type: ignore" in line and not REASONED_IGNORE.search(line)
+    ]
+
+    assert offenders == []
+
+
 def test_assertions_are_never_switched_off() -> None:
     """Asserts guard the log: nothing of ours starts Python with -O."""
     places = [ROOT / "Makefile", *(ROOT / "docker").rglob("*"), *(ROOT / ".ci").rglob("*")]
@@ -409,6 +427,9 @@ def test_the_checks_see_what_they_look_for() -> None:
 
     assert any(_swallows(node) for node in ast.walk(swallowing))
     assert not any(_swallows(node) for node in ast.walk(handling))
+    assert REASONED_IGNORE.search("x = 1  # type: ignore[assignment]  # the reason")
+    assert not REASONED_IGNORE.search("x = 1  # type: ignore  # the reason")
+    assert not REASONED_IGNORE.search("x = 1  # type: ignore[assignment]")
     assert within("raft.core.raft", "raft.core") and not within("raft.corex", "raft.core")
     assert "aiohttp" in reached("services.app")
     assert "time" in reached("common.clock")
