@@ -19,7 +19,7 @@ from common.metrics import Metrics
 from common.parsers import CACHE_POLICIES
 from raft.state_machine import ApplyContext
 from services.cache.node.coherence import Coherence
-from services.cache.node.held import make_held_lines
+from services.cache.node.policies import make_held_lines
 from services.cache.replicated.commands import Fill, Put
 from services.cache.replicated.machine import CacheMachine
 from services.replicated.machine import ReplicatedMachine

@@ -63,11 +63,6 @@ TYPED = ("raft", "common")
 #: What a checker is told not to look at, and why.
 REASONED_IGNORE = re.compile(r"# type: ignore\[[a-z, -]+\]  # \S")
 
-#: `(module, what it knows)`: what closes a ring still. Each of these goes.
-CLOSES_A_RING = {
-    # The base class chooses among its subclasses, in a function.
-    ("services.cache.held", "services.cache.tinylfu"),
-}
 
 
 @cache
@@ -227,14 +222,7 @@ def test_common_is_a_leaf() -> None:
 def test_no_modules_know_each_other_in_a_ring() -> None:
     """What knows what has an order, types included: a file can be read without those that come behind it. Who needs
     something of a later one says so in a Protocol of its own, or is handed it."""
-    edges = {(module, name) for module in modules() for name in known(module)}
-    graph = {
-        module: frozenset(name for name in known(module) if (module, name) not in CLOSES_A_RING)
-        for module in modules()
-    }
-
-    assert [] == ring(graph)
-    assert CLOSES_A_RING <= edges, "an exception that is not needed any more"
+    assert [] == ring({module: known(module) for module in modules()})
 
 
 @pytest.mark.parametrize("service", SERVICES)

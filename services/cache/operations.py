@@ -53,9 +53,9 @@ from services.cache.listing import page_of, row_of
 from services.cache.node.changes import Changes
 from services.cache.node.coherence import Coherence
 from services.cache.node.filling import FillLines
-from services.cache.node.held import make_held_lines
 from services.cache.node.invalidations import Invalidations
 from services.cache.node.pending import answer_pending
+from services.cache.node.policies import make_held_lines
 from services.cache.reading import find, read_many, read_one
 from services.cache.replicated.commands import Delete, Incr, Invalidate, Put, PutMany
 from services.cache.replicated.directory import M

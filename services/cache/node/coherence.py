@@ -17,7 +17,8 @@ from typing import Any, Protocol
 
 from common.config import Settings
 from common.metrics import Metrics
-from services.cache.node.held import KEPT_ANSWER_BYTES_MAX, Granted, HeldLines, make_held_lines
+from services.cache.node.held import KEPT_ANSWER_BYTES_MAX, Granted, HeldLines
+from services.cache.node.policies import make_held_lines
 from services.cache.replicated.directory import STATES, I
 from services.cache.replicated.line import Line, Transition
 from services.cache.replicated.machine import TRANSITION_TOPIC, CacheMachine

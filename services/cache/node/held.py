@@ -3,15 +3,10 @@
 The rule of this file: what goes, goes silently, as a line is dropped in hardware. The directory goes on listing
 the node, which costs the next writer of the line at most the wait that it would have had anyhow; the next read there
 is a fill. Nothing of this is replicated, so each node may have bounds and a policy of its own.
-
-    lru         the line that was served or granted longest ago goes first
-    w-tinylfu   a line stays by how often it was asked for lately (Einziger, Friedman and Manes, "TinyLFU"): what is
-                read once does not drive out what is read all the time
 """
 
 from collections import OrderedDict
 
-from common.config import Settings, SettingsError
 from services.cache.replicated.line import Line
 
 #: Values up to this size have their whole answers kept beside the line.
@@ -77,21 +72,3 @@ class HeldLines:
         """The line of `key` came: see to it that there are not too many."""
         if len(self._granted) > self._lines_max:
             self.drop(next(iter(self._granted)))
-
-
-def make_held_lines(settings: Settings) -> HeldLines:
-    """The table that the settings of a node ask for.
-
-    Raises:
-        SettingsError: the package that the policy needs is not there.
-    """
-    bounds = {"lines_max": settings.cache_lines_max, "bytes_max": settings.cache_lines_bytes_max}
-    if settings.cache_policy == "lru":
-        return HeldLines(**bounds)
-    assert settings.cache_policy == "w-tinylfu", settings.cache_policy
-    try:
-        from services.cache.node.tinylfu import TinyLfuLines
-    except ImportError as error:
-        problem = f"w-tinylfu needs the package theine-core, and it cannot be used here ({error}); lru needs nothing"
-        raise SettingsError("MUFAKAT_CACHE_POLICY", problem) from error
-    return TinyLfuLines(**bounds)

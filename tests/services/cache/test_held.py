@@ -11,7 +11,8 @@ from common.metrics import Metrics
 from common.parsers import CACHE_POLICIES
 from services.cache import operations as routes
 from services.cache.node.coherence import Coherence
-from services.cache.node.held import Granted, HeldLines, make_held_lines
+from services.cache.node.held import Granted, HeldLines
+from services.cache.node.policies import make_held_lines
 from services.cache.replicated.commands import Fill, Put
 from services.node.host import Host
 from services.replicated.envelope import encode_command
