@@ -3,6 +3,6 @@
 from importlib.metadata import PackageNotFoundError, version
 
 try:
-    VERSION = version("mufakat")
+    VERSION = version("mufakat-server")
 except PackageNotFoundError:
     VERSION = "unknown"

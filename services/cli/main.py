@@ -73,7 +73,7 @@ def _surroundings() -> Surroundings:
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="mufakat")
+@click.version_option(package_name="mufakat-server")
 def main() -> None:
     """Locks, queues and a coherent cache over HTTP, replicated by Raft."""
 
