@@ -13,9 +13,22 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.installed-run
 DEV := $(VENV)/.installed-dev
 
+# Of others' packages we install the files whose hashes are in the lock files, and build none: a build would fetch tools
+# that nobody has locked. What builds our own package is locked, so that this step needs no network.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+INSTALL_LOCKED := $(INSTALL) --only-binary :all: --require-hashes --requirement
+INSTALL_OURS := $(INSTALL) --no-index --no-deps --no-build-isolation --editable .
+NOT_INSTALLED := { echo "This could not be installed. The lock files name packages for Python 3.11 to 3.14; say" \
+	"PYTHON=/path/to/it after a 'make clean' if $(PYTHON) is another one."; exit 1; }
+
+# Both files are for every system and every Python from the oldest on. Versions that still fit stay as they are.
+COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --only-binary :all: --custom-compile-command 'make lock'
+BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
+
 .DEFAULT_GOAL := help
-.PHONY: docs sim-cache sim-cache-selftest bench-cache bench-hit-ratio chaos-cache chaos-operator help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
-	bench-snapshot bench-failover soak-disk clean
+.PHONY: sim-cache sim-cache-selftest bench-cache bench-hit-ratio chaos-cache chaos-operator help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
+	bench-snapshot bench-failover soak-disk lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -93,6 +106,12 @@ chaos-operator: $(DEV)  ## ten minutes of random commands on a local cluster whi
 soak-disk: $(DEV)  ## three minutes of writes on 64 MiB disks, one of which is filled on purpose (as root)
 	$(BIN)/python -m bench.soak_disk
 
+lock: $(DEV)  ## make the lock files follow pyproject.toml: UPGRADE=all or a package takes what is newest
+	@$(BIN)/python -c '$(BUILD_REQUIRES)' | $(COMPILE) pyproject.toml - --extra dev --output-file requirements/dev.txt \
+		$(if $(UPGRADE),$(if $(filter all,$(UPGRADE)),--upgrade,--upgrade-package $(UPGRADE)))
+	@$(BIN)/python -c '$(BUILD_REQUIRES)' | $(COMPILE) pyproject.toml - --constraint requirements/dev.txt \
+		--no-annotate --output-file requirements/run.txt --upgrade
+
 clean:  ## delete what was installed; the data of a cluster stays
 	rm -rf $(VENV) *.egg-info
 
@@ -104,12 +123,14 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make a virtual environment. On Debian: apt-get install python3-venv."; exit 1; }
 
-$(RUN): pyproject.toml | $(BIN)/python
+$(RUN): pyproject.toml requirements/run.txt | $(BIN)/python
 	@echo "Installing what the nodes need."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(INSTALL_LOCKED) requirements/run.txt || $(NOT_INSTALLED)
+	@$(INSTALL_OURS)
 	@touch $@
 
-$(DEV): pyproject.toml | $(BIN)/python
+$(DEV): pyproject.toml requirements/dev.txt | $(BIN)/python
 	@echo "Installing what the nodes and the tests need."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(INSTALL_LOCKED) requirements/dev.txt || $(NOT_INSTALLED)
+	@$(INSTALL_OURS)
 	@touch $(RUN) $@
