@@ -27,11 +27,16 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-versio
 BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")
 
 .DEFAULT_GOAL := help
-.PHONY: sim-cache sim-cache-selftest bench-cache bench-hit-ratio chaos-cache chaos-operator help up down status logs kill-leader dev test lint sim sim-selftest bench-smoke bench-memory bench-recovery \
-	bench-snapshot bench-failover soak-disk lock clean
+.PHONY: help
+.PHONY: up down status logs kill-leader dev
+.PHONY: test lint
+.PHONY: sim sim-selftest sim-cache sim-cache-selftest
+.PHONY: bench-smoke bench-failover bench-memory bench-recovery bench-snapshot bench-cache bench-hit-ratio
+.PHONY: chaos-cache chaos-operator soak-disk
+.PHONY: lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 up: $(RUN)  ## start a cluster: TOPOLOGY=separated|combined MODE=docker|local PORT_OFFSET=n
 	@$(BIN)/mufakat up $(if $(TOPOLOGY),--topology $(TOPOLOGY)) $(if $(MODE),--mode $(MODE)) \
