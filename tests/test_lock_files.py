@@ -79,6 +79,16 @@ def test_a_lock_file_satisfies_what_pyproject_names(name: str, needed: str) -> N
             assert pin.holds_in(surroundings), f"{needed} is left out in {surroundings}: make lock"
 
 
+def test_the_docs_say_of_every_dependency_why_it_is_there() -> None:
+    """And of no other."""
+    tables = (ROOT / "docs" / "dependencies.md").read_text("utf-8").partition("## What is locked")[0]
+
+    documented = re.findall(r"^\| \[([\w-]+)\]", tables, re.MULTILINE)
+
+    named = {Requirement(text).name for text in DEV} - {Requirement(text).name for text in BUILD}
+    assert sorted(documented) == sorted(named)
+
+
 @pytest.mark.parametrize("name", ["run.txt", "dev.txt"])
 def test_every_package_has_the_hashes_of_its_files(name: str) -> None:
     """A package without one would make pip refuse all of them."""
