@@ -29,7 +29,7 @@ BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb
 .DEFAULT_GOAL := help
 .PHONY: help
 .PHONY: up down status logs kill-leader dev
-.PHONY: test lint
+.PHONY: test lint docs
 .PHONY: sim sim-selftest sim-cache sim-cache-selftest
 .PHONY: bench-smoke bench-failover bench-memory bench-recovery bench-snapshot bench-cache bench-hit-ratio
 .PHONY: chaos-cache chaos-operator soak-disk
