@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import Any
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 
 from common.api_error import ApiError, bad_request, internal_error
 from common.logs import SparseLog, get_logger
@@ -41,7 +42,7 @@ def request_middleware(
     guard: Callable[[web.Request], None],
     translate: Translate,
     unknown_path: Callable[[web.Request], ApiError],
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+) -> Middleware:
     """The middleware. `guard` raises `ApiError` for a request that may not be served; it does not suspend.
     `unknown_path` says what a path that no route takes is answered."""
     observers: dict[tuple[Any, int], Callable[[float], None]] = {}

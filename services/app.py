@@ -12,6 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -155,7 +156,8 @@ async def _serve(
     freeze_garbage()
     logger.info("serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups)
     stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
-    await asyncio.wait({stopping, failed}, return_when=asyncio.FIRST_COMPLETED)
+    either: set[asyncio.Future[Any]] = {stopping, failed}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if failed.done():
         logger.error("stopping after a fatal error", error=describe(failed.result()))
@@ -180,12 +182,12 @@ def _put_in_front(app: web.Application, runner: web.AppRunner) -> None:
     here = app[HOST]
     if here.settings.auth_tokens:
         return
+    server, guard = runner.server, Guard(here.settings, OPERATIONS)
+    assert server is not None, "it is set up"
     for group in here.nodes:
-        if group in here.settings.groups and SERVICES[group].in_front is not None:
-            server = runner.server
-            assert server is not None
-            guard = Guard(here.settings, OPERATIONS)
-            server.request_handler = SERVICES[group].in_front(here, guard, server.request_handler)
+        in_front = SERVICES[group].in_front
+        if group in here.settings.groups and in_front is not None:
+            server.request_handler = in_front(here, guard, server.request_handler)
 
 
 async def _groups(app: web.Application) -> AsyncIterator[None]:

@@ -75,8 +75,8 @@ def _ready_member(backend: Backend, group: str) -> tuple[tuple[str, int], dict[s
     calls = Calls(backend)
 
     def ready_ones(now: Roster) -> list[Seat]:
-        members = [seat for seat in now.members(group) if seat.answer]
-        return [seat for seat in members if (told := seat.answer.groups.get(group)) and told.ready]
+        members = ((seat, seat.answer) for seat in now.members(group))
+        return [seat for seat, told in members if told and (here := told.groups.get(group)) and here.ready]
 
     ready, now = look_while_electing(ready_ones, backend, group)
     if not ready:
@@ -299,7 +299,9 @@ def _load(load: Callable[..., Loaded], file: Path, **how: Any) -> Loaded:
         raise ClusterError(f"The backup cannot be used: {unreadable(error, file)}.") from error
 
 
-def _write(write_group, group, folders: Sequence[Path], voters: Sequence[str], **how) -> None:
+def _write(
+    write_group: Callable[..., Any], group: Any, folders: Sequence[Path], voters: Sequence[str], **how: Any
+) -> None:
     try:
         write_group(group, *folders, voters=voters, **how)
     except (StorageError, OSError) as error:

@@ -160,7 +160,7 @@ def up(surroundings: Surroundings, request: Request) -> Backend:
 
 
 def _up_anew(surroundings: Surroundings, cluster: Cluster, request: Request) -> Backend:
-    mode = choose_mode(surroundings, request.mode, cluster.record and cluster.record.mode)
+    mode = choose_mode(surroundings, request.mode, cluster.record.mode if cluster.record else None)
     backend = _prepared(surroundings, cluster, request, mode)
     _warn_of_other_data(surroundings.home, cluster, backend)
     _start(surroundings.home, backend)

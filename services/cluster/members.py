@@ -48,7 +48,7 @@ class Audience:
 
     def ask(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         """The answer of the first node that can give one."""
-        status, answer = 0, {}
+        status, answer = 0, dict[str, Any]()
         for address in self.addresses:
             status, answer = call(address, path, body, headers=self.headers)
             if status not in ELSEWHERE:

@@ -160,7 +160,7 @@ def _check(settings: Mapping[str, str]) -> None:
 
 def _same(variable: str, text: str, kept: str | None) -> bool:
     setting = SHARED[variable]
-    return setting.parse(text) == (setting.default if kept is None else setting.parse(kept))
+    return bool(setting.parse(text) == (setting.default if kept is None else setting.parse(kept)))
 
 
 def _shown(setting: Setting, text: str | None) -> str:

@@ -131,7 +131,7 @@ def _told_fields(kind: type) -> Iterator[str]:
             yield f"`{field.encode_name}`" + ("?" if field.default is UNSET else "")
 
 
-def _reasons(kind: type) -> Iterable[str]:
+def _reasons(kind: type) -> Iterable[Any]:
     """What its `reason` may be."""
     (field,) = (field for field in msgspec.structs.fields(kind) if field.encode_name == "reason")
     found = type_info(field.type)

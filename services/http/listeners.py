@@ -74,10 +74,12 @@ async def listen(runner: ListenerRunner, host: str, port: int, *, backlog: int) 
         await site.start()
     except OSError as error:
         # The system's own words name no address where the name of the host is unknown, and twice where it is.
-        known = isinstance(error, socket.gaierror) or not error.errno
-        why = (error.strerror or str(error)) if known else os.strerror(error.errno)
+        number = None if isinstance(error, socket.gaierror) else error.errno
+        why = os.strerror(number) if number else error.strerror or str(error)
         raise CannotListen(error.errno, f"cannot listen on {join_address(host, port)}: {why}") from error
-    for accepting in site._server.sockets:
+    # uvloop's or asyncio's: they have no class in common that knows the sockets.
+    server: Any = site._server
+    for accepting in server.sockets:
         probe_silence(accepting)
 
 

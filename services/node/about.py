@@ -22,17 +22,20 @@ from services.operations.call import Call
 from services.operations.operation import Operations, Text, get
 from services.operations.refusals import refused
 from services.replicated.idempotency import IdempotencyTable
+from services.replicated.machine import machine_of
 from services.version import VERSION
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
     from raft.status import NodeStatus
 
+RoleName = Literal["follower", "candidate", "leader"]
+
 #: Role as `/health` and `raft_role` number it: asking for pre-votes counts as campaigning.
 _ROLE_NUMBERS = {Role.FOLLOWER: 0, Role.CANDIDATE: 1, Role.PRE_CANDIDATE: 1, Role.LEADER: 2}
 #: What a node is in its group, as `mufakat_membership` numbers it.
 _MEMBERSHIP_NUMBERS = {"none": 0, "learner": 1, "voter": 2}
-_ROLE_NAMES = ("follower", "candidate", "leader")
+_ROLE_NAMES: tuple[RoleName, ...] = ("follower", "candidate", "leader")
 
 _OPENMETRICS = "application/openmetrics-text"
 
@@ -57,7 +60,7 @@ class GroupHealth(Struct, kw_only=True):
     id: str
     node: str
     role: int | UnsetType = UNSET
-    role_name: Literal["follower", "candidate", "leader"] | UnsetType = UNSET
+    role_name: RoleName | UnsetType = UNSET
     term: int | UnsetType = UNSET
     leader: str | UnsetType | None = UNSET
     commit_index: int | UnsetType = UNSET
@@ -259,7 +262,7 @@ def watch_idempotency(metrics: Metrics, nodes: Mapping[str, "RaftNode"]) -> None
 
     def watch(family: GaugeFamily | CounterFamily, value: Callable[[IdempotencyTable], float]) -> None:
         def read() -> Iterable[Row]:
-            return [((group,), value(node.machine.idempotency)) for group, node in nodes.items()]
+            return [((group,), value(machine_of(node).idempotency)) for group, node in nodes.items()]
 
         family.watch(read)
 

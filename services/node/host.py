@@ -36,8 +36,8 @@ class Host:
     #: What a service keeps at this node beside its replicated state, by its class.
     parts: dict[type, Any] = field(default_factory=dict)
     #: Work that outlives the request that began it.
-    background: set[asyncio.Task] = field(default_factory=set)
-    _waiter_numbers: count = field(default_factory=count)
+    background: set[asyncio.Task[Any]] = field(default_factory=set)
+    _waiter_numbers: "count[int]" = field(default_factory=count)
 
     @property
     def node_id(self) -> str:

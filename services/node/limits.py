@@ -20,7 +20,7 @@ from services.operations.call import Call
 from services.operations.operation import Operations, get, post
 from services.operations.refusals import READ, WRITE
 from services.replicated.limits import Limit, SetLimits
-from services.replicated.machine import ReplicatedMachine
+from services.replicated.machine import ReplicatedMachine, machine_of
 
 logger = get_logger("services.node.limits")
 operations = Operations()
@@ -61,7 +61,7 @@ def watch_limits(metrics: Metrics, nodes: Mapping[str, RaftNode]) -> None:
 
     def rows(read: Callable[[ReplicatedMachine], Mapping[str, int]]) -> Callable[[], Iterable[Row]]:
         return lambda: [
-            ((group, name), value) for group, node in nodes.items() for name, value in read(node.machine).items()
+            ((group, name), value) for group, node in nodes.items() for name, value in read(machine_of(node)).items()
         ]
 
     metrics.mufakat_limit.watch(rows(lambda machine: machine.limits.in_force))
@@ -90,7 +90,7 @@ async def show_limits(call: Call, body: GroupQuery) -> ShownLimits:
 async def set_limits(call: Call, body: LimitsBody) -> LimitsSet | NotKept:
     """Change some limits of one group, all or none."""
     group = the_group(call, body.group)
-    declared = call.node(group).machine.limits.declared
+    declared = machine_of(call.node(group)).limits.declared
     if not body.limits:
         raise bad_request(f"The field `limits` must name at least one of {', '.join(declared)}.")
     for name, value in body.limits.items():
@@ -111,5 +111,5 @@ def _check_limit(declared: Mapping[str, Limit], group: str, name: str, value: in
 
 async def _described(call: Call, group: str) -> dict[str, ShownLimit]:
     await call.linearizable(group)
-    machine = call.node(group).machine
+    machine = machine_of(call.node(group))
     return msgspec.convert(machine.limits.described(machine.used()), dict[str, ShownLimit])

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from common.api_error import bad_request
 from services.replicated.envelope import Command, encode_command, fingerprint
+from services.replicated.machine import machine_of
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
@@ -111,7 +112,7 @@ class Call(ABC):
         """
         node = self.node(group)
         await node.read_index()
-        return node.machine.inner
+        return machine_of(node).inner
 
     def encode(self, command: Command, asked: Command | None = None, *, step: int = 0) -> bytes:
         """The log entry of `command` under the idempotency key of the request. `asked` is what the client asked for,

@@ -6,7 +6,6 @@
 """
 
 from dataclasses import fields
-from functools import cache
 from hashlib import blake2b
 from typing import Any, ClassVar, Protocol
 
@@ -29,18 +28,24 @@ def encode_command(
     return pack([command.OP, _values(command), idempotency_key, fingerprint])
 
 
-@cache
-def _field_names(cls: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(cls))
+#: The names of the fields of each class of commands that was seen.
+_field_names: dict[type[Any], tuple[str, ...]] = {}
 
 
-def _values(command: Any) -> list:
-    return [getattr(command, name) for name in _field_names(type(command))]
+def _names(cls: type[Any]) -> tuple[str, ...]:
+    names = _field_names.get(cls)
+    if names is None:
+        names = _field_names[cls] = tuple(field.name for field in fields(cls))
+    return names
+
+
+def _values(command: Any) -> list[Any]:
+    return [getattr(command, name) for name in _names(type(command))]
 
 
 def values_by_name(command: Any) -> dict[str, Any]:
     """The fields of a command."""
-    return dict(zip(_field_names(type(command)), _values(command), strict=True))
+    return dict(zip(_names(type(command)), _values(command), strict=True))
 
 
 def fingerprint(command: Command) -> bytes:

@@ -137,12 +137,12 @@ class IdempotencyTable:
                 return
             self.forget(key)
 
-    def snapshot(self) -> tuple[int, Iterator[list]]:
+    def snapshot(self) -> tuple[int, Iterator[list[Any]]]:
         """The number of rows, and the rows."""
         rows = list(self._rows.items())
         return len(rows), ([key, *row] for key, row in rows)
 
-    def restore(self, rows: Iterable[list]) -> None:
+    def restore(self, rows: Iterable[list[Any]]) -> None:
         """Fill an empty table."""
         for key, *fields in rows:
             self._put(key, Row(*fields))
@@ -172,4 +172,5 @@ def _size(key: str, row: Row) -> int:
 
 def answer_of(row: Row) -> dict[str, Any]:
     """The answer that was kept."""
-    return unpack(row.answer)
+    kept: dict[str, Any] = unpack(row.answer)
+    return kept

@@ -71,14 +71,14 @@ class Limits:
         Raises:
             KeyError: a name that this version does not know; nothing was changed.
         """
-        changes = [(self.declared[name], value) for name, value in changes]
-        for limit, value in changes:
+        known = [(self.declared[name], value) for name, value in changes]
+        for limit, value in known:
             if value is None:
                 self._set.pop(limit.name, None)
             else:
                 self._set[limit.name] = value
             self.in_force[limit.name] = limit.default if value is None else value
-        return {limit.name: self.in_force[limit.name] for limit, _ in changes}
+        return {limit.name: self.in_force[limit.name] for limit, _ in known}
 
     def described(self, used: Mapping[str, int]) -> dict[str, dict[str, Any]]:
         """All that is to be known of each, by name; `used` says how much of it is taken, where that is a number."""

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from common.wire import pack, unpack
-from raft.state_machine import ApplyContext
+from raft.state_machine import ApplyContext, StateMachine
+from services.replicated.envelope import Command
 from services.replicated.idempotency import LIMITS, IdempotencyTable, answer_of
 from services.replicated.limits import Limits, SetLimits
 
 #: Refusals that say "not now": they are no answer to keep.
 NOT_DONE = frozenset({"quota", "overloaded"})
+#: One record of a snapshot.
+Row = list[Any]
 #: A snapshot's chunks are closed once they hold this many bytes.
 CHUNK_BYTES = 32 << 10
 
@@ -22,7 +25,8 @@ CHUNK_BYTES = 32 << 10
 class ServiceMachine(Protocol):
     """What a service replicates; see `raft.state_machine.StateMachine` for the rules of `apply`."""
 
-    COMMANDS: tuple[type, ...]
+    @property
+    def COMMANDS(self) -> tuple[type[Command], ...]: ...
     #: What the machine is bounded by. Read `in_force` at each use; `ReplicatedMachine` changes and keeps them.
     limits: Limits
 
@@ -46,12 +50,19 @@ class ServiceMachine(Protocol):
     def used(self) -> dict[str, int]:
         """How much of its limits is taken, by their names, where that is one number."""
 
-    def snapshot(self) -> Iterator[list]: ...
+    def snapshot(self) -> Iterator[list[Any]]: ...
 
-    def restore(self, records: Iterable[list]) -> None: ...
+    def restore(self, records: Iterable[list[Any]]) -> None: ...
 
     def skip_numbers(self, count: int, floor: int = 0) -> None:
         """After a restore from a backup: give none of the next `count` numbers, and none below `floor`."""
+
+
+class HasMachine(Protocol):
+    """The part of `raft.node.RaftNode` that `machine_of` needs."""
+
+    @property
+    def machine(self) -> StateMachine: ...
 
 
 class UnknownCommand(ValueError):
@@ -68,7 +79,7 @@ class ReplicatedMachine:
         self.inner: ServiceMachine
         self.idempotency: IdempotencyTable
         self.idempotency, self.inner = self._made()
-        commands = (*self.inner.COMMANDS, SetLimits)
+        commands: tuple[type[Command], ...] = (*self.inner.COMMANDS, SetLimits)
         self._commands = {cls.OP: cls for cls in commands}
         assert len(self._commands) == len(commands), "two commands share an OP"
 
@@ -174,7 +185,7 @@ class ReplicatedMachine:
         context.decided.clear()
 
     @staticmethod
-    def _encode(limits: list, tables: tuple[tuple[int, Iterator[list]], Iterator[list]]) -> Iterator[bytes]:
+    def _encode(limits: Row, tables: tuple[tuple[int, Iterator[Row]], Iterator[Row]]) -> Iterator[bytes]:
         """Chunks of about `CHUNK_BYTES`, each a list of packed records: one at a time, so that the bytes are
         counted and not guessed, and no step of the iterator takes long.
 
@@ -193,3 +204,10 @@ class ReplicatedMachine:
                     chunk, size = [], 0
         if chunk:
             yield pack(chunk)
+
+
+def machine_of(node: HasMachine) -> ReplicatedMachine:
+    """The machine of a node's replica: all groups have one of this kind."""
+    machine = node.machine
+    assert isinstance(machine, ReplicatedMachine)
+    return machine

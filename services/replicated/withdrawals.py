@@ -7,9 +7,9 @@ leaves.
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from common.logs import get_logger
 from raft.errors import RaftError
@@ -30,7 +30,7 @@ logger = get_logger("services.replicated.withdrawals")
 class Node(Protocol):
     """The part of `raft.node.RaftNode` that this needs."""
 
-    before_leaving: list
+    before_leaving: list[Callable[[], Awaitable[None]]]
 
     @property
     def closed(self) -> RaftError | None: ...
@@ -47,7 +47,7 @@ class Withdrawals(Generic[Item]):
     """
 
     def __init__(
-        self, node: Node, command_of: Callable[[tuple[Item, ...]], Command], background: set[asyncio.Task]
+        self, node: Node, command_of: Callable[[tuple[Item, ...]], Command], background: set[asyncio.Task[Any]]
     ) -> None:
         self._node = node
         self._command_of = command_of
