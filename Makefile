@@ -31,7 +31,7 @@ BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb
 .PHONY: up down status logs kill-leader dev
 .PHONY: test lint docs
 .PHONY: sim sim-selftest sim-cache sim-cache-selftest
-.PHONY: bench-smoke bench-failover bench-memory bench-recovery bench-snapshot bench-cache bench-hit-ratio
+.PHONY: bench-smoke bench-against bench-failover bench-memory bench-recovery bench-snapshot bench-cache bench-hit-ratio
 .PHONY: chaos-cache chaos-operator soak-disk
 .PHONY: lock clean
 
@@ -86,6 +86,9 @@ bench-smoke: $(DEV)  ## a short measurement beside a bare aiohttp handler
 
 bench-failover: $(DEV)  ## how long writes stop when the leader is killed, frozen or stopped
 	$(BIN)/python -m bench.failover
+
+bench-against: $(DEV)  ## this checkout beside another one: BEFORE=/path/to/a/checkout
+	@$(BIN)/python -m bench.against $(BEFORE)
 
 bench-memory: $(DEV)  ## bytes that a lock, a queued message and a cache key cost
 	$(BIN)/python -m bench.memory

@@ -16,7 +16,7 @@ from multidict import istr
 
 from common.api_error import ApiError, bad_request
 from common.json import encode
-from common.refusals import refusal_of
+from common.unreadable import refusal_of
 
 #: Most parameters of one query.
 QUERY_PARAMETERS_MAX = 32

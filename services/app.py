@@ -46,7 +46,7 @@ from services.http.routes import HOST
 from services.node import about
 from services.node.damaged import DAMAGE_ERRORS, DamagedGroup, GroupNodes
 from services.node.data_watch import tell_recovered, watch_data
-from services.node.failures import advice_for, describe
+from services.node.ended import advice_for, describe
 from services.node.host import Host
 from services.node.limits import watch_limits
 from services.node.process_file import ProcessFile, take_process

@@ -17,7 +17,7 @@ from raft.node import RaftNode
 from raft.slices import in_slices
 from raft.storage.backup import BackupEncoder, BackupHead
 from raft.storage.beside import DAMAGED_SUFFIX, put_aside
-from services.node.failures import describe
+from services.node.ended import describe
 from services.node.groups import GroupQuery, OneGroup, the_group
 from services.node.host import Host
 from services.operations.answers import Answer

@@ -7,7 +7,7 @@ import pytest
 from common.parsers import CLUSTER_ID_LENGTH_MAX
 from raft.storage import WrongCluster
 from raft.storage.cluster import CLUSTER_NAME, check_cluster, keep_cluster
-from services.node.failures import advice_for, describe
+from services.node.ended import advice_for, describe
 
 
 def test_what_the_settings_say_holds_where_the_directory_says_nothing(tmp_path: Path) -> None:

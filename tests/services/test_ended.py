@@ -1,4 +1,4 @@
-"""services/node/failures.py: what the last line of a node's log says and advises, for what goes wrong with disks."""
+"""services/node/ended.py: what the last line of a node's log says and advises, for what goes wrong with disks."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from raft.storage import StorageError, open_storage
 from raft.storage.files import RealFile, RealFiles
-from services.node.failures import advice_for, describe
+from services.node.ended import advice_for, describe
 
 BROKEN_DISK = ("dmesg", "SMART")
 
