@@ -51,8 +51,8 @@ def attach(here: Host, node: RaftNode) -> None:
     """Let the metrics of `here` read the locks that `node` replicates, at each scrape, and its clients wait there."""
     waits = here.parts[LockWaits] = LockWaits(node, here.life, here.background)
     here.metrics.mufakat_withdrawals_waiting.watch(lambda: [((GROUP,), waits.withdrawing)])
-    here.metrics.locks_held.watch(lambda: [((), node.machine.inner.statistics().locks_held)])
-    here.metrics.lock_waiters.watch(lambda: [((), node.machine.inner.statistics().waiters)])
+    here.metrics.locks_held.watch(lambda: [((), waits.machine.statistics().locks_held)])
+    here.metrics.lock_waiters.watch(lambda: [((), waits.machine.statistics().waiters)])
 
 
 # Commands

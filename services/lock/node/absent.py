@@ -8,9 +8,9 @@ anew (`services.lock.node.waiting`): they lose their places in line and nothing 
 
 import asyncio
 from contextlib import suppress
+from typing import Any, Protocol
 
 from raft.errors import RaftError
-from raft.node import RaftNode
 from services.lock.replicated.commands import DropWaiters
 from services.node.host import Host
 from services.replicated.envelope import encode_command
@@ -21,7 +21,22 @@ LOOK_S = 0.5
 RETRY_S = 0.5
 
 
-async def clear_lines(here: Host, node: RaftNode) -> None:
+class Node(Protocol):
+    """The part of `raft.node.RaftNode` that this needs."""
+
+    id: str
+    #: The `ReplicatedMachine` of the group.
+    machine: Any
+
+    @property
+    def leads(self) -> bool: ...
+
+    def silence_ms(self, member: str) -> int | None: ...
+
+    async def propose(self, command: bytes) -> Any: ...
+
+
+async def clear_lines(here: Host, node: Node) -> None:
     """Runs as long as the node does."""
     await _drop_own(node, DropWaiters(here.node_id, here.boot))
     while True:
@@ -32,7 +47,7 @@ async def clear_lines(here: Host, node: RaftNode) -> None:
                 await _drop(node, DropWaiters(absent))
 
 
-def absent_nodes(node: RaftNode, gone_ms: int) -> list[str]:
+def absent_nodes(node: Node, gone_ms: int) -> list[str]:
     """Leader: the nodes at which requests wait, and that are no members or have been silent for `gone_ms`."""
     if not node.leads:
         return []
@@ -41,7 +56,7 @@ def absent_nodes(node: RaftNode, gone_ms: int) -> list[str]:
     return [name for name, silence_ms in silences if silence_ms is None or silence_ms >= gone_ms]
 
 
-async def _drop_own(node: RaftNode, command: DropWaiters) -> None:
+async def _drop_own(node: Node, command: DropWaiters) -> None:
     """Until it is known to be done. To say it again does no harm: those lives do not come back."""
     while True:
         try:
@@ -50,7 +65,7 @@ async def _drop_own(node: RaftNode, command: DropWaiters) -> None:
             await asyncio.sleep(RETRY_S)
 
 
-async def _drop(node: RaftNode, command: DropWaiters) -> None:
+async def _drop(node: Node, command: DropWaiters) -> None:
     """As many entries as it takes. Raises: RaftError."""
     data = encode_command(command)
     while (await node.propose(data))["more"]:

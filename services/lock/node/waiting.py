@@ -10,16 +10,19 @@ request that is not here any more is given back. To ask again is safe: the machi
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from raft.errors import NotDone, OutcomeUnknown, RaftError
-from raft.node import CLOSED_TOPIC, RaftNode
+from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
 from services.lock.replicated.commands import Acquire, CancelWaits
 from services.lock.replicated.lines import TOLD_TOPIC, Told
+from services.lock.replicated.machine import LockMachine
 from services.operations.call import Call
+from services.replicated import withdrawals
 from services.replicated.idempotency import CANCELLED
 from services.replicated.withdrawals import Withdrawals
 
@@ -32,6 +35,17 @@ CANCELLED_ANSWER = {"ok": False, "reason": CANCELLED}
 
 #: Key, owner and id of a request.
 Withdrawn = tuple[str, str, str]
+
+
+class Node(withdrawals.Node, Protocol):
+    """The part of `raft.node.RaftNode` that this needs, besides what withdrawals need."""
+
+    #: The `ReplicatedMachine` of the group.
+    machine: Any
+
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]: ...
+
+    async def propose(self, command: bytes, *, parting: bool = False) -> Any: ...
 
 
 class Wait:
@@ -82,7 +96,7 @@ class LockWaits:
         background: where tasks that outlive a request are kept.
     """
 
-    def __init__(self, node: RaftNode, life: str, background: set[asyncio.Task]) -> None:
+    def __init__(self, node: Node, life: str, background: set[asyncio.Task[Any]]) -> None:
         self._node = node
         self._life = life
         self._waits: dict[str, Wait] = {}
@@ -90,6 +104,12 @@ class LockWaits:
         node.subscribe(TOLD_TOPIC, self._on_told)
         node.subscribe(RESTORED_TOPIC, self._on_restored)
         node.subscribe(CLOSED_TOPIC, self._on_closed)
+
+    @property
+    def machine(self) -> LockMachine:
+        """The locks; another object after a snapshot was installed."""
+        machine: LockMachine = self._node.machine.inner
+        return machine
 
     @property
     def withdrawing(self) -> int:
@@ -144,12 +164,12 @@ class LockWaits:
             if left_ms <= 0:
                 if unknown is not None:
                     raise unknown
-                return self._node.machine.inner.refusal("timeout", asked.key)
+                return self.machine.refusal("timeout", asked.key)
             wait.begin(replace(asked, wait_ms=left_ms))
 
     async def _ask(self, call: Call, wait: Wait, asked: Acquire) -> dict[str, Any]:
         """One try: what the client `asked`, with what is left of its time."""
-        answer = await self._node.propose(call.encode(wait.command, asked))
+        answer: dict[str, Any] = await self._node.propose(call.encode(wait.command, asked))
         if answer.get("waiting"):
             return await self._decision(wait)
         # Where this node has closed meanwhile, the request is withdrawn: what it was granted is on its way back.
@@ -177,7 +197,7 @@ class LockWaits:
     def _on_restored(self, _: Any) -> None:
         """A snapshot stands for the entries that decided some waits: nobody tells of these any more. One of them may
         have been granted."""
-        machine = self._node.machine.inner
+        machine = self.machine
         for wait in self._waits.values():
             command = wait.command
             if not machine.is_waiting(command.key, command.owner, command.waiter):

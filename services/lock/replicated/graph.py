@@ -89,7 +89,7 @@ class Search:
             raise GraphTooLarge
 
 
-def shown(cycle: list[Waiter]) -> list[dict]:
+def shown(cycle: list[Waiter]) -> list[dict[str, str]]:
     """One `{"owner", "waits_for_key", "held_by"}` for each of the first owners along a cycle; `held_by` is the next
     owner, who holds that key or stands ahead in its line."""
     following = [*cycle[1 : CYCLE_SHOWN_MAX + 1], cycle[0]]

@@ -4,11 +4,12 @@ The rule: what has ended counts for nobody, swept or not. One entry sweeps a bou
 through `_lock`, `_hold_of` and `_place`, which take out of its way what has ended and was not swept.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from raft.state_machine import ApplyContext
 from services.lock.replicated import queries
 from services.lock.replicated.commands import Acquire
+from services.lock.replicated.queries import Answer
 from services.lock.replicated.records import Hold, Listener, Lock, Waiter
 from services.lock.replicated.tables import NEVER_MS, LockTables
 
@@ -32,7 +33,7 @@ class Told(NamedTuple):
     waiter: str
     key: str
     owner: str
-    answer: dict
+    answer: Answer
 
 
 class LockLines:
@@ -41,7 +42,7 @@ class LockLines:
     def __init__(self) -> None:
         self._tables = LockTables()
 
-    def advance(self, context: ApplyContext, command: Any = None) -> None:
+    def advance(self, context: ApplyContext, command: object = None) -> None:
         """End what fell due by `context.time_ms`, as much as an entry may that has a command or none, and serve the
         lines that this sets moving. What is left is due at once."""
         self._tables.time_ms = context.time_ms
@@ -170,7 +171,7 @@ class LockLines:
         self._tell(context, waiter, waiter.listeners, granted(hold))
 
     def _tell(
-        self, context: ApplyContext, place: Waiter, listeners: tuple[Listener, ...], answer: dict
+        self, context: ApplyContext, place: Waiter, listeners: tuple[Listener, ...], answer: Answer
     ) -> None:
         """Announce to these requests of a place what became of them; if these were all, to whoever keeps answers."""
         for listener in listeners:
@@ -181,10 +182,10 @@ class LockLines:
     def _tell_late(self, context: ApplyContext, place: Waiter, requests: tuple[Listener, ...]) -> None:
         self._tell(context, place, requests, self.refusal("timeout", place.key))
 
-    def refusal(self, reason: str, key: str) -> dict:
+    def refusal(self, reason: str, key: str) -> Answer:
         """Why an acquire was not granted; see `queries.refusal`."""
         lock = self._tables.locks.get(key)
-        if lock is not None and self._tables.has_expired(lock.first):
+        if lock is not None and (first := lock.first) is not None and self._tables.has_expired(first):
             lock = self._seen(key)
         return queries.refusal(reason, lock, self._tables.time_ms)
 
@@ -192,5 +193,5 @@ class LockLines:
         return self._tables.seen(self._tables.locks.get(key))
 
 
-def granted(hold: Hold) -> dict:
+def granted(hold: Hold) -> Answer:
     return {"ok": True, "token": hold.token, "mode": hold.mode, "expires_ms": hold.expires_ms}

@@ -19,7 +19,7 @@ A pure function of the log over `LockTables`. The rules, each with a test of its
   counts for nobody: a command moves the line of its key first (`_lock`), as if the sweep had come by.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from sys import intern
 from typing import Any
@@ -38,6 +38,7 @@ from services.lock.replicated.commands import (
 from services.lock.replicated.graph import STEPS_MAX, GraphTooLarge, Search, shown
 from services.lock.replicated.limits import LIMITS
 from services.lock.replicated.lines import TOLD_TOPIC, LockLines, Told, granted
+from services.lock.replicated.queries import Answer
 from services.lock.replicated.records import Hold, Listener, Lock, Waiter
 from services.replicated.idempotency import CANCELLED
 from services.replicated.limits import Limits
@@ -58,13 +59,13 @@ class LockStatistics:
 class LockMachine(LockLines):
     """The inner machine of the `lock` group; see the module's docstring for its rules."""
 
-    COMMANDS = (Acquire, Release, Renew, ForceRelease, CancelWait, CancelWaits, DropWaiters)
+    COMMANDS: tuple[type, ...] = (Acquire, Release, Renew, ForceRelease, CancelWait, CancelWaits, DropWaiters)
 
     def __init__(self) -> None:
         super().__init__()
         self.limits = Limits(LIMITS)
         self._limit = self.limits.in_force
-        self._handlers = {
+        self._handlers: dict[type, Callable[[ApplyContext, Any], Answer]] = {
             Acquire: self._acquire,
             Release: self._release,
             Renew: self._renew,
@@ -74,7 +75,7 @@ class LockMachine(LockLines):
             DropWaiters: self._drop_waiters,
         }
 
-    def apply(self, context: ApplyContext, command) -> dict:
+    def apply(self, context: ApplyContext, command: Any) -> Answer:
         """Carry out one command and return its answer.
 
         Expiry times in answers are cluster time (`expires_ms`); the route turns them into seconds from now.
@@ -84,19 +85,20 @@ class LockMachine(LockLines):
         self.advance(context, command)
         return self._handlers[type(command)](context, command)
 
-    def kept(self, answer: dict) -> dict:
+    def kept(self, answer: Answer) -> Answer:
         """All but to whose place it is tied."""
         return {name: value for name, value in answer.items() if name != "waiter"}
 
-    def repeat(self, context: ApplyContext, command: Any, kept: dict) -> dict | None:
+    def repeat(self, context: ApplyContext, command: Any, kept: Answer) -> Answer | None:
         """What became of an earlier request, told to one who asks again; see
         `services.replicated.machine.ServiceMachine`."""
         if kept.get("waiting"):
             place = self._place(context, command.key, command.owner)
             # One that is shared by now, because its exclusive requests have gone, must not be made exclusive again:
             # who stands behind it may not wait for it, and nobody looked for a cycle.
-            covers = place is not None and (place.exclusive or not command.exclusive)
-            return self._join(context, command, place) if covers else None
+            if place is None or (command.exclusive and not place.exclusive):
+                return None
+            return self._join(context, command, place)
         if isinstance(command, Acquire) and kept.get("reason") in ("locked", "timeout"):
             return self.refusal(kept["reason"], command.key)
         if not isinstance(command, Acquire | Renew) or not kept["ok"]:
@@ -116,11 +118,11 @@ class LockMachine(LockLines):
         """Cluster time of the next expiry or deadline; None where nothing is pending."""
         return self._tables.next_due_ms()
 
-    def snapshot(self) -> Iterator[list]:
+    def snapshot(self) -> Iterator[list[Any]]:
         """See `LockTables.snapshot`."""
         return self._tables.snapshot()
 
-    def restore(self, records: Iterable[list]) -> None:
+    def restore(self, records: Iterable[list[Any]]) -> None:
         """See `LockTables.restore`."""
         self._tables.restore(records)
 
@@ -130,7 +132,7 @@ class LockMachine(LockLines):
 
     # Commands
 
-    def _acquire(self, context: ApplyContext, command: Acquire) -> dict:
+    def _acquire(self, context: ApplyContext, command: Acquire) -> Answer:
         tables = self._tables
         lock = self._lock(context, command.key)
         if lock is not None:
@@ -141,7 +143,7 @@ class LockMachine(LockLines):
                     # The very request that won it, carried out twice.
                     return granted(hold)
                 return self._ask_again(context, hold, command)
-            if exclusive or lock.first.exclusive or lock.queue:
+            if exclusive or (first := lock.first) is None or first.exclusive or lock.queue:
                 if command.wait_ms <= 0:
                     return queries.refusal("locked", lock, context.time_ms, asking=hold)
                 return self._wait(context, command, lock)
@@ -158,7 +160,7 @@ class LockMachine(LockLines):
             context.events.append((TOLD_TOPIC, Told(waiter, command.key, command.owner, answer)))
         return answer
 
-    def _wait(self, context: ApplyContext, command: Acquire, lock: Lock) -> dict:
+    def _wait(self, context: ApplyContext, command: Acquire, lock: Lock) -> Answer:
         tables = self._tables
         place = self._place(context, command.key, command.owner)
         if place is not None and (place.exclusive or not command.exclusive):
@@ -192,7 +194,7 @@ class LockMachine(LockLines):
         tables.add_waiter(waiter)
         return {"waiting": True}
 
-    def _join(self, context: ApplyContext, command: Acquire, place: Waiter) -> dict:
+    def _join(self, context: ApplyContext, command: Acquire, place: Waiter) -> Answer:
         """Another request of the owner's waits in its place from now on, to the end of its own time."""
         others = tuple(listener for listener in place.listeners if listener.id != command.waiter)
         if len(others) >= self._limit["listeners_max"]:
@@ -204,24 +206,26 @@ class LockMachine(LockLines):
         self._tables.change_waiter(place, (*others, _listener(context, command)))
         return {"waiting": True} if place.id == command.waiter else {"waiting": True, "waiter": place.id}
 
-    def _release(self, context: ApplyContext, command: Release) -> dict:
+    def _release(self, context: ApplyContext, command: Release) -> Answer:
         hold = self._hold_of(context, command.key, command.owner, command.token)
         if hold is None:
             return _not_held()
         self._serve(context, command.key, self._tables.remove_hold(hold))
         return {"ok": True}
 
-    def _renew(self, context: ApplyContext, command: Renew) -> dict:
+    def _renew(self, context: ApplyContext, command: Renew) -> Answer:
         hold = self._hold_of(context, command.key, command.owner, command.token)
         if hold is None:
             return _not_held()
         return granted(self._heard_of(context, hold, command.ttl_ms))
 
-    def _force_release(self, context: ApplyContext, command: ForceRelease) -> dict:
+    def _force_release(self, context: ApplyContext, command: ForceRelease) -> Answer:
         lock = self._lock(context, command.key)
+        if lock is None:
+            return _not_held()
         taken = [
             hold
-            for hold in (lock.holds() if lock is not None else ())
+            for hold in lock.holds()
             if command.owner in (None, hold.owner) and not self._tables.has_expired(hold)
         ]
         if not taken:
@@ -236,10 +240,10 @@ class LockMachine(LockLines):
             "released_count": len(taken),
         }
 
-    def _cancel_wait(self, context: ApplyContext, command: CancelWait) -> dict:
+    def _cancel_wait(self, context: ApplyContext, command: CancelWait) -> Answer:
         return {"ok": True, "cancelled": self._cancel(context, command.key, command.owner, command.waiter)}
 
-    def _cancel_waits(self, context: ApplyContext, command: CancelWaits) -> dict:
+    def _cancel_waits(self, context: ApplyContext, command: CancelWaits) -> Answer:
         cancelled = [self._cancel(context, key, owner, waiter) for key, owner, waiter in command.waits]
         return {"ok": True, "cancelled": len(cancelled) - cancelled.count(None)}
 
@@ -247,11 +251,12 @@ class LockMachine(LockLines):
         """Withdraw one request; says what ended with it: "waiting" or "granted", None where nothing did."""
         self._lock(context, key)
         place = self._place(context, key, owner)
-        gone = tuple(each for each in place.listeners if each.id == waiter) if place is not None else ()
-        if gone:
-            self._serve(context, key, self._leave(place, gone))
-            self._tell(context, place, gone, _cancelled())
-            return "waiting" if len(place.listeners) == 1 else None
+        if place is not None:
+            gone = tuple(each for each in place.listeners if each.id == waiter)
+            if gone:
+                self._serve(context, key, self._leave(place, gone))
+                self._tell(context, place, gone, _cancelled())
+                return "waiting" if len(place.listeners) == 1 else None
         hold = self._hold_of(context, key, owner)
         if hold is None or waiter not in hold.unheard:
             return None
@@ -263,7 +268,7 @@ class LockMachine(LockLines):
         context.decided.append((hold.waiter, _cancelled()))
         return "granted"
 
-    def _drop_waiters(self, context: ApplyContext, command: DropWaiters) -> dict:
+    def _drop_waiters(self, context: ApplyContext, command: DropWaiters) -> Answer:
         node, boot_kept = command.node, command.boot_kept
         gone_lives = [life for life in self._tables.lives if life[0] == node and life[1] != boot_kept]
         dropped: list[tuple[Waiter, tuple[Listener, ...]]] = []
@@ -287,10 +292,10 @@ class LockMachine(LockLines):
         more = any(life in self._tables.lives for life in gone_lives)
         return {"ok": True, "dropped": count, "more": more}
 
-    def _full(self, reason: str, limit: str) -> dict:
+    def _full(self, reason: str, limit: str) -> Answer:
         return _full(reason, limit, self._limit[limit])
 
-    def _ask_again(self, context: ApplyContext, hold: Hold, command: Acquire) -> dict:
+    def _ask_again(self, context: ApplyContext, hold: Hold, command: Acquire) -> Answer:
         """Another request for what the owner's hold covers. As long as all that know of the hold can be withdrawn, it
         can as well; its answer then goes with that of the first (`waiter`)."""
         unheard = self._unheard_with(hold, command.waiter) if command.waiter and hold.unheard else ()
@@ -329,15 +334,15 @@ class LockMachine(LockLines):
         """The lives of nodes, `(node, boot)`, at which requests wait."""
         return self._tables.lives.keys()
 
-    def status(self, key: str) -> dict:
+    def status(self, key: str) -> Answer:
         """Holders and line of one key; see `queries.status`."""
         return queries.status(key, self._seen(key))
 
-    def summaries(self, keys: Iterable[str]) -> list[dict]:
+    def summaries(self, keys: Iterable[str]) -> list[Answer]:
         """One row for each of `keys` that is held; see `queries.summary`."""
         return [queries.summary(key, lock) for key in keys if (lock := self._seen(key)) is not None]
 
-    def validate(self, key: str, token: int) -> dict:
+    def validate(self, key: str, token: int) -> Answer:
         """Whether `token` belongs to a hold of `key` that has not ended; see `queries.verdict`."""
         hold = self._tables.holds.get(token)
         if hold is not None and self._tables.has_expired(hold):
@@ -345,11 +350,11 @@ class LockMachine(LockLines):
         return queries.verdict(hold, self._seen(key), key, token)
 
 
-def _not_held() -> dict:
+def _not_held() -> Answer:
     return {"ok": False, "reason": "not_held"}
 
 
-def _cancelled() -> dict:
+def _cancelled() -> Answer:
     return {"ok": False, "reason": CANCELLED}
 
 
@@ -358,5 +363,5 @@ def _listener(context: ApplyContext, command: Acquire) -> Listener:
     return Listener(command.waiter, command.exclusive, due_ms, intern(command.node), intern(command.boot))
 
 
-def _full(reason: str, limit: str, value: int) -> dict:
+def _full(reason: str, limit: str, value: int) -> Answer:
     return {"ok": False, "reason": reason, "limit": limit, "limit_value": value}

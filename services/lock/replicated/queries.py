@@ -5,6 +5,7 @@ Plain functions of holds and locks; they change nothing. Expiry times and deadli
 """
 
 from itertools import islice
+from typing import Any
 
 from services.lock.replicated.records import Hold, Lock, Waiter
 
@@ -14,8 +15,11 @@ HOLDERS_SHOWN_MAX = 16
 #: Holders and waiters that a status shows.
 STATUS_SHOWN_MAX = 1000
 
+#: What the machine says to a command or a question, and rows of it.
+Answer = dict[str, Any]
 
-def holder(hold: Hold) -> dict:
+
+def holder(hold: Hold) -> Answer:
     return {
         "owner": hold.owner,
         "mode": hold.mode,
@@ -25,19 +29,19 @@ def holder(hold: Hold) -> dict:
     }
 
 
-def _shown(lock: Lock, count: int, time_ms: int = 0) -> list[dict]:
-    shown = [holder(lock.first)]
-    if lock.more:
-        more = islice(lock.more.values(), count - 1)
-        shown.extend(holder(hold) for hold in more if not hold.has_ended(time_ms))
+def _shown(first: Hold, more: dict[str, Hold] | None, count: int, time_ms: int = 0) -> list[Answer]:
+    shown = [holder(first)]
+    if more:
+        others = islice(more.values(), count - 1)
+        shown.extend(holder(hold) for hold in others if not hold.has_ended(time_ms))
     return shown
 
 
-def refusal(reason: str, lock: Lock | None, time_ms: int, asking: Hold | None = None) -> dict:
+def refusal(reason: str, lock: Lock | None, time_ms: int, asking: Hold | None = None) -> Answer:
     """Why an acquire was not granted: `current` is the holder with the lowest token, None where the key has come
     free. `asking` is what the requester itself holds of the key. A hold that has ended by `time_ms` and was not swept
     yet is not shown, but counted."""
-    if lock is None:
+    if lock is None or (first := lock.first) is None:
         return {
             "ok": False,
             "reason": reason,
@@ -46,12 +50,11 @@ def refusal(reason: str, lock: Lock | None, time_ms: int, asking: Hold | None = 
             "holder_count": 0,
             "queue_length": 0,
         }
-    first = lock.first
     answer = {
         "ok": False,
         "reason": reason,
         "current": {"owner": first.owner, "mode": first.mode, "node": first.node},
-        "holders": _shown(lock, HOLDERS_SHOWN_MAX, time_ms),
+        "holders": _shown(first, lock.more, HOLDERS_SHOWN_MAX, time_ms),
         "holder_count": lock.holder_count,
         "queue_length": lock.queue_length,
     }
@@ -62,9 +65,9 @@ def refusal(reason: str, lock: Lock | None, time_ms: int, asking: Hold | None = 
     return answer
 
 
-def status(key: str, lock: Lock | None) -> dict:
+def status(key: str, lock: Lock | None) -> Answer:
     """One key in full: `held`, `mode`, `holders` lowest token first, `waiters` in the order of the line."""
-    if lock is None:
+    if lock is None or (first := lock.first) is None:
         return {
             "ok": True,
             "key": key,
@@ -79,15 +82,15 @@ def status(key: str, lock: Lock | None) -> dict:
         "ok": True,
         "key": key,
         "held": True,
-        "mode": lock.first.mode,
-        "holders": _shown(lock, STATUS_SHOWN_MAX),
+        "mode": first.mode,
+        "holders": _shown(first, lock.more, STATUS_SHOWN_MAX),
         "holder_count": lock.holder_count,
         "waiters": [_waiter(waiter) for waiter in islice((lock.queue or {}).values(), STATUS_SHOWN_MAX)],
         "queue_length": lock.queue_length,
     }
 
 
-def _waiter(waiter: Waiter) -> dict:
+def _waiter(waiter: Waiter) -> Answer:
     return {
         "owner": waiter.owner,
         "mode": waiter.mode,
@@ -96,18 +99,20 @@ def _waiter(waiter: Waiter) -> dict:
     }
 
 
-def summary(key: str, lock: Lock) -> dict:
+def summary(key: str, lock: Lock) -> Answer:
     """One row of a list."""
+    first = lock.first
+    assert first is not None, "a key that nobody holds is not listed"
     return {
         "key": key,
-        "mode": lock.first.mode,
-        "holders": _shown(lock, HOLDERS_SHOWN_MAX),
+        "mode": first.mode,
+        "holders": _shown(first, lock.more, HOLDERS_SHOWN_MAX),
         "holder_count": lock.holder_count,
         "queue_length": lock.queue_length,
     }
 
 
-def verdict(hold: Hold | None, lock: Lock | None, key: str, token: int) -> dict:
+def verdict(hold: Hold | None, lock: Lock | None, key: str, token: int) -> Answer:
     """Whether a token still stands: `hold` is what the token names, `lock` what its key is now.
 
     `fenced` means that somebody was granted the key after the token; `not_held` that the hold has ended, or never

@@ -102,7 +102,7 @@ class Lock:
     def __init__(self) -> None:
         #: The holder with the lowest token.
         self.first: Hold | None = None
-        #: Further shared holders by owner, in the order of their tokens; most locks never need the dict.
+        #: Further shared holders by owner, in the order of their tokens; None where there are none, as in most.
         self.more: dict[str, Hold] | None = None
         #: Requests in line by waiter id, first come first.
         self.queue: dict[str, Waiter] | None = None
@@ -130,20 +130,26 @@ class Lock:
 
     def replace(self, hold: Hold) -> None:
         """Put a newer record of the same grant in the old one's place."""
-        if self.first.token == hold.token:
-            self.first = hold
-        else:
-            self.more[hold.owner] = hold
+        more = self.more
+        if more is not None and hold.owner in more:
+            more[hold.owner] = hold
+            return
+        first = self.first
+        assert first is not None and first.token == hold.token, "only a hold of this key is replaced"
+        self.first = hold
 
     def remove(self, hold: Hold) -> None:
-        if self.first.token != hold.token:
-            del self.more[hold.owner]
-        elif self.more:
-            owner = next(iter(self.more))
-            self.first = self.more.pop(owner)
-        else:
+        first, more = self.first, self.more
+        if more is None:
+            assert first is not None and first.token == hold.token, "only a hold of this key is removed"
             self.first = None
-        if not self.more:
+            return
+        if first is None or first.token != hold.token:
+            del more[hold.owner]
+        else:
+            owner = next(iter(more))
+            self.first = more.pop(owner)
+        if not more:
             self.more = None
 
     @property

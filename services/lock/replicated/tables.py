@@ -8,6 +8,7 @@ module decides who may have what.
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from sys import intern
+from typing import Any
 
 from common.sorted_set import SortedSet
 from services.lock.replicated.limits import hold_bytes, waiter_bytes
@@ -142,9 +143,10 @@ class LockTables:
     def add_waiter(self, waiter: Waiter) -> None:
         """Put an owner at the end of a line."""
         lock = self.locks[waiter.key]
-        if lock.queue is None:
-            lock.queue = {}
-        self._set_waiter(lock, waiter)
+        queue = lock.queue
+        if queue is None:
+            queue = lock.queue = {}
+        self._set_waiter(queue, waiter)
         self.bytes += waiter_bytes(waiter)
         self._count_lives(waiter, 1)
 
@@ -153,15 +155,19 @@ class LockTables:
         self._count_lives(waiter, -1)
         self._deadlines.remove((waiter.deadline_ms, waiter.id))
         changed = waiter.with_listeners(listeners)
-        self._set_waiter(self.locks[waiter.key], changed)
+        queue = self.locks[waiter.key].queue
+        assert queue is not None, "who stands in line has one"
+        self._set_waiter(queue, changed)
         self.bytes += waiter_bytes(changed) - waiter_bytes(waiter)
         self._count_lives(changed, 1)
 
     def remove_waiter(self, waiter: Waiter) -> Lock:
         """Take an owner out of a line. The caller serves the lock that is returned."""
         lock = self.locks[waiter.key]
-        del lock.queue[waiter.id]
-        if not lock.queue:
+        queue = lock.queue
+        assert queue is not None, "who stands in line has one"
+        del queue[waiter.id]
+        if not queue:
             lock.queue = None
         del self.waiters[waiter.id]
         self._deadlines.remove((waiter.deadline_ms, waiter.id))
@@ -173,8 +179,8 @@ class LockTables:
         self._count_lives(waiter, -1)
         return lock
 
-    def _set_waiter(self, lock: Lock, waiter: Waiter) -> None:
-        lock.queue[waiter.id] = self.waiters[waiter.id] = waiter
+    def _set_waiter(self, queue: dict[str, Waiter], waiter: Waiter) -> None:
+        queue[waiter.id] = self.waiters[waiter.id] = waiter
         self.waits.setdefault(waiter.owner, {})[waiter.key] = waiter
         self._deadlines.add((waiter.deadline_ms, waiter.id))
         if waiter.deadline_ms < self.quiet_until_ms:
@@ -253,18 +259,18 @@ class LockTables:
         """Never give the next `count` tokens, nor any below `floor`: after a restore, others may hold them."""
         self._last_token = max(self._last_token + count, floor)
 
-    def snapshot(self) -> Iterator[list]:
+    def snapshot(self) -> Iterator[list[Any]]:
         """Records `["lock", version, last token]`, then `["hold", ...]` by token, then `["waiter", ...]` in order
         of arrival; the fields of the last two are those of `Hold` and `Waiter`, with its listeners as lists. Where
         something among them has ended and was not swept yet, the cluster time by which it has stands at the end of
         the first."""
-        head = ["lock", SNAPSHOT_VERSION, self._last_token]
+        head: list[Any] = ["lock", SNAPSHOT_VERSION, self._last_token]
         due_ms = self.next_due_ms()
         if due_ms is not None and due_ms <= self.time_ms:
             head.append(self.time_ms)
         return _records(head, list(self.holds.values()), list(self.waiters.values()))
 
-    def restore(self, records: Iterable[list]) -> None:
+    def restore(self, records: Iterable[list[Any]]) -> None:
         """Replace everything by what `snapshot` gave.
 
         Raises: ValueError for a record that no version up to this one wrote.
@@ -296,7 +302,7 @@ class LockTables:
         self.change_waiter(place, (*place.listeners, *waiter.listeners))
 
 
-def _records(head: list, holds: list[Hold], waiters: list[Waiter]) -> Iterator[list]:
+def _records(head: list[Any], holds: list[Hold], waiters: list[Waiter]) -> Iterator[list[Any]]:
     yield head
     for hold in holds:
         yield ["hold", *hold]
@@ -304,17 +310,18 @@ def _records(head: list, holds: list[Hold], waiters: list[Waiter]) -> Iterator[l
         yield ["waiter", *waiter]
 
 
-def _hold_of(fields: list) -> Hold:
+def _hold_of(fields: list[Any]) -> Hold:
     """What `_records` wrote. In version 1 the hold went with the waiter that it was granted to."""
     hold = Hold(*fields)
     unheard = tuple(hold.unheard) or ((hold.waiter,) if hold.waiter else ())
     return hold._replace(node=intern(hold.node), unheard=unheard)
 
 
-def _waiter_of(fields: list) -> Waiter:
+def _waiter_of(fields: list[Any]) -> Waiter:
     """What `_records` wrote. In version 1 a waiter was its own only request."""
     waiter = Waiter(*fields)
-    listeners = waiter.listeners or [[waiter.id, waiter.exclusive, waiter.deadline_ms, waiter.node, waiter.boot]]
+    only = [waiter.id, waiter.exclusive, waiter.deadline_ms, waiter.node, waiter.boot]
+    listeners: Iterable[Iterable[Any]] = waiter.listeners or [only]
     return waiter._replace(
         node=intern(waiter.node),
         boot=intern(waiter.boot),
