@@ -46,7 +46,7 @@ from services.queue.answers import (
     deliveries_of,
     with_raw_payloads,
 )
-from services.queue.node.consuming import GiveBacks, consume
+from services.queue.node.consuming import GiveBacks, consume, machine_of
 from services.queue.replicated import commands, queries
 from services.queue.replicated.state import Queue
 
@@ -62,7 +62,7 @@ def attach(here: Host, node: RaftNode) -> None:
     """Let the metrics of `here` read the queues that `node` replicates, at each scrape."""
 
     def rows(count: Callable[[Queue], int]) -> Callable[[], list[tuple[tuple[str, ...], int]]]:
-        return lambda: queries.counts(node.machine.inner.store, count)
+        return lambda: queries.counts(machine_of(node).store, count)
 
     given_back = here.parts[GiveBacks] = GiveBacks(node, here.background)
     here.metrics.mufakat_withdrawals_waiting.watch(lambda: [((GROUP,), len(given_back))])

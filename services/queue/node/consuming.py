@@ -8,17 +8,31 @@ then the client will ask for this very answer again. A pop has no delivery to gi
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from raft.node import RaftNode
 from services.operations.call import Call
 from services.queue.node.waiting import Ticket, waiting_room
 from services.queue.replicated import queries
 from services.queue.replicated.commands import Dequeue, GiveBack, Pop
+from services.queue.replicated.machine import QueueMachine
+from services.replicated import withdrawals
 from services.replicated.withdrawals import Withdrawals
 
 #: A waiting consumer looks by itself this often: a snapshot that replaces the machine brings no events.
 RECHECK_S = 1.0
+
+
+class Node(Protocol):
+    """The part of `raft.node.RaftNode` that this needs."""
+
+    #: The `ReplicatedMachine` of the group.
+    machine: Any
+
+
+def machine_of(node: Node) -> QueueMachine:
+    """The queues that a node replicates; another object after a snapshot was installed."""
+    machine: QueueMachine = node.machine.inner
+    return machine
 
 
 async def consume(call: Call, command: Dequeue | Pop, wait_s: float) -> dict[str, Any]:
@@ -40,16 +54,14 @@ async def consume(call: Call, command: Dequeue | Pop, wait_s: float) -> dict[str
                 return result
 
 
-async def _wait_ready(
-    call: Call, node: RaftNode, queue: str, ticket: Ticket, give_up: float
-) -> bool:
+async def _wait_ready(call: Call, node: Node, queue: str, ticket: Ticket, give_up: float) -> bool:
     """True once it is worth asking again, False once the wait is over or the client gone."""
     while (left_s := give_up - asyncio.get_running_loop().time()) > 0:
         if await ticket.wait_woken(min(left_s, RECHECK_S)):
             return not call.has_gone()
         if call.has_gone():
             return False
-        if queries.has_ready(node.machine.inner.store, queue):
+        if queries.has_ready(machine_of(node).store, queue):
             return True
     return False
 
@@ -75,7 +87,7 @@ async def _ask(call: Call, command: Dequeue | Pop) -> dict[str, Any]:
 class GiveBacks:
     """The deliveries of a node that reached nobody."""
 
-    def __init__(self, node: RaftNode, background: set[asyncio.Task]) -> None:
+    def __init__(self, node: withdrawals.Node, background: set[asyncio.Task[Any]]) -> None:
         self._withdrawals: Withdrawals[tuple[int, str]] = Withdrawals(node, GiveBack, background)
 
     def __len__(self) -> int:

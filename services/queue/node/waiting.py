@@ -81,8 +81,11 @@ class Line:
 
     def wake(self, count: int) -> None:
         """So many messages became ready."""
-        for _ in range(min(count, len(self.asleep))):
-            self.tickets[self.asleep.first()].wake()
+        for _ in range(count):
+            number = self.asleep.first()
+            if number is None:
+                return
+            self.tickets[number].wake()
 
     def join(self) -> Ticket:
         """A place at the end."""

@@ -33,11 +33,11 @@ class DeadlineCalendar(Generic[Id]):
         #: Number of the newest bucket that has begun.
         self._horizon = 0
         #: Buckets that have not begun: number -> id -> deadline, or in order where they are large. None is empty.
-        self._far: dict[int, dict[Id, int] | Sorted] = {}
+        self._far: dict[int, dict[Id, int] | Sorted[Id]] = {}
         #: The numbers in `_far`.
         self._far_numbers: SortedSet[int] = SortedSet()
         #: Those of the buckets that have begun.
-        self._near: Sorted = SortedSet()
+        self._near: Sorted[Id] = SortedSet()
 
     def __len__(self) -> int:
         return len(self._near) + sum(map(len, self._far.values()))
@@ -105,5 +105,5 @@ class DeadlineCalendar(Generic[Id]):
         self._horizon = horizon
 
 
-def _in_order(bucket: dict[Id, int]) -> Sorted:
+def _in_order(bucket: dict[Id, int]) -> Sorted[Id]:
     return SortedSet(sorted((deadline_ms, id) for id, deadline_ms in bucket.items()))

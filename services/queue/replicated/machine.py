@@ -7,7 +7,7 @@ Waiting consumers are not in here: each node wakes its own by the events under `
 number of messages that became ready, and lets them ask again. Until then they are told `{"waiting": True}`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -28,7 +28,7 @@ class QueueMachine:
     """All queues of the group. Answers are as the HTTP contract has them, except that `payload` and `item` are
     JSON text as bytes and that deliveries always come as a list under `messages`."""
 
-    COMMANDS = (
+    COMMANDS: tuple[type, ...] = (
         commands.Enqueue, commands.EnqueueBatch, commands.Dequeue, commands.Pop, commands.Ack, commands.AckBatch,
         commands.Nack, commands.GiveBack, commands.Extend, commands.Reject, commands.Configure, commands.Redrive,
         commands.Purge, commands.Delete,
@@ -38,7 +38,7 @@ class QueueMachine:
         self.limits = Limits(LIMITS)
         self._limit = self.limits.in_force
         self._use(QueueStore())
-        self._handlers = {
+        self._handlers: dict[type, Callable[[ApplyContext, Any], Answer]] = {
             commands.Enqueue: self._enqueue,
             commands.EnqueueBatch: self._enqueue_batch,
             commands.Dequeue: self._dequeue,
@@ -81,7 +81,7 @@ class QueueMachine:
                 standing.append({**delivery, "payload": message.payload})
         return {"messages": standing}
 
-    def advance(self, context: ApplyContext, command: Any = None) -> None:
+    def advance(self, context: ApplyContext, command: object = None) -> None:
         """Let cluster time reach `context.time_ms`. At most `DUE_PER_ENTRY_MAX` deadlines are handled in one
         entry, so that a million in one second do not hold up the node; `next_due_ms` is then in the past."""
         store = self.store
@@ -246,6 +246,8 @@ class QueueMachine:
 
     def _acknowledge(self, message_id: int, receipt: str | None) -> Answer:
         message = self.store.messages.get(message_id)
+        if message is None:
+            return _not_in_flight()
         refusal = _not_current(message, receipt)
         if refusal is not None:
             return refusal
@@ -256,6 +258,8 @@ class QueueMachine:
 
     def _nack(self, context: ApplyContext, command: commands.Nack) -> Answer:
         message = self.store.messages.get(command.msg_id)
+        if message is None:
+            return _not_in_flight()
         refusal = _not_current(message, command.receipt)
         if refusal is not None:
             return refusal
@@ -271,6 +275,8 @@ class QueueMachine:
 
     def _extend(self, context: ApplyContext, command: commands.Extend) -> Answer:
         message = self.store.messages.get(command.msg_id)
+        if message is None:
+            return _not_in_flight()
         refusal = _not_current(message, command.receipt)
         if refusal is not None:
             return refusal
@@ -284,6 +290,8 @@ class QueueMachine:
 
     def _reject(self, context: ApplyContext, command: commands.Reject) -> Answer:
         message = self.store.messages.get(command.msg_id)
+        if message is None:
+            return _not_in_flight()
         refusal = _not_current(message, command.receipt)
         if refusal is not None:
             return refusal
@@ -318,13 +326,17 @@ class QueueMachine:
         return sweeps.delete(self.store, context, command)
 
 
-def _not_current(message: Message | None, receipt: str | None) -> Answer | None:
+def _not_current(message: Message, receipt: str | None) -> Answer | None:
     """The refusal where there is no such delivery; None where the message is in flight and `receipt`, if
     any, names its current delivery."""
-    if message is not None and message.state == IN_FLIGHT:
+    if message.state == IN_FLIGHT:
         if receipt is None or receipt == str(message.receipt):
             return None
         return {"ok": False, "reason": "stale_receipt"}
-    if message is not None and message.receipt and receipt is not None:
+    if message.receipt and receipt is not None:
         return {"ok": False, "reason": "stale_receipt"}
+    return _not_in_flight()
+
+
+def _not_in_flight() -> Answer:
     return {"ok": False, "reason": "not_in_flight"}

@@ -31,9 +31,9 @@ class QueueStore:
         self.dead_bytes = 0
         #: Cluster time of the last entry.
         self.time_ms = 0
-        self.calendar = DeadlineCalendar()
+        self.calendar: DeadlineCalendar[int] = DeadlineCalendar()
         #: The same of queues, by name: their `due_ms`; see `aging`.
-        self.queue_calendar = DeadlineCalendar()
+        self.queue_calendar: DeadlineCalendar[str] = DeadlineCalendar()
         #: How many have one.
         self.queues_due = 0
         #: Queues whose `due_ms` is to be reckoned anew before the entry ends (a dict as an ordered set).

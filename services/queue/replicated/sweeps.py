@@ -13,7 +13,7 @@ import msgspec
 from raft.state_machine import ApplyContext
 from services.queue.replicated.commands import Delete, Purge, Redrive
 from services.queue.replicated.limits import LOOKED_AT_PER_ENTRY_MAX, SWEEP_PER_ENTRY_MAX
-from services.queue.replicated.messages import DEAD, DELAYED, IN_FLIGHT, READY
+from services.queue.replicated.messages import DEAD, DELAYED, IN_FLIGHT, READY, Message
 from services.queue.replicated.state import Queue, QueueCounters, QueueSettings
 from services.queue.replicated.store import QueueStore
 
@@ -97,7 +97,7 @@ def _drop(
             dropped += 1
     left = _count(queue, states)
     more = False
-    found = []
+    found: list[tuple[int, Message]] = []
     looked_at = 0
     for looked_at, (message_id, message) in enumerate(store.messages.following(after_id)):
         if message_id >= before_id or len(found) == left:
