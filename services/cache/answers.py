@@ -6,12 +6,13 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from common.json import encode
+from services.cache.node.changes import GapReason
 from services.cache.node.coherence import Coherence
 from services.cache.node.held import KEPT_ANSWER_BYTES_MAX, Granted
+from services.cache.replicated.directory import State
 from services.cache.replicated.line import Line
 from services.operations.answers import Answer, NotDone
 
-State = Literal["M", "E", "S", "I"]
 #: Where a value was found: in this node's memory, by way of the log, or in what this node has applied (`stale_ok`).
 Source = Literal["local", "fill", "replica"]
 
@@ -153,7 +154,7 @@ class Changed(Struct):
 class Missed(Struct):
     """Changes are missing here: read anew what matters."""
 
-    reason: Literal["slow", "history", "snapshot", "future"]
+    reason: GapReason
     position: str
 
 
@@ -174,7 +175,7 @@ def hit_of(coherence: Coherence, line: Line) -> dict[str, Any]:
 
 def get_answer_of(found: dict[str, Any]) -> Hit | Miss:
     """What was found, in the words of a get."""
-    return msgspec.convert(found, Hit if found["hit"] else Miss)
+    return msgspec.convert(found, Hit) if found["hit"] else msgspec.convert(found, Miss)
 
 
 def item_of(key: str, found: dict[str, Any]) -> Item:

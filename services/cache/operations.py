@@ -84,19 +84,19 @@ def attach(here: Host, node: RaftNode) -> None:
     account = Invalidations(node, here.metrics.cache_invalidation_wait_seconds.labels())
     node.withheld = account
     answer_pending(node, account)
-    _attach_parts(here, node)
+    _attach_parts(here, node, coherence)
 
 
-def _attach_parts(here: Host, node: RaftNode) -> None:
+def _attach_parts(here: Host, node: RaftNode, coherence: Coherence) -> None:
     """Whoever waits or watches at this node, and what is counted of it."""
     metrics = here.metrics
     fills = here.parts[FillLines] = FillLines(node, f"{here.node_id}:{here.boot}", here.background)
     changes = here.parts[Changes] = Changes(node, metrics.cache_watch_gaps_total.labels())
     metrics.mufakat_withdrawals_waiting.watch(lambda: [((GROUP,), fills.owed)])
-    metrics.cache_fill_leases.watch(lambda: [((), node.machine.inner.statistics().fill_leases)])
+    metrics.cache_fill_leases.watch(lambda: [((), coherence.machine.statistics().fill_leases)])
     metrics.cache_fill_waiting.watch(lambda: [((), fills.waiting)])
     metrics.cache_leases_granted_total.watch(lambda: [((), fills.granted)])
-    metrics.cache_tags.watch(lambda: [((), node.machine.inner.statistics().tags)])
+    metrics.cache_tags.watch(lambda: [((), coherence.machine.statistics().tags)])
     metrics.cache_watching.watch(lambda: [((), len(changes))])
 
     def on_invalidated(invalidated: InvalidatedLines) -> None:

@@ -11,7 +11,9 @@ loop waits for its client.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+
+from msgspec import Struct
 
 from common.api_error import bad_request
 from raft.errors import RaftError
@@ -26,7 +28,7 @@ from services.cache.node.changes import (
     Position,
     Watcher,
 )
-from services.cache.replicated.directory import Directory
+from services.cache.replicated.directory import Directory, State
 from services.operations.call import Call
 from services.operations.operation import Event
 
@@ -41,10 +43,10 @@ _POSITION = re.compile(r"(\d{1,19})(?:-(\d{1,19}))?")
 
 #: What each event tells, by its name.
 CAUSES = ("write", "fill", "delete", "expire", "evict", "invalidate")
-EVENTS = {"ready": Ready, **dict.fromkeys(CAUSES, Changed), "gap": Missed, "end": End}
+EVENTS: dict[str, type[Struct]] = {"ready": Ready, **dict.fromkeys(CAUSES, Changed), "gap": Missed, "end": End}
 
 
-async def watch_changes(call: Call, asked: WatchQuery) -> AsyncIterator[list[Event]]:
+async def watch_changes(call: Call, asked: WatchQuery) -> AsyncGenerator[list[Event], None]:
     """See `services.operations.operation`. Ends when the node stops.
 
     Raises:
@@ -131,6 +133,6 @@ def event_of(told: Change | Gap) -> Event:
     return Event(transition.cause, changed, at)
 
 
-def _states(directory: Directory) -> dict[str, str]:
+def _states(directory: Directory) -> dict[str, State]:
     """By node; who is not named has none of it (I)."""
     return dict(directory.holders)

@@ -13,7 +13,7 @@ node counts alike, so that a watcher can go on at another node.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from common.metrics import Counter
 from raft.core.types import SnapshotMeta
@@ -44,7 +44,11 @@ Position = tuple[int, int]
 LAST_NUMBER = 2**63 - 1
 
 #: Why changes were missed.
-SLOW, HISTORY, SNAPSHOT, FUTURE = "slow", "history", "snapshot", "future"
+GapReason = Literal["slow", "history", "snapshot", "future"]
+SLOW: Final = "slow"
+HISTORY: Final = "history"
+SNAPSHOT: Final = "snapshot"
+FUTURE: Final = "future"
 
 
 class Change:
@@ -62,7 +66,7 @@ class Gap:
 
     __slots__ = ("position", "reason")
 
-    def __init__(self, position: Position, reason: str) -> None:
+    def __init__(self, position: Position, reason: GapReason) -> None:
         self.position = position
         self.reason = reason
 
@@ -70,8 +74,9 @@ class Gap:
 class Node(Protocol):
     """The part of `raft.node.RaftNode` that this needs."""
 
-    #: Why nothing is accepted any more; None while the node serves.
-    closed: RaftError | None
+    @property
+    def closed(self) -> RaftError | None:
+        """Why nothing is accepted any more; None while the node serves."""
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]: ...
 
@@ -109,7 +114,7 @@ class Watcher:
         self._waiting.append(change)
         self.wake()
 
-    def lose(self, position: Position, reason: str) -> None:
+    def lose(self, position: Position, reason: GapReason) -> None:
         """What waits is given up: the client hears of a gap that reaches up to `position`."""
         self._waiting.clear()
         self._gap = Gap(max(position, self.after), reason)
@@ -309,7 +314,7 @@ class Changes:
             if watcher.after < self._kept_after:
                 self._lose(watcher, self._kept_after, SNAPSHOT)
 
-    def _lose(self, watcher: Watcher, position: Position, reason: str) -> None:
+    def _lose(self, watcher: Watcher, position: Position, reason: GapReason) -> None:
         self._gaps.add()
         watcher.lose(position, reason)
 

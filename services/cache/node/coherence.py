@@ -72,7 +72,8 @@ class Coherence:
     @property
     def machine(self) -> CacheMachine:
         """The replicated machine; another object after a snapshot was installed."""
-        return self._node.machine.inner
+        machine: CacheMachine = self._node.machine.inner
+        return machine
 
     def may_serve(self, key: str) -> Line | None:
         """The line of `key` where this node may answer a read from it at this moment, else None."""

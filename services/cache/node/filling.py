@@ -15,7 +15,7 @@ from the event, because only its answer is held for as long as another node may 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from raft.errors import RaftError
@@ -25,6 +25,7 @@ from services.cache.replicated.commands import Fill, GiveBack
 from services.cache.replicated.fill_leases import FillLease
 from services.cache.replicated.store import LEASE_ENDED_TOPIC, LEASE_TOLD_TOPIC
 from services.operations.refusals import refused
+from services.replicated import withdrawals
 from services.replicated.envelope import encode_command
 from services.replicated.withdrawals import Withdrawals
 
@@ -34,18 +35,16 @@ WAITING_MAX = 20_000
 RETRY_S = 0.2
 
 
-class Node(Protocol):
-    """The part of `raft.node.RaftNode` that this needs."""
+class Node(withdrawals.Node, Protocol):
+    """The part of `raft.node.RaftNode` that this needs, besides what withdrawals need."""
 
     id: str
+    #: The `ReplicatedMachine` of the group.
     machine: Any
-    #: Why nothing is accepted any more; None while the node serves.
-    closed: RaftError | None
-    before_leaving: list
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]: ...
 
-    def propose(self, command: bytes, *, parting: bool = False) -> Awaitable[Any]: ...
+    async def propose(self, command: bytes, *, parting: bool = False) -> Any: ...
 
 
 class Caller:
@@ -122,7 +121,7 @@ class FillLines:
         background: tasks that outlive the request that began them; owned by the node.
     """
 
-    def __init__(self, node: Node, asker: str, background: set[asyncio.Task]) -> None:
+    def __init__(self, node: Node, asker: str, background: set[asyncio.Task[Any]]) -> None:
         self._node = node
         self._asker = asker
         self._background = background
@@ -132,7 +131,7 @@ class FillLines:
         #: Leases that were told to this node and that nobody has.
         self._owed: Withdrawals[FillLease] = Withdrawals(node, _give_back, background)
         #: Questions under way.
-        self._asking: set[asyncio.Task] = set()
+        self._asking: set[asyncio.Task[Any]] = set()
         node.before_leaving.append(self._settle_questions)
         #: Callers in all lines, and leases that were given to callers since the start.
         self.waiting = 0
@@ -303,7 +302,7 @@ class FillLines:
             self._owed.forget(key)
             self.granted += 1
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name="fill")
         for tasks in (self._background, self._asking):
             tasks.add(task)

@@ -23,7 +23,7 @@ wait after an election (`raft.core.leases.is_open`).
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
-from typing import Protocol
+from typing import Any, Protocol
 
 from common.metrics import Histogram
 from raft.withheld import IsDone
@@ -43,7 +43,7 @@ Blocker = tuple[str, str]
 class Node(Protocol):
     """The part of `raft.node.RaftNode` that hears of entries."""
 
-    def subscribe(self, topic: str, callback: Callable) -> Callable[[], None]: ...
+    def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]: ...
 
     def now_ms(self) -> int: ...
 

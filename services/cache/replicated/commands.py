@@ -19,6 +19,11 @@ TTL_MS_MAX = 365 * 24 * 3600 * 1000
 LEASE_MS_MAX = 300_000
 LEASE_MS_DEFAULT = 10_000
 
+#: `(key, value, ttl_ms, if_version)` of one write, and its tags where it has any.
+PutItem = (
+    tuple[str, bytes, int | None, int | None] | tuple[str, bytes, int | None, int | None, tuple[str, ...]]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Put:
@@ -39,11 +44,11 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class PutMany:
-    """Write several values as one entry, all or none. Each item is `(key, value, ttl_ms, if_version)` and may have
-    its tags as a fifth; keys are distinct (the route refuses a key that is named twice)."""
+    """Write several values as one entry, all or none. Keys are distinct (the route refuses a key that is named
+    twice)."""
 
     OP: ClassVar[str] = "mput"
-    items: tuple[tuple, ...]
+    items: tuple[PutItem, ...]
     node: str
 
 

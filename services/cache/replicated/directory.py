@@ -13,18 +13,21 @@ node, and the sets of sharers), so each is made once, kept by `Directories`, and
 situation: a line pays one pointer for it, and a transition is one dictionary look-up.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from types import MappingProxyType
+from typing import Final, Literal
 
-M = "M"
-E = "E"
-S = "S"
-I = "I"  # noqa: E741 - the protocol's own letter
-STATES = (M, E, S, I)
+State = Literal["M", "E", "S", "I"]
+
+M: Final = "M"
+E: Final = "E"
+S: Final = "S"
+I: Final = "I"  # noqa: E741 - the protocol's own letter
+STATES: tuple[State, ...] = (M, E, S, I)
 
 #: Sorted `(node, state)` pairs; I is absence.
-Holders = tuple[tuple[str, str], ...]
+Holders = tuple[tuple[str, State], ...]
 
 
 class Event(Enum):
@@ -44,7 +47,7 @@ class Event(Enum):
     DROP = "drop"
 
 
-TRANSITIONS = MappingProxyType(
+TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
     {
         (I, Event.OWN_WRITE): M,
         (I, Event.OTHER_WRITE): I,
@@ -74,11 +77,11 @@ TRANSITIONS = MappingProxyType(
 class IllegalTransition(AssertionError):
     """A state met an event that the protocol rules out: the directory is corrupt."""
 
-    def __init__(self, state: str, event: Event) -> None:
+    def __init__(self, state: State, event: Event) -> None:
         super().__init__(f"a line in state {state} cannot meet: {event.value}")
 
 
-def next_state(state: str, event: Event) -> str:
+def next_state(state: State, event: Event) -> State:
     """The state after `event`. Raises `IllegalTransition` for a pair that the table does not list."""
     try:
         return TRANSITIONS[state, event]
@@ -104,7 +107,7 @@ class Directory:
     def __repr__(self) -> str:
         return f"Directory({', '.join(f'{node}:{state}' for node, state in self.holders)})"
 
-    def state_of(self, node: str) -> str:
+    def state_of(self, node: str) -> State:
         """The state of the line at `node`."""
         return self._states.get(node, I)
 
@@ -148,7 +151,7 @@ class Directories:
     def __iter__(self) -> Iterator[Directory]:
         return iter(self._known.values())
 
-    def of(self, holders: Iterable[tuple[str, str]]) -> Directory:
+    def of(self, holders: Iterable[tuple[str, State]]) -> Directory:
         """The directory with these holders, in any order. Asserts that an M or an E stands alone."""
         key = tuple(sorted((node, state) for node, state in holders))
         found = self._known.get(key)
@@ -159,7 +162,7 @@ class Directories:
             found = self._known[key] = Directory(self, key)
         return found
 
-    def census(self, node: str) -> dict[str, int]:
+    def census(self, node: str) -> dict[State, int]:
         """How many lines `node` holds in each of M, E and S, and how many only others or nobody (I)."""
         counted = dict.fromkeys(STATES, 0)
         for directory in self._known.values():

@@ -10,6 +10,7 @@ of the entry that took the lease, so it rises.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -118,12 +119,12 @@ class FillLeases:
 
     # Snapshots
 
-    def rows(self) -> Iterator[list]:
+    def rows(self) -> Iterator[list[Any]]:
         """`["lease", ...]` and `["invalidated", tag, index]`, oldest first: those of this moment, made as they are
         asked for."""
         return _rows(list(self._leases.values()), list(self._invalidated.items()), self._forgotten_index)
 
-    def restore_row(self, row: list) -> None:
+    def restore_row(self, row: list[Any]) -> None:
         """One of `rows`, in their order."""
         table, *fields = row
         if table == "lease":
@@ -146,7 +147,7 @@ class FillLeases:
             del self._invalidated[tag]
 
 
-def _rows(leases: list[FillLease], invalidated: list[tuple[str, int]], forgotten_index: int) -> Iterator[list]:
+def _rows(leases: list[FillLease], invalidated: list[tuple[str, int]], forgotten_index: int) -> Iterator[list[Any]]:
     for each in leases:
         yield ["lease", *_row(each)]
     for tag, index in invalidated:
@@ -155,13 +156,13 @@ def _rows(leases: list[FillLease], invalidated: list[tuple[str, int]], forgotten
         yield ["forgotten", forgotten_index]
 
 
-def _row(lease: FillLease) -> list:
+def _row(lease: FillLease) -> list[Any]:
     """One that nobody claimed and that was told once is written as the version before wrote it."""
     row = [lease.key, lease.token, lease.expires_at, lease.sweep_at, lease.asker]
     return row if not lease.claim and lease.told == lease.token else [*row, lease.told, lease.claim]
 
 
-def _lease_in(row: list) -> FillLease:
+def _lease_in(row: list[Any]) -> FillLease:
     key, token, expires_at, sweep_at, asker, *rest = row
     told, claim = rest or (token, "")
     return FillLease(key, token, expires_at, sweep_at, asker, told, claim)

@@ -11,6 +11,7 @@ The rule of this file: plain data, and the one place where the snapshot's rows a
 
 from collections.abc import Iterable, Iterator
 from sys import intern
+from typing import Any
 
 import msgspec
 
@@ -99,7 +100,7 @@ class Statistics(msgspec.Struct, frozen=True):
     fill_leases: int = 0
 
 
-def encode_lines(directories: list[Directory], lines: list[Line]) -> Iterator[list]:
+def encode_lines(directories: list[Directory], lines: list[Line]) -> Iterator[list[Any]]:
     """The rows of `lines`; `directories` are all that they refer to, in a fixed order."""
     number_of: dict[Directory, int] = {}
     for number, directory in enumerate(directories):
@@ -111,12 +112,15 @@ def encode_lines(directories: list[Directory], lines: list[Line]) -> Iterator[li
         yield ["line", line.key, line.value, *times, number, *line.tags]
 
 
-def decode_lines(records: Iterable[list], registry: Directories) -> Iterator[Line]:
+def decode_lines(records: Iterable[list[Any]], registry: Directories) -> Iterator[Line]:
     """What `encode_lines` wrote, with directories of `registry`."""
     directories: list[Directory] = []
     for table, *row in records:
         if table == "line":
-            yield Line(*row[:6], directories[row[6]], tuple(map(intern, row[7:])) if len(row) > 7 else ())
+            key, value, version, touched, expires_at, sweep_at, number, *tags = row
+            holders = directories[number]
+            carried = tuple(map(intern, tags)) if tags else ()
+            yield Line(key, value, version, touched, expires_at, sweep_at, holders, carried)
         elif table == "directory":
             directories.append(registry.of(zip(row[::2], row[1::2], strict=True)))
         else:

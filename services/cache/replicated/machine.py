@@ -7,7 +7,7 @@ names.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from sys import intern
 from typing import Any
 
@@ -51,12 +51,12 @@ __all__ = ["ANSWER_TOPIC", "TRANSITION_TOPIC", "CacheMachine", "keys_of", "tag_k
 class CacheMachine(LineStore):
     """The cache as a pure function of its log."""
 
-    COMMANDS = (Put, PutMany, Fill, FillMany, Delete, GiveBack, Incr, Invalidate)
+    COMMANDS: tuple[type, ...] = (Put, PutMany, Fill, FillMany, Delete, GiveBack, Incr, Invalidate)
 
     def __init__(self, **limits: int) -> None:
         """See `LineStore`."""
         super().__init__(**limits)
-        self._handlers = {
+        self._handlers: dict[type, Callable[[ApplyContext, Any], dict[str, Any]]] = {
             Put: self._put,
             PutMany: self._put_many,
             Fill: self._fill,

@@ -24,7 +24,7 @@ from common.runs import in_order
 from common.sorted_set import SortedSet
 from raft.state_machine import ApplyContext
 from services.cache.replicated.deadlines import Deadlines, sweep_time_ms
-from services.cache.replicated.directory import Directories
+from services.cache.replicated.directory import Directories, State
 from services.cache.replicated.fill_leases import FillLease, FillLeases
 from services.cache.replicated.limits import LIMITS, TAG_OVERHEAD_BYTES
 from services.cache.replicated.line import (
@@ -290,7 +290,7 @@ class LineStore:
         """The leases that this life of a node was told last; looks at all of them."""
         return [lease for lease in self._fill_leases.all() if lease.asker == asker]
 
-    def census(self, node: str) -> dict[str, int]:
+    def census(self, node: str) -> dict[State, int]:
         """Lines by their state at `node`."""
         return self._directories.census(node)
 
@@ -317,7 +317,7 @@ class LineStore:
 
     # Snapshots
 
-    def snapshot(self) -> Iterator[list]:
+    def snapshot(self) -> Iterator[list[Any]]:
         """Copy the table of references now; the iterator then encodes it row by row."""
         directories = sorted((d for d in self._directories if d.lines), key=lambda d: d.holders)
         # Unbound `dict.values` walks the table itself and not the recency order: several times as fast. Its
@@ -327,7 +327,7 @@ class LineStore:
         head += [["dead", tag, index] for tag, index in self._tags.dead()]
         return chain(head, self._fill_leases.rows(), encode_lines(directories, lines))
 
-    def restore(self, records: Iterable[list]) -> None:
+    def restore(self, records: Iterable[list[Any]]) -> None:
         """Replace all state by what `snapshot` produced."""
         self._clear()
         records = iter(records)
@@ -345,7 +345,7 @@ class LineStore:
     def skip_numbers(self, count: int, floor: int = 0) -> None:
         """Nothing to do: versions and tokens are log indexes, and those are skipped already."""
 
-    def _without_head(self, records: Iterator[list], dead: list[tuple[str, int]]) -> Iterator[list]:
+    def _without_head(self, records: Iterator[list[Any]], dead: list[tuple[str, int]]) -> Iterator[list[Any]]:
         """The rows of lines; the others are taken in on the way."""
         for record in records:
             if record[0] == "dead":
