@@ -64,7 +64,7 @@ test: $(DEV)  ## run the tests
 
 lint: $(DEV)  ## check the style and the types
 	$(BIN)/ruff check .
-	$(BIN)/mypy raft common
+	$(BIN)/mypy raft common services
 
 docs: $(DEV)  ## write the tables of docs/http-api.md from the table of operations
 	$(BIN)/python -m services.http.document --write

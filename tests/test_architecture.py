@@ -59,7 +59,7 @@ KNOWN_ONLY_TO = {
     **{f"services.{name}.operations": {f"services.{name}", "services.catalogue"} for name in SERVICES},
 }
 #: Packages that `make lint` checks the types of.
-TYPED = ("raft", "common")
+TYPED = ("raft", "common", "services")
 #: What a checker is told not to look at, and why.
 REASONED_IGNORE = re.compile(r"# type: ignore\[[a-z, -]+\]  # \S")
 
