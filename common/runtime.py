@@ -83,22 +83,26 @@ def garbage_at_rest() -> Iterator[None]:
         gc.enable()
 
 
-class Tasks:
-    """The owner of a process's background tasks.
-
-    `failed` is done as soon as one of them raises; whoever runs the process waits for it and exits.
-    """
+class Background:
+    """The owner of tasks that outlive what began them, such as a request."""
 
     def __init__(self) -> None:
-        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        """Tasks that run."""
+        return len(self._tasks)
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` as a task called `name` until it ends or `stop` is called."""
         task = asyncio.get_running_loop().create_task(work, name=name)
+        self.keep(task)
+        return task
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Own a task that runs already."""
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
-        return task
 
     async def stop(self) -> None:
         """Cancel what still runs and wait for its end."""
@@ -109,6 +113,20 @@ class Tasks:
 
     def _on_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+
+
+class Tasks(Background):
+    """The owner of a process's background tasks.
+
+    `failed` is done as soon as one of them raises; whoever runs the process waits for it and exits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def _on_done(self, task: asyncio.Task[Any]) -> None:
+        super()._on_done(task)
         error = None if task.cancelled() else task.exception()
         if error is None:
             return

@@ -243,9 +243,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
     tasks.start("watch the disk", watch_data(here))
     yield
     await tasks.stop()
-    for task in tuple(here.background):
-        task.cancel()
-    await asyncio.gather(*here.background, return_exceptions=True)
+    await here.background.stop()
     await _stop_nodes(app)
     await peers.close()
     await admission_client.close()

@@ -34,7 +34,7 @@ from services.node.process_file import look
 try:
     import fcntl
 except ImportError:  # Windows: only containers are run from there, and the engine orders its own commands.
-    fcntl = None  # type: ignore[assignment]  # a module or none, and there is no type for that
+    fcntl = None  # type: ignore[assignment]  # the type of the name is the module
 
 #: Where a cluster lives unless MUFAKAT_HOME says otherwise, from the folder that the command is called in.
 HOME_DEFAULT = ".mufakat"

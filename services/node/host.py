@@ -1,6 +1,5 @@
 """What an operation can reach: the groups on this node, its settings and its metrics."""
 
-import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from common.config import Settings
 from common.disk_space import DiskSpace
 from common.metrics import Metrics
+from common.runtime import Background
 from raft.cluster_id import ClusterId
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Host:
     #: What a service keeps at this node beside its replicated state, by its class.
     parts: dict[type, Any] = field(default_factory=dict)
     #: Work that outlives the request that began it.
-    background: set[asyncio.Task[Any]] = field(default_factory=set)
+    background: Background = field(default_factory=Background)
     _waiter_numbers: "count[int]" = field(default_factory=count)
 
     @property

@@ -22,7 +22,7 @@ from raft.storage.errors import DataDirectoryInUse
 try:
     import fcntl
 except ImportError:  # Windows: nodes run in Docker there
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # the type of the name is the module
 
 PROCESS_NAME = "PROCESS"
 #: Tells a node that its lock was taken for it: the number of the open file.

@@ -9,9 +9,10 @@ leaves.
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from common.logs import get_logger
+from common.runtime import Background
 from raft.errors import RaftError
 from services.replicated.envelope import Command, encode_command
 
@@ -47,7 +48,7 @@ class Withdrawals(Generic[Item]):
     """
 
     def __init__(
-        self, node: Node, command_of: Callable[[tuple[Item, ...]], Command], background: set[asyncio.Task[Any]]
+        self, node: Node, command_of: Callable[[tuple[Item, ...]], Command], background: Background
     ) -> None:
         self._node = node
         self._command_of = command_of
@@ -67,9 +68,7 @@ class Withdrawals(Generic[Item]):
         if len(self._items) > WITHDRAWALS_MAX:
             del self._items[next(iter(self._items))]
         if self._running is None:
-            self._running = asyncio.create_task(self._run(), name="withdraw")
-            self._background.add(self._running)
-            self._running.add_done_callback(self._background.discard)
+            self._running = self._background.start("withdraw", self._run())
 
     def forget(self, name: Hashable) -> None:
         """It has ended, or somebody has it after all."""

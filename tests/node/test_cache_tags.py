@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from common.runtime import Background
 from services.cache.node.filling import FillLines
 from services.cache.replicated import store
 from services.cache.replicated.commands import Invalidate, Put
@@ -99,7 +100,7 @@ async def test_a_lease_to_fill_outlives_its_leader_and_ends_by_cluster_time() ->
     async with CacheGroup() as group:
         waiting, _ = await group.followers()
         leader = group.leaders[0].id
-        background: set[asyncio.Task] = set()
+        background = Background()
         dying = FillLines(group.nodes[leader], f"{leader}:boot", background)
         lines = FillLines(group.nodes[waiting], f"{waiting}:boot", background)
         first = await dying.read("k", lease_ms=2_000, wait_s=0)

@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
+from common.runtime import Background
 from raft.errors import RaftError
 from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
@@ -121,7 +122,7 @@ class FillLines:
         background: tasks that outlive the request that began them; owned by the node.
     """
 
-    def __init__(self, node: Node, asker: str, background: set[asyncio.Task[Any]]) -> None:
+    def __init__(self, node: Node, asker: str, background: Background) -> None:
         self._node = node
         self._asker = asker
         self._background = background
@@ -303,10 +304,9 @@ class FillLines:
             self.granted += 1
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, name="fill")
-        for tasks in (self._background, self._asking):
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+        task = self._background.start("fill", coroutine)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
 
     # What happens meanwhile
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from common.runtime import Background
 from raft.errors import NotDone, OutcomeUnknown, RaftError
 from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
@@ -96,7 +97,7 @@ class LockWaits:
         background: where tasks that outlive a request are kept.
     """
 
-    def __init__(self, node: Node, life: str, background: set[asyncio.Task[Any]]) -> None:
+    def __init__(self, node: Node, life: str, background: Background) -> None:
         self._node = node
         self._life = life
         self._waits: dict[str, Wait] = {}

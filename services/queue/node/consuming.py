@@ -10,6 +10,7 @@ import asyncio
 from functools import partial
 from typing import Any, Protocol
 
+from common.runtime import Background
 from services.operations.call import Call
 from services.queue.node.waiting import Ticket, waiting_room
 from services.queue.replicated import queries
@@ -70,14 +71,13 @@ async def _ask(call: Call, command: Dequeue | Pop) -> dict[str, Any]:
     """Like `replicate`, but a delivery whose client goes away meanwhile is given back."""
     if isinstance(command, Pop) or call.given_key is not None:
         return await call.replicate(command)
-    asking = asyncio.ensure_future(call.replicate(command))
+    asking = asyncio.create_task(call.replicate(command), name="ask for messages")
     here = call.host
     given_back = here.parts[GiveBacks]
     try:
         result = await asyncio.shield(asking)
     except asyncio.CancelledError:
-        here.background.add(asking)
-        asking.add_done_callback(here.background.discard)
+        here.background.keep(asking)
         asking.add_done_callback(given_back.on_answer_for_nobody)
         raise
     call.take_back = partial(given_back.add, result)
@@ -87,7 +87,7 @@ async def _ask(call: Call, command: Dequeue | Pop) -> dict[str, Any]:
 class GiveBacks:
     """The deliveries of a node that reached nobody."""
 
-    def __init__(self, node: withdrawals.Node, background: set[asyncio.Task[Any]]) -> None:
+    def __init__(self, node: withdrawals.Node, background: Background) -> None:
         self._withdrawals: Withdrawals[tuple[int, str]] = Withdrawals(node, GiveBack, background)
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from common.runtime import Background
 from raft.errors import NoLeader, OutcomeUnknown
 from services.cache.node import filling
 from services.cache.node.filling import FillLines
@@ -55,7 +56,7 @@ class Crowd:
     def __init__(self, seed: int) -> None:
         self.chance = Random(seed)
         self.log = SharedLog()
-        self.background: set[asyncio.Task] = set()
+        self.background = Background()
         self.nodes = {id: SlowReplica(id, self.log, self.chance) for id in NODES}
         self.lines = {id: FillLines(node, f"{id}:boot", self.background) for id, node in self.nodes.items()}
         #: Tokens in the order in which callers got them, and the claim of each caller.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from common.runtime import Background
 from common.web import has_hung_up
 from raft.errors import NoLeader, OutcomeUnknown, RaftError, Stopping
 from raft.replica import RESTORED_TOPIC
@@ -49,7 +50,7 @@ class HandReplica(Replica):
 async def test_a_caller_that_goes_in_the_turn_of_its_answer_leaves_no_lease(order: str) -> None:
     """Goal: the answer and the end of the connection fall into one turn of the loop, in either order."""
     node = HandReplica()
-    background: set[asyncio.Task] = set()
+    background = Background()
     fills = FillLines(node, "node1:boot", background)
     caller = asyncio.create_task(fills.read("k", lease_ms=300_000, wait_s=30))
     await eventually(lambda: node.open)

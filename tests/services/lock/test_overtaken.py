@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from common.runtime import Background
 from raft.errors import NoLeader, OutcomeUnknown, Stopping
 from raft.replica import RESTORED_TOPIC
 from services.lock.replicated.commands import Acquire, CancelWaits, Release
@@ -138,7 +139,7 @@ class TestWithdrawals:
         """Clients with short timeouts come and go for as long as there is none."""
         monkeypatch.setattr(withdrawals_module, "WITHDRAWALS_MAX", 3)
         cluster.replicas["node1"].troubles = [NoLeader("none")]
-        owed: Withdrawals = Withdrawals(cluster.replicas["node1"], CancelWaits, set())
+        owed: Withdrawals = Withdrawals(cluster.replicas["node1"], CancelWaits, Background())
 
         for number in range(5):
             owed.add(number, ("k", "b", str(number)))
@@ -162,7 +163,7 @@ class TestWithdrawals:
                 if len(said) == 1:
                     asyncio.get_running_loop().call_soon(withdrawals.add, "two", ("k", "b", "two"))
 
-        withdrawals: Withdrawals = Withdrawals(Node(), lambda items: Acquire("k", "b"), set())
+        withdrawals: Withdrawals = Withdrawals(Node(), lambda items: Acquire("k", "b"), Background())
 
         withdrawals.add("one", ("k", "b", "one"))
         await asyncio.sleep(0.1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from common.runtime import Background
 from raft.errors import NoLeader, OutcomeUnknown, RaftError, Stopping
 from raft.node import CLOSED_TOPIC
 from raft.replica import RESTORED_TOPIC
@@ -60,7 +61,7 @@ class Node:
         self.parting = False
         self.listeners: list[tuple[str, Any]] = []
         self.before_leaving: list[Any] = []
-        self.background: set[asyncio.Task] = set()
+        self.background = Background()
         self.requests: set[asyncio.Task] = set()
         self.placed: dict[int, asyncio.Future] = {}
         self.last_at = 0.0
@@ -126,9 +127,9 @@ class Node:
         for future in self.placed.values():
             _fail(future, OutcomeUnknown("stopped"))
         await asyncio.sleep(self.world.choose.random())
-        for task in (*self.requests, *self.background):
+        for task in self.requests:
             task.cancel()
-        await asyncio.sleep(0)
+        await self.background.stop()
         self.begin_life()
         await self.world.say(DropWaiters(self.id, self.boot), self)
 
