@@ -8,7 +8,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from common.json import encode
 from services.cache.node.changes import GapReason
 from services.cache.node.coherence import Coherence
-from services.cache.node.held import KEPT_ANSWER_BYTES_MAX, Granted
+from services.cache.node.held import KEPT_ANSWER_BYTES_MAX, HeldLine
 from services.cache.replicated.directory import State
 from services.cache.replicated.line import Line
 from services.operations.answers import Answer, NotDone
@@ -191,26 +191,26 @@ def read_answer_of(found: dict[str, Any]) -> Read | NotFound:
     return Read(value=value, stale=found.get("stale", UNSET))
 
 
-def encoded_get(coherence: Coherence, granted: Granted) -> bytes:
+def encoded_get(coherence: Coherence, held: HeldLine) -> bytes:
     """What a get answers to a hit, kept beside the line."""
-    if granted.get_answer:
-        return granted.get_answer
-    answered = encode(get_answer_of(hit_of(coherence, _line_of(granted))))
+    if held.get_answer:
+        return held.get_answer
+    answered = encode(get_answer_of(hit_of(coherence, _line_of(held))))
     if len(answered) <= KEPT_ANSWER_BYTES_MAX:
-        granted.get_answer = answered
+        held.get_answer = answered
     return answered
 
 
-def encoded_read(coherence: Coherence, granted: Granted) -> bytes:
+def encoded_read(coherence: Coherence, held: HeldLine) -> bytes:
     """What a read answers to a hit, kept beside the line."""
-    if granted.read_answer:
-        return granted.read_answer
-    answered = encode(read_answer_of(hit_of(coherence, _line_of(granted))))
+    if held.read_answer:
+        return held.read_answer
+    answered = encode(read_answer_of(hit_of(coherence, _line_of(held))))
     if len(answered) <= KEPT_ANSWER_BYTES_MAX:
-        granted.read_answer = answered
+        held.read_answer = answered
     return answered
 
 
-def _line_of(granted: Granted) -> Line:
-    assert granted.line is not None, "a hit has its line"
-    return granted.line
+def _line_of(held: HeldLine) -> Line:
+    assert held.line is not None, "a hit has its line"
+    return held.line

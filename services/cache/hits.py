@@ -49,21 +49,21 @@ def in_front(here: Host, guard: Callable[[Any], None], ordinary: Handler) -> Han
         path = request.rel_url.raw_path
         if path == READ_PATH and request.method == hdrs.METH_GET:
             started = perf_counter()
-            granted = coherence.hit(simple_key(request))
-            if granted is not None and _is_welcome(guard, request):
+            held = coherence.hit(simple_key(request))
+            if held is not None and _is_welcome(guard, request):
                 served.cache_reads += 1
                 hits.add()
                 observe_read(perf_counter() - started)
-                return encoded_response(encoded_read(coherence, granted))
+                return encoded_response(encoded_read(coherence, held))
         elif path == GET_PATH and request.method == hdrs.METH_POST and _has_plain_body(request.headers):
             started = perf_counter()
             # The body stays with the request and can be read again.
-            granted = coherence.hit(_key_in(await request.read()))
-            if granted is not None and _is_welcome(guard, request):
+            held = coherence.hit(_key_in(await request.read()))
+            if held is not None and _is_welcome(guard, request):
                 served.cache_reads += 1
                 hits.add()
                 observe_get(perf_counter() - started)
-                return encoded_response(encoded_get(coherence, granted))
+                return encoded_response(encoded_get(coherence, held))
         return await ordinary(request)
 
     return handle

@@ -130,18 +130,18 @@ async def get_value(call: Call, body: ReadBody) -> Hit | Miss | Raw:
     Linearizable, a hit in this node's memory included. With `wait` or `lease_ttl`, one caller of all nodes gets the
     lease to fill an absent key, and the others wait for it.
     """
-    granted = find(call, body)
-    if granted is not None:
-        return Raw(encoded_get(call.host.parts[Coherence], granted))
+    held = find(call, body)
+    if held is not None:
+        return Raw(encoded_get(call.host.parts[Coherence], held))
     return get_answer_of(await read_one(call, body))
 
 
 @cache.answers("cache.read", get("/cache/read"), refuses=WRITE, has_head=False, example=_KEY)
 async def read(call: Call, body: ReadBody) -> Read | NotFound | Raw:
     """Read a value: a get in the long vocabulary."""
-    granted = find(call, body)
-    if granted is not None:
-        return Raw(encoded_read(call.host.parts[Coherence], granted))
+    held = find(call, body)
+    if held is not None:
+        return Raw(encoded_read(call.host.parts[Coherence], held))
     return read_answer_of(await read_one(call, body))
 
 

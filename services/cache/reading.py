@@ -18,7 +18,7 @@ from services.cache.answers import Item, hit_of, item_of
 from services.cache.bodies import KeysBody, ReadBody, key_of, lease_ms_of
 from services.cache.node.coherence import Coherence
 from services.cache.node.filling import FillLines
-from services.cache.node.held import Granted
+from services.cache.node.held import HeldLine
 from services.cache.replicated.commands import Fill, FillMany
 from services.node.host import Host
 from services.operations.call import Call
@@ -34,7 +34,7 @@ RETRY_S_MAX = 1.0
 _ABSENT = {"hit": False, "val": None, "state": "I"}
 
 
-def find(call: Call, asked: ReadBody) -> Granted | None:
+def find(call: Call, asked: ReadBody) -> HeldLine | None:
     """The line, where this node may serve it at once.
 
     Raises:
@@ -42,11 +42,11 @@ def find(call: Call, asked: ReadBody) -> Granted | None:
     """
     here = call.host
     _check_guard(call, asked)
-    granted: Granted | None = here.parts[Coherence].hit(asked.key)
-    if granted is not None:
+    held: HeldLine | None = here.parts[Coherence].hit(asked.key)
+    if held is not None:
         here.metrics.served.cache_reads += 1
         here.metrics.cache_hit_total.add()
-    return granted
+    return held
 
 
 async def read_one(call: Call, asked: ReadBody) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from common.config import Settings
 from common.metrics import Metrics
-from services.cache.node.held import KEPT_ANSWER_BYTES_MAX, Granted, HeldLines
+from services.cache.node.held import KEPT_ANSWER_BYTES_MAX, HeldLine, HeldLines
 from services.cache.node.policies import make_held_lines
 from services.cache.replicated.directory import STATES, I
 from services.cache.replicated.line import Line, Transition
@@ -80,7 +80,7 @@ class Coherence:
         granted = self.hit(key)
         return None if granted is None else granted.line
 
-    def hit(self, key: str) -> Granted | None:
+    def hit(self, key: str) -> HeldLine | None:
         """As `may_serve`, with the answers that are kept beside the line."""
         granted = self._held.find(key)
         if granted is None:
@@ -106,7 +106,7 @@ class Coherence:
         if line is None or line.version != version:
             return
         size = line.counted_bytes + 2 * min(len(line.value), KEPT_ANSWER_BYTES_MAX)
-        self._held.put(key, Granted(version, size))
+        self._held.put(key, HeldLine(version, size))
 
     def is_surely_absent(self, key: str) -> bool:
         """After a ReadIndex: whether the absence of `key` may be answered without a log entry. A key that went

@@ -91,7 +91,7 @@ class Caller:
         self.settle(self.last)
 
 
-class Line:
+class CallerLine:
     """The callers of one key, first come first."""
 
     __slots__ = ("asking", "callers", "news")
@@ -126,7 +126,7 @@ class FillLines:
         self._node = node
         self._asker = asker
         self._background = background
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, CallerLine] = {}
         #: Leases that callers of this node have, by key.
         self._given: dict[str, Given] = {}
         #: Leases that were told to this node and that nobody has.
@@ -160,7 +160,7 @@ class FillLines:
         if self.waiting >= WAITING_MAX:
             raise refused("quota", f"{WAITING_MAX} reads wait at this node already; ask another node, or later.")
         caller = Caller(lease_ms, claim, asyncio.get_running_loop().time() + wait_s)
-        line = self._lines.setdefault(key, Line())
+        line = self._lines.setdefault(key, CallerLine())
         line.callers[caller] = None
         self.waiting += 1
         self._ask(key, line)
@@ -172,14 +172,14 @@ class FillLines:
         finally:
             self._leave(key, line, caller)
 
-    def _leave(self, key: str, line: Line, caller: Caller) -> None:
+    def _leave(self, key: str, line: CallerLine, caller: Caller) -> None:
         self.waiting -= 1
         if caller.timer is not None:
             caller.timer.cancel()
         del line.callers[caller]
         self._maybe_forget(key, line)
 
-    def _maybe_forget(self, key: str, line: Line) -> None:
+    def _maybe_forget(self, key: str, line: CallerLine) -> None:
         if not line.callers and not line.asking and self._lines.get(key) is line:
             del self._lines[key]
 
@@ -213,13 +213,13 @@ class FillLines:
 
     # Asking
 
-    def _ask(self, key: str, line: Line) -> None:
+    def _ask(self, key: str, line: CallerLine) -> None:
         line.news = True
         if not line.asking:
             line.asking = True
             self._spawn(self._ask_while_needed(key, line))
 
-    async def _ask_while_needed(self, key: str, line: Line) -> None:
+    async def _ask_while_needed(self, key: str, line: CallerLine) -> None:
         """Ask the log for as long as somebody waits and there is news."""
         try:
             while line.news and line.callers:
@@ -255,7 +255,7 @@ class FillLines:
         return callers[0]
 
     def _on_answer(
-        self, key: str, line: Line, callers: tuple[Caller, ...], claim: str, answer: dict[str, Any]
+        self, key: str, line: CallerLine, callers: tuple[Caller, ...], claim: str, answer: dict[str, Any]
     ) -> None:
         """The answer to a question that was asked for whoever has that claim."""
         if "reason" in answer:

@@ -13,7 +13,7 @@ from services.cache.replicated.line import Line
 KEPT_ANSWER_BYTES_MAX = 16 << 10
 
 
-class Granted:
+class HeldLine:
     """A line that this node may serve while its lease is valid and the directory lists it."""
 
     __slots__ = ("get_answer", "line", "read_answer", "size", "version")
@@ -36,14 +36,14 @@ class HeldLines:
         self._lines_max = lines_max
         self._bytes_max = bytes_max
         #: Least recently used first.
-        self._granted: OrderedDict[str, Granted] = OrderedDict()
+        self._granted: OrderedDict[str, HeldLine] = OrderedDict()
         #: Sum of the sizes of all lines.
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._granted)
 
-    def find(self, key: str) -> Granted | None:
+    def find(self, key: str) -> HeldLine | None:
         """The line, without counting it as used."""
         return self._granted.get(key)
 
@@ -51,7 +51,7 @@ class HeldLines:
         """The line of `key`, which is held, was served."""
         self._granted.move_to_end(key)
 
-    def put(self, key: str, granted: Granted) -> None:
+    def put(self, key: str, granted: HeldLine) -> None:
         """Hold this line, in the place of an earlier one, if the bounds let it; others may go."""
         self.drop(key)
         if granted.size > self._bytes_max:

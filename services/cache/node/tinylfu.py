@@ -7,7 +7,7 @@ the bytes bind first, the least recently used line goes, as ever.
 
 from theine_core import TlfuCore, spread
 
-from services.cache.node.held import Granted, HeldLines
+from services.cache.node.held import HeldLine, HeldLines
 
 #: Uses that the policy is told of together: a call for each would cost more than the hit.
 USES_MAX = 64
@@ -30,7 +30,7 @@ class TinyLfuLines(HeldLines):
         if len(self._uses) >= USES_MAX:
             self._tell_uses()
 
-    def put(self, key: str, granted: Granted) -> None:
+    def put(self, key: str, granted: HeldLine) -> None:
         same = self._key_of.get(spread(hash(key)))
         if same is not None:
             self.drop(same)

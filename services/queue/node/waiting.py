@@ -32,7 +32,7 @@ class Ticket:
 
     __slots__ = ("_future", "_line", "number")
 
-    def __init__(self, line: "Line", number: int) -> None:
+    def __init__(self, line: "ConsumerLine", number: int) -> None:
         self._line = line
         #: Rises along the line.
         self.number = number
@@ -69,7 +69,7 @@ class Ticket:
         return woken
 
 
-class Line:
+class ConsumerLine:
     """The consumers that wait for one queue, first come, first woken."""
 
     def __init__(self, node: Subscribable, queue: str) -> None:
@@ -111,7 +111,7 @@ class WaitingRoom:
     def __init__(self, node: Subscribable) -> None:
         self._node = node
         node.subscribe(CLOSED_TOPIC, self._on_closed)
-        self._lines: dict[str, Line] = {}
+        self._lines: dict[str, ConsumerLine] = {}
         #: Consumers in all lines.
         self.waiting = 0
 
@@ -126,7 +126,7 @@ class WaitingRoom:
             raise refused("quota", f"{WAITING_MAX} consumers wait at this node already; ask another node.")
         line = self._lines.get(queue)
         if line is None:
-            line = self._lines[queue] = Line(self._node, queue)
+            line = self._lines[queue] = ConsumerLine(self._node, queue)
         ticket = line.join()
         self.waiting += 1
         try:

@@ -11,7 +11,7 @@ from common.metrics import Metrics
 from common.parsers import CACHE_POLICIES
 from services.cache import operations as routes
 from services.cache.node.coherence import Coherence
-from services.cache.node.held import Granted, HeldLines
+from services.cache.node.held import HeldLine, HeldLines
 from services.cache.node.policies import make_held_lines
 from services.cache.replicated.commands import Fill, Put
 from services.node.host import Host
@@ -28,11 +28,11 @@ def test_what_was_used_longest_ago_goes_first() -> None:
     """LRU: a use counts, a look does not."""
     held = held_lines("lru", lines_max=2)
 
-    held.put("a", Granted(1, 10))
-    held.put("b", Granted(2, 10))
+    held.put("a", HeldLine(1, 10))
+    held.put("b", HeldLine(2, 10))
     held.touch("a")
     held.find("b")
-    held.put("c", Granted(3, 10))
+    held.put("c", HeldLine(3, 10))
 
     assert [held.find(key) is not None for key in "abc"] == [True, False, True]
     assert held.bytes == 20
@@ -52,7 +52,7 @@ def test_lru_does_what_its_twin_does() -> None:
             held.touch(key)
             twin.move_to_end(key)
         else:
-            held.put(key, Granted(1, size))
+            held.put(key, HeldLine(1, size))
             twin.pop(key, None)
             twin[key] = size
             while len(twin) > 20 or sum(twin.values()) > 600:
@@ -77,7 +77,7 @@ def test_neither_bound_is_ever_passed(policy: str) -> None:
         elif granted is not None and chance.random() < 0.9:
             held.touch(key)
         else:
-            held.put(key, Granted(1, chance.randrange(1, 120)))
+            held.put(key, HeldLine(1, chance.randrange(1, 120)))
 
         assert len(held) <= 30
         assert held.bytes <= 1_500
@@ -88,9 +88,9 @@ def test_neither_bound_is_ever_passed(policy: str) -> None:
 @pytest.mark.parametrize("policy", CACHE_POLICIES)
 def test_a_line_larger_than_all_room_is_not_held_and_drives_nothing_out(policy: str) -> None:
     held = held_lines(policy, bytes_max=2_000)
-    held.put("small", Granted(1, 100))
+    held.put("small", HeldLine(1, 100))
 
-    held.put("large", Granted(2, 2_001))
+    held.put("large", HeldLine(2, 2_001))
 
     assert held.find("large") is None
     assert held.find("small") is not None
@@ -99,9 +99,9 @@ def test_a_line_larger_than_all_room_is_not_held_and_drives_nothing_out(policy: 
 @pytest.mark.parametrize("policy", CACHE_POLICIES)
 def test_a_line_that_is_granted_anew_takes_the_place_of_the_old(policy: str) -> None:
     held = held_lines(policy)
-    held.put("a", Granted(1, 100))
+    held.put("a", HeldLine(1, 100))
 
-    held.put("a", Granted(2, 30))
+    held.put("a", HeldLine(2, 30))
 
     assert held.find("a").version == 2
     assert (len(held), held.bytes) == (1, 30)
@@ -117,10 +117,10 @@ def test_with_tinylfu_what_is_read_once_does_not_drive_out_what_is_read_all_the_
                 if held.find(f"hot{number}"):
                     held.touch(f"hot{number}")
                 else:
-                    held.put(f"hot{number}", Granted(1, 10))
+                    held.put(f"hot{number}", HeldLine(1, 10))
 
         for number in range(5_000):
-            held.put(f"scan{number}", Granted(1, 10))
+            held.put(f"scan{number}", HeldLine(1, 10))
 
         left[policy] = sum(held.find(f"hot{number}") is not None for number in range(50))
 
@@ -135,7 +135,7 @@ def test_a_policy_whose_package_is_missing_stops_the_node_and_names_the_setting(
 
     with pytest.raises(SettingsError, match=r"MUFAKAT_CACHE_POLICY.*theine-core"):
         held_lines("w-tinylfu")
-    held_lines("lru").put("a", Granted(1, 10))
+    held_lines("lru").put("a", HeldLine(1, 10))
 
 
 async def test_a_node_holds_as_many_lines_as_it_is_told() -> None:
