@@ -17,14 +17,14 @@ from services.operations.answers import Answer, NotDone
 Source = Literal["local", "fill", "replica"]
 
 
-class Written(Answer):
+class Written(Answer, kw_only=True):
     """This node holds it in state M."""
 
     version: int
     state: State
 
 
-class Counted(Answer):
+class Counted(Answer, kw_only=True):
     """`value` is the sum; the line keeps its tags."""
 
     value: int
@@ -32,19 +32,19 @@ class Counted(Answer):
     state: State
 
 
-class Deleted(Answer):
+class Deleted(Answer, kw_only=True):
     """`deleted` is false where there was nothing."""
 
     deleted: bool
 
 
-class Invalidated(Answer):
+class Invalidated(Answer, kw_only=True):
     """So many lines went."""
 
     invalidated: int
 
 
-class Hit(Answer):
+class Hit(Answer, kw_only=True):
     """`state` is what this node holds of it."""
 
     hit: bool
@@ -55,7 +55,7 @@ class Hit(Answer):
     stale: bool | UnsetType = UNSET
 
 
-class NotFound(NotDone):
+class NotFound(NotDone, kw_only=True):
     """Absent. Of a read with `wait` or `lease_ttl`: the `lease` to fill it, or `filling`: somebody else has it."""
 
     reason: Literal["not_found"] = "not_found"
@@ -66,13 +66,13 @@ class NotFound(NotDone):
     retry_in_s: float | UnsetType = UNSET
 
 
-class NoLine(NotDone):
+class NoLine(NotDone, kw_only=True):
     """There is no such line."""
 
     reason: Literal["not_found"] = "not_found"
 
 
-class Miss(NotFound):
+class Miss(NotFound, kw_only=True):
     """Absent, as by a read."""
 
     hit: bool = False
@@ -86,7 +86,7 @@ class Value(Struct):
     version: int
 
 
-class Read(Answer):
+class Read(Answer, kw_only=True):
     """`value` is what was found, with its state at this node."""
 
     value: Value
@@ -102,7 +102,7 @@ class Item(Struct):
     source: Source | UnsetType = UNSET
 
 
-class Items(Answer):
+class Items(Answer, kw_only=True):
     """Each as by a get, in the order of the request."""
 
     items: list[Item]
@@ -127,7 +127,7 @@ class LineShown(Row, kw_only=True):
     ok: bool = True
 
 
-class Listed(Answer):
+class Listed(Answer, kw_only=True):
     """Rows in the order of their keys; `next` is the `after` of the next page, null at the end."""
 
     lines: list[Row]

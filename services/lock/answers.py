@@ -26,7 +26,7 @@ class CurrentHolder(Struct):
     node: str
 
 
-class Granted(Answer):
+class Granted(Answer, kw_only=True):
     """`token` rises with every grant; `expires_in_s` is null where the lock is held until released."""
 
     token: int
@@ -34,7 +34,7 @@ class Granted(Answer):
     expires_in_s: float | None
 
 
-class NotGranted(NotDone):
+class NotGranted(NotDone, kw_only=True):
     """Held by others: `locked`; waited in vain: `timeout`. The holder with the lowest token is `current`. A granted
     request that is sent again once its lock has ended: `not_held`."""
 
@@ -46,32 +46,32 @@ class NotGranted(NotDone):
     token: int | UnsetType = UNSET
 
 
-class Released(Answer):
+class Released(Answer, kw_only=True):
     """It is free, or the next in line has it."""
 
 
-class NotHeld(NotDone):
+class NotHeld(NotDone, kw_only=True):
     """The owner does not hold it, or not by that token."""
 
     reason: Literal["not_held"]
     token: int | UnsetType = UNSET
 
 
-class NotValid(NotDone):
+class NotValid(NotDone, kw_only=True):
     """The hold of that token has ended, or never was, and nobody has taken over."""
 
     reason: Literal["not_held"]
     valid: bool
 
 
-class ForceReleased(Answer):
+class ForceReleased(Answer, kw_only=True):
     """`released` shows up to 16 of the holds."""
 
     released: list[Holder]
     released_count: int
 
 
-class Valid(Answer):
+class Valid(Answer, kw_only=True):
     """The hold that the token names."""
 
     valid: bool
@@ -90,7 +90,7 @@ class Waiter(Struct):
     deadline_in_s: float
 
 
-class Status(Answer):
+class Status(Answer, kw_only=True):
     """Holders, lowest token first, and waiters in the order of the line, up to 1,000 of each."""
 
     key: str
@@ -110,7 +110,7 @@ class ListedLock(Struct):
     queue_length: int
 
 
-class Listed(Answer):
+class Listed(Answer, kw_only=True):
     """Held locks in the order of their keys; `next` is the `after` of the next page, null at the end."""
 
     locks: list[ListedLock]

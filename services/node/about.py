@@ -76,13 +76,13 @@ class Health(GroupHealth, kw_only=True):
     groups: dict[str, GroupHealth]
 
 
-class Alive(Answer):
+class Alive(Answer, kw_only=True):
     """200 while the event loop turns."""
 
     id: str
 
 
-class ReadyNode(Answer):
+class ReadyNode(Answer, kw_only=True):
     """200 where in every group this node votes, knows a leader and lacks at most 1,000 of the entries that it knows
     the leader to have committed, and no snapshot is on its way; else 503 with `reasons`. A node that was taken in
     with an empty disk is ready only once it has applied all that the group had committed then."""
@@ -130,7 +130,7 @@ class Disk(Struct):
     total_bytes: int
 
 
-class Status(Answer):
+class Status(Answer, kw_only=True):
     """Members, roles, terms, indexes, sizes, uptime, version, `warnings`; `authentication`: whether tokens are asked
     for; `disk`: `free_bytes` and `total_bytes` of the data directory's file system, as found a few seconds ago, null
     while that is not known; `cluster` as in `/health`; of the node's process `pid` and `data_dir`. Of each group its
@@ -153,7 +153,7 @@ class Status(Answer):
     warnings: list[str]
 
 
-class Counted(Answer):
+class Counted(Answer, kw_only=True):
     """As JSON: what this node served its clients with since its start."""
 
     metrics: dict[str, int]

@@ -42,14 +42,14 @@ class ShownLimit(Struct):
     what: str
 
 
-class ShownLimits(Answer):
+class ShownLimits(Answer, kw_only=True):
     """By group, of each limit: `value`, `default`, `least`, `most`, `used` (null where that is not one number),
     `what`."""
 
     groups: dict[str, dict[str, ShownLimit]]
 
 
-class LimitsSet(Answer):
+class LimitsSet(Answer, kw_only=True):
     """What holds from now on."""
 
     limits: dict[str, int]

@@ -43,7 +43,7 @@ class Copies:
         self.semaphore = asyncio.Semaphore(COPIES_MAX)
 
 
-class StateHash(Answer):
+class StateHash(Answer, kw_only=True):
     """Equal on all nodes of the group at the same index."""
 
     node: str
@@ -52,7 +52,7 @@ class StateHash(Answer):
     hash: str
 
 
-class PutAside(Answer):
+class PutAside(Answer, kw_only=True):
     """`put_aside` says, by group, where it is now."""
 
     node: str

@@ -60,21 +60,21 @@ class GroupMembers(Struct):
     members: list[Member]
 
 
-class Members(Answer):
+class Members(Answer, kw_only=True):
     """By group: `leader`, and of each member `id`, `address`, `role` (`voter` or `learner`), `bound`: whether the
     group knows its data directory."""
 
     groups: dict[str, GroupMembers]
 
 
-class MembersChanged(Answer):
+class MembersChanged(Answer, kw_only=True):
     """`changed` is false where it was so already; `groups` as before a change."""
 
     changed: bool
     groups: dict[str, GroupMembers]
 
 
-class NotAMember(NotDone):
+class NotAMember(NotDone, kw_only=True):
     """It is no member of any of these groups."""
 
     reason: Literal["not_a_member"] = "not_a_member"

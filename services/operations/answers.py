@@ -34,7 +34,7 @@ class NotDone(Struct, kw_only=True):
     replayed: bool | UnsetType = UNSET
 
 
-class NotKept(Answer):
+class NotKept(Answer, kw_only=True):
     """It was done under this `Idempotency-Key`, and the answer was too long to be kept."""
 
     answer: str

@@ -10,13 +10,13 @@ from services.operations.answers import Answer, NotDone
 State = Literal["ready", "in_flight", "delayed", "dead"]
 
 
-class Enqueued(Answer):
+class Enqueued(Answer, kw_only=True):
     """A decimal text."""
 
     msg_id: str
 
 
-class EnqueuedMany(Answer):
+class EnqueuedMany(Answer, kw_only=True):
     """In the order of the request."""
 
     msg_ids: list[str]
@@ -32,7 +32,7 @@ class Message(Struct):
     queue: str
 
 
-class Delivered(Answer):
+class Delivered(Answer, kw_only=True):
     """One message; `receipt` names this delivery, which is the `delivery`-th of the message."""
 
     msg_id: str
@@ -42,19 +42,19 @@ class Delivered(Answer):
     queue: str
 
 
-class DeliveredMany(Answer):
+class DeliveredMany(Answer, kw_only=True):
     """With `max` over 1: each as one message."""
 
     messages: list[Message]
 
 
-class Empty(NotDone):
+class Empty(NotDone, kw_only=True):
     """Nothing there."""
 
     reason: Literal["empty"] = "empty"
 
 
-class NothingDelivered(Empty):
+class NothingDelivered(Empty, kw_only=True):
     """Nothing there: `msg_id` and `payload` are null, or with `max` over 1 `messages` is empty."""
 
     msg_id: str | UnsetType | None = UNSET
@@ -62,7 +62,7 @@ class NothingDelivered(Empty):
     messages: list[Message] | UnsetType = UNSET
 
 
-class Popped(Answer):
+class Popped(Answer, kw_only=True):
     """The payload, and whose it was."""
 
     item: Raw
@@ -71,11 +71,11 @@ class Popped(Answer):
     queue: str
 
 
-class Acknowledged(Answer):
+class Acknowledged(Answer, kw_only=True):
     """It is gone for good."""
 
 
-class NotCurrent(NotDone):
+class NotCurrent(NotDone, kw_only=True):
     """A receipt of an earlier delivery: `stale_receipt`; unknown or done: `not_in_flight`."""
 
     reason: Literal["stale_receipt", "not_in_flight"]
@@ -87,57 +87,57 @@ class Result(Struct):
     reason: Literal["stale_receipt", "not_in_flight"] | UnsetType = UNSET
 
 
-class AcknowledgedMany(Answer):
+class AcknowledgedMany(Answer, kw_only=True):
     """In the order of the request."""
 
     results: list[Result]
 
 
-class NotAllCurrent(NotDone):
+class NotAllCurrent(NotDone, kw_only=True):
     """Some of the messages could not be acknowledged, the first of them for this `reason`; `results` has each."""
 
     reason: Literal["stale_receipt", "not_in_flight"]
     results: list[Result]
 
 
-class GivenBack(Answer):
+class GivenBack(Answer, kw_only=True):
     """Where it is now."""
 
     state: State
 
 
-class Extended(Answer):
+class Extended(Answer, kw_only=True):
     expires_in_s: float
 
 
-class Rejected(Answer):
+class Rejected(Answer, kw_only=True):
     """It is a dead letter."""
 
 
-class Configured(Answer):
+class Configured(Answer, kw_only=True):
     """It holds from now on."""
 
 
-class Moved(Answer):
+class Moved(Answer, kw_only=True):
     """So many dead letters are back in the queue."""
 
     moved: int
 
 
-class Purged(Answer):
+class Purged(Answer, kw_only=True):
     """So many messages were dropped."""
 
     purged: int
 
 
-class Deleted(Answer):
+class Deleted(Answer, kw_only=True):
     """`deleted` is false where there was no such queue."""
 
     deleted: bool
     purged: int
 
 
-class InFlight(NotDone):
+class InFlight(NotDone, kw_only=True):
     """Messages are with consumers, and `force` was not given."""
 
     reason: Literal["in_flight"]
@@ -186,7 +186,7 @@ class Stats(QueueState, kw_only=True):
     exists: bool
 
 
-class Listed(Answer):
+class Listed(Answer, kw_only=True):
     """Queues by name; `next` is the `after` of the next page, null at the end."""
 
     queues: list[QueueState]
@@ -203,7 +203,7 @@ class PeekedMessage(Struct):
     expires_in_s: float | None
 
 
-class Peeked(Answer):
+class Peeked(Answer, kw_only=True):
     """Ready ones in the order of delivery, the others by id."""
 
     queue: str

@@ -128,7 +128,7 @@ class EchoBody(Struct, forbid_unknown_fields=True):
     text: str
 
 
-class Echoed(Answer):
+class Echoed(Answer, kw_only=True):
     """What was said."""
 
     text: str
