@@ -1,14 +1,17 @@
-"""Whether the voters of a wanted configuration that answer are a majority of it (etcd: strict reconfiguration check).
+"""Whether enough voters of a proposed configuration answer to be a majority of it (etcd: strict reconfiguration
+check).
 
-A configuration is used as soon as it is in the log (thesis 4.1). One whose voters that answer are no majority could
-not even be committed: the group would stand still, and could not be changed back either. So a leader proposes none.
+A configuration is used as soon as it is in the log (thesis 4.1). If the voters that answer are no majority of it, it
+could not even be committed: the group would stand still, and nobody could change it back. So a leader does not
+propose such a configuration.
 
     alive     answered a message of this leadership that is no older than an election timeout
-    unknown   may have done so still, or answered nothing since the moment that the asker names
+    unknown   may still be alive, or has answered nothing since the moment that the asker names
     silent    an election timeout passed without an answer
 
-What is unknown is known within an election timeout: until then the leader says "try again" rather than no. Whoever
-answered a moment ago may be dead by now, so the asker of a removal names the moment at which it was asked for.
+An unknown voter becomes alive or silent within an election timeout; until then the leader says "try again" rather
+than no. A voter that answered a moment ago may be dead by now, so the asker of a removal names the moment of its
+request.
 """
 
 from collections.abc import Sequence
@@ -20,14 +23,14 @@ from raft.core.types import Configuration, NodeId
 
 
 def check_removal(raft: Server, configuration: Configuration, *, after_ms: int = -1) -> None:
-    """Leader: where `configuration` has a voter less, check that those who stay can go on without it.
+    """Leader: if `configuration` removes a voter, check that the voters that stay can go on without it.
 
     Args:
-        after_ms: by this node's clock; they are alive who answered a message that was sent later.
+        after_ms: by this node's clock; a voter is alive if it answered a message that was sent later.
 
     Raises:
         ConfigurationBusy: that is not known yet.
-        VotersSilent: they cannot; the text says who does not answer.
+        VotersSilent: they cannot; the text says which voters do not answer.
     """
     removed = set(raft.configuration.voters) - set(configuration.voters)
     if removed:
@@ -35,7 +38,7 @@ def check_removal(raft: Server, configuration: Configuration, *, after_ms: int =
 
 
 def check_promotion(raft: Server, configuration: Configuration) -> None:
-    """Leader: the same of a configuration that has a voter more. Raises as `check_removal`."""
+    """Leader: the same for a configuration that adds a voter. Raises as `check_removal`."""
     added = set(configuration.voters) - set(raft.configuration.voters)
     _check_majority(raft, configuration.voters, f"with {', '.join(sorted(added))}", -1)
 

@@ -1,15 +1,16 @@
-"""Followers that are behind and come nearer: what of the log they need, and when a leader goes slower for them.
+"""Followers that catch up: which part of the log they need, and when a leader slows writers down for them.
 
-A follower that was away is sent a snapshot, and needs every entry behind it. Under load the log grows meanwhile by
-more than what is kept behind the next snapshot, so it would be sent that one, too, and the one after, and never catch
-up. So the leader keeps what such a follower needs, up to `catch_up_bytes_max`, and refuses proposals that would go
-beyond.
+A follower that was away gets a snapshot, and then needs every entry after it. Under load the log grows meanwhile by
+more than a leader keeps at the next snapshot. The follower would then need that snapshot, too, and the one after, and
+would never catch up. So the leader keeps the entries that such a follower needs, up to `catch_up_bytes_max`, and
+refuses proposals that would go beyond.
 
-    a snapshot is under way   of the room that is left when it begins, a quarter at first and the whole in the end, as
-                              its parts come: writers are slowed from the beginning rather than stopped near the end
-    entries are sent          the whole; the follower's own pace is the writers' once it is used up
+    a snapshot is under way   a quarter of the room that is left when it begins, and more as its parts come, up to the
+                              whole: writers slow down from the beginning rather than stop near the end
+    entries are sent          the whole room; once it is used up, writers go at the follower's pace
 
-Who does not answer, or comes no further for `catch_up_patience_ms`, is let go: a group goes on without a dead member.
+The leader gives up a follower that does not answer, or makes no progress for `catch_up_patience_ms`: a group goes on
+without a dead member.
 """
 
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ from raft.core.types import Index
 
 
 def needed_from(raft: Server) -> Index:
-    """Leader: the first entry that a follower which is catching up still needs, within the bound; behind the log
-    where there is none."""
+    """Leader: the first entry that a follower still needs to catch up, within the bound; one after the last entry if
+    none does."""
     log, bytes_max = raft.log, raft.config.catch_up_bytes_max
     needed = log.last_index + 1
     for progress in _catching_up(raft):
@@ -32,14 +33,14 @@ def needed_from(raft: Server) -> Index:
 
 
 def would_overtake(raft: Server, size: int) -> bool:
-    """Leader: whether so much more in the log is too much for a follower that is catching up."""
+    """Leader: whether `size` more bytes in the log are too many for a follower that is catching up."""
     log, bytes_max = raft.log, raft.config.catch_up_bytes_max
     if 4 * (log.memory_bytes + size) <= bytes_max:
-        # Not even all of the log, which is asked first: it is so for each command of a group that is well.
+        # Even the whole log is small enough. This is the quick answer for each command of a healthy group.
         return False
     for progress in _catching_up(raft):
         behind = log.counted_bytes(progress.needed_index - 1, log.last_index)
-        # What is a little behind only is not looked at any closer: that is every follower under load.
+        # A follower that is only a little behind is not looked at any closer: under load, all of them are.
         if 4 * (behind + size) <= bytes_max or not behind:
             continue
         room = bytes_max
@@ -52,7 +53,7 @@ def would_overtake(raft: Server, size: int) -> bool:
 
 
 def _catching_up(raft: Server) -> Iterator[Progress]:
-    """Peers that lack something, can still be sent it from the log, answer, and came nearer lately."""
+    """Peers that lack entries which the log still has, that answer, and that made progress lately."""
     log = raft.log
     answers_since_ms = raft.now_ms - raft.config.election_timeout_max_ms
     nearer_since_ms = raft.now_ms - raft.config.catch_up_patience_ms

@@ -7,8 +7,8 @@ from raft.core.types import NodeId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreConfig:
-    """Limits and times of one core. All nodes of a group should be given the same times; safety rests on none of it
-    being so, but on clocks that differ in rate by no more than each node is told."""
+    """Limits and times of one core. All nodes of a group should have the same times. Safety does not need that; it
+    needs clocks whose rates differ by no more than each node's configuration says."""
 
     id: NodeId
     heartbeat_ms: int = 50
@@ -19,16 +19,17 @@ class CoreConfig:
     election_timeout_max_ms: int = 800
     #: Upper bound of the random delay before the pre-vote of a follower whose connection from the leader broke.
     fast_election_delay_max_ms: int = 40
-    #: Length of the read leases that this node gives as leader, once the group has agreed; 0: the group has none.
-    #: Nodes may differ.
+    #: Length of the read leases that this node gives as leader, once the group has agreed on it; 0: the group has no
+    #: read leases. Nodes may differ.
     lease_ms: int = 0
-    #: How much faster one node's clock may run than another's, per cent.
+    #: How much faster one node's clock may run than another's, in per cent.
     lease_drift_percent: int = 5
-    #: How long a leader may keep a new commit index from a follower that nothing else is sent to and none of
-    #: whose clients wait for it. Under load it rides on entries; alone it would double the messages of a write.
+    #: How long a leader may delay a new commit index for a follower, if it has nothing else to send and no client of
+    #: the follower waits. Under load the index travels with entries; a message of its own would double the messages
+    #: of a write.
     commit_notice_ms: int = 5
-    #: While something is due later, the log is brought the time this often: cluster time that a restart of all nodes
-    #: loses at most, beside the time for which none ran.
+    #: While something is due later, the leader appends an entry for the time this often. A restart of all nodes loses
+    #: at most this much cluster time, besides the time in which none ran.
     time_entry_ms: int = 1_000
     pre_vote: bool = True
     check_quorum: bool = True
@@ -41,10 +42,10 @@ class CoreConfig:
     inflight_bytes_max: int = 8 << 20
     #: Bytes of entries that a leader takes beyond the commit index; the first proposal always fits.
     uncommitted_bytes_max: int = 32 << 20
-    #: Bytes of the log, counted in memory, that a leader keeps for a follower that is catching up. It takes proposals
-    #: only as fast as that is enough.
+    #: Bytes of the log, counted in memory, that a leader keeps for a follower that is catching up. It slows proposals
+    #: down so that this is enough.
     catch_up_bytes_max: int = 128 << 20
-    #: A follower that came no further for so long is not waited for.
+    #: The leader does not wait for a follower that made no progress for so long.
     catch_up_patience_ms: int = 10_000
     #: Entries and bytes handed out for apply in one `Ready`: what the event loop does in one go.
     committed_entries_max: int = 2048

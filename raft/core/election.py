@@ -1,10 +1,10 @@
 """Leader election: paper 5.2, 5.4.1; PreVote, thesis 9.6; CheckQuorum, thesis 6.2; transfer, thesis 3.10.
 
-A node that hears from a leader grants nobody a vote, pre-vote or real, so that a node which was away cannot
-depose a working leader. Hearing ends when the election timeout's lower bound has passed without a message, or
-at once when the connection from the leader breaks (`peer_lost`): then its pre-vote starts after a small random
-delay, and so do its retries, with a delay that doubles up to the election timeout. Safety rests on terms and
-votes alone.
+A node that hears from a leader grants nobody a vote, pre-vote or real, so that a node which was away cannot depose a
+working leader. A node no longer hears a leader when the election timeout's lower bound has passed without a message,
+or at once when the connection from the leader breaks (`peer_lost`). In the second case its pre-vote starts after a
+small random delay. Its retries do the same, with a delay that doubles up to the election timeout. Safety depends on
+terms and votes alone.
 """
 
 from raft.core.messages import RequestVote, RequestVoteReply, TimeoutNow
@@ -34,8 +34,8 @@ def _random_timeout_ms(raft: Server) -> int:
 
 
 def postpone_after_lost_pre_vote(raft: Server) -> None:
-    """Peers still heard the leader, or have longer logs: ask again soon. Theirs may run out a heartbeat after
-    ours did, and waiting a whole timeout for that would double the failover time."""
+    """Peers still heard the leader, or have longer logs: ask again soon. Their timeouts may run out one heartbeat
+    after ours, and to wait a whole timeout for that would double the failover time."""
     if raft.election.leader_lost:
         reset_deadline(raft)
         return
@@ -52,7 +52,7 @@ def on_leader_heard(raft: Server) -> None:
 
 
 def on_peer_lost(raft: Server, peer: NodeId) -> None:
-    """The connection from `peer` broke or was refused. Hearing that wrongly costs a refused pre-vote."""
+    """The connection from `peer` broke or was refused. If that is not so, the cost is one refused pre-vote."""
     if raft.state.role is Role.FOLLOWER and peer == raft.state.leader and not raft.election.leader_lost:
         raft.election.leader_lost = True
         raft.election.fast_attempts = 0
@@ -61,7 +61,8 @@ def on_peer_lost(raft: Server, peer: NodeId) -> None:
 
 
 def hears_leader(raft: Server) -> bool:
-    """Whether this node believes in a current leader (thesis 4.2.3): it then helps nobody to depose it."""
+    """Whether this node believes that there is a leader (thesis 4.2.3). While it does, it helps nobody to depose that
+    leader."""
     if not raft.config.check_quorum:
         return False
     if raft.state.role is Role.LEADER:
@@ -104,8 +105,8 @@ def campaign(raft: Server, *, transfer: bool) -> None:
     """Paper 5.2. The node's own vote counts once it is durable, and no request leaves before."""
     raft.leases.on_new_term()
     raft.state.become_candidate()
-    # Not the short delay of a lost leader: a vote needs the disks of a quorum, and giving up a round that was
-    # about to be won costs more than waiting.
+    # Not the short delay of a lost leader: a vote needs the disks of a quorum, and to give up a round that is about
+    # to be won costs more than to wait.
     raft.election.deadline_ms = raft.now_ms + _random_timeout_ms(raft)
     raft.election.votes = {}
     _request_votes(raft, term=raft.state.term, pre_vote=False, transfer=transfer)
@@ -137,7 +138,7 @@ def on_hard_state_durable(raft: Server) -> None:
 
 
 def on_request_vote(raft: Server, message: RequestVote) -> None:
-    """Receiver's rules of RequestVote (Figure 2), behind the promise to a leader that is heard."""
+    """Receiver's rules of RequestVote (Figure 2), after the promise to a leader that this node hears."""
     if message.term < raft.state.term or (hears_leader(raft) and not message.transfer):
         _reply(raft, message, granted=False)
         return
@@ -181,7 +182,7 @@ def _reply(raft: Server, request: RequestVote, *, granted: bool) -> None:
 
 
 def on_request_vote_reply(raft: Server, message: RequestVoteReply) -> None:
-    """Count an answer of the running round; a higher term in a refusal was adopted before this is called."""
+    """Count a reply of the running round. The caller has adopted a higher term in a refusal before."""
     expected = Role.PRE_CANDIDATE if message.pre_vote else Role.CANDIDATE
     if raft.state.role is not expected or message.sequence != raft.election.round_sequence:
         return

@@ -35,7 +35,7 @@ class TooMuchUncommitted(ProposalRefused):
 
 
 class FollowerBehind(ProposalRefused):
-    """A follower that is catching up would lose the log that it still needs; slower is possible."""
+    """A follower that is catching up would lose entries that it still needs; slower proposals are possible."""
 
 
 class ConfigurationRefused(ProposalRefused):
@@ -43,8 +43,8 @@ class ConfigurationRefused(ProposalRefused):
 
 
 class ConfigurationBusy(ConfigurationRefused):
-    """The membership change is possible but not at this moment; asking again shortly is right."""
+    """The membership change is possible but not at this moment; ask again shortly."""
 
 
 class VotersSilent(ConfigurationRefused):
-    """After the membership change, those who answer would be no majority of the voters."""
+    """After the membership change, the voters that answer would be no majority."""

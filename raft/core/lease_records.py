@@ -5,11 +5,12 @@ from collections import OrderedDict
 from raft.core.messages import AppendEntries
 from raft.core.types import Index, NodeId
 
-#: Own replies whose send time a follower remembers; a grant for an older one is not taken.
+#: A follower remembers the send time of this many own replies; it does not take a grant for an older one.
 REPLIES_MAX = 256
-#: Replies of one life per millisecond of its beginning: what keeps the numbers of two lives apart.
+#: A boot's numbers begin at its start time in milliseconds, moved left by so many bits: this keeps the numbers of two
+#: boots apart.
 _NUMBER_BITS = 20
-#: Held entries that one message names; with more, everything from the first on counts as held.
+#: Withheld entries that one message names; with more, everything from the first on counts as withheld.
 HELD_MAX = 1024
 
 #: `(released up to this index, but for these)`.
@@ -18,39 +19,39 @@ NOTHING_RELEASED: Release = (0, ())
 
 
 class Leases:
-    """Both sides: what this node was granted, and what it has granted as leader."""
+    """Both sides: the leases that this node got, and those that it has given as leader."""
 
     def __init__(self, now_ms: int) -> None:
         #: Follower: until when it may serve, by its own clock.
         self.valid_until_ms = 0
-        #: Follower: the number of its last reply, unlike those of any earlier life of this node.
+        #: Follower: the number of its last reply; no earlier boot of this node used it.
         self._last_reply = now_ms << _NUMBER_BITS
         #: Follower: number of a reply -> when it was sent, oldest first.
         self._replied_ms: OrderedDict[int, int] = OrderedDict()
-        #: When this node last saw the members change, or began: who left before that may hold a lease still.
+        #: When this node last saw the members change, or started: a member that left then may still have a lease.
         self.members_changed_ms = now_ms
         #: What the leader of the present term has released.
         self.release: Release = NOTHING_RELEASED
         self._held: frozenset[Index] = frozenset()
         #: Follower: the leader waits to hear how far this node has applied.
         self.wanted = False
-        #: Leader: until when it may serve itself, as far as it was reckoned.
+        #: Leader: until when it may serve itself, as last computed.
         self.leader_until_ms = 0
         #: Leader: counts its releases, so that each peer is sent the newest.
         self.release_number = 0
         #: Leader: nodes whose progress it waits for.
         self._wants: frozenset[NodeId] = frozenset()
-        #: Leader: until when each node may serve, by the leader's clock, as far as it granted.
+        #: Leader: until when each node may serve by its grants, by the leader's clock.
         self._may_serve_until_ms: dict[NodeId, int] = {}
         #: Leader: until when any node may serve by a grant of an earlier leader.
         self._earlier_until_ms = 0
-        #: Leader: until when a server may serve that had this id before the one that has it now.
+        #: Leader: until when the earlier server with this id may still serve.
         self._earlier_member_until_ms: dict[NodeId, int] = {}
-        #: Leader: `(commit index, when)` at its last heartbeat, and at the one before.
+        #: Leader: `(commit index, when)` at its last heartbeat and at the one before.
         self._commit_marks: tuple[tuple[Index, int], tuple[Index, int]] = ((0, now_ms), (0, now_ms))
         #: Leader: `(reply, duration)` for the next message to each node.
         self._grants: dict[NodeId, tuple[int, int]] = {}
-        #: Leader: what each node must have applied before it is given a lease.
+        #: Leader: what each node must have applied before it gets a lease.
         self._barriers: dict[NodeId, Index] = {}
 
     def is_released(self, index: Index) -> bool:
@@ -58,8 +59,8 @@ class Leases:
         return index <= self.release[0] and index not in self._held
 
     def on_new_term(self) -> None:
-        """Another leader, or none: replies of the old term date nothing, and releases are to come anew. A lease
-        that was granted runs on: the new leader waits it out."""
+        """Another leader, or none: no lease starts at a reply of the old term, and releases must come again. A lease
+        that this node has runs on: the new leader waits until it has ended."""
         self._replied_ms.clear()
         self._set_release(NOTHING_RELEASED)
         self.wanted = False
@@ -101,32 +102,32 @@ class Leases:
         self._earlier_until_ms = now_ms + longest_ms
 
     def on_joined(self, node: NodeId) -> None:
-        """Leader: there is a new member. One that had its id may hold a lease until then."""
+        """Leader: there is a new member. An earlier server with its id may have a lease until then."""
         self._earlier_member_until_ms[node] = self.may_serve_until_ms(node)
 
     def on_heartbeat(self, commit_index: Index, now_ms: int) -> None:
-        """Leader: a heartbeat is due. Not at rounds for reads: they may follow each other faster than anybody
-        applies, and then nobody would be given a lease."""
+        """Leader: a heartbeat is due. This does not count rounds for reads: they may follow each other faster than
+        any node applies, and then no node would get a lease."""
         self._commit_marks = ((commit_index, now_ms), self._commit_marks[0])
 
     def needed_index(self, node: NodeId) -> Index:
-        """Leader: what `node` must have applied to be given a lease."""
+        """Leader: what `node` must have applied to get a lease."""
         return max(self._commit_marks[1][0], self._barriers.get(node, 0))
 
     @property
     def marked_ms(self) -> int:
-        """Leader: all that was committed by then has been applied by whoever is given a lease now."""
+        """Leader: a node that gets a lease now has applied all that was committed by then."""
         return self._commit_marks[1][1]
 
     def earlier_member_until_ms(self, node: NodeId) -> int:
         return self._earlier_member_until_ms.get(node, 0)
 
     def may_serve_until_ms(self, node: NodeId) -> int:
-        """When the leader may count on it that `node` serves nothing that it has not applied anew."""
+        """From when on `node` surely serves nothing by an old lease."""
         return max(self._earlier_until_ms, self._may_serve_until_ms.get(node, 0))
 
     def publish(self, release: Release, wants: frozenset[NodeId]) -> None:
-        """Leader: which answers are released, and whose progress is waited for."""
+        """Leader: which answers are released, and for whose progress the leader waits."""
         held = release[1]
         if len(held) > HELD_MAX:
             release = (min(held) - 1, ())

@@ -3,10 +3,11 @@
     compacted_index          applied_index   commit_index      durable_index        last_index
           |  entries kept in memory ...                                                 |
 
-Everything up to `compacted_index` is gone and stands in a snapshot. `applied <= commit <= last` always, and
-`durable <= last`. Committed entries never change. A completed write makes durable only what no later write, under
-way or to come, replaces: an index and term can stand here again after they were replaced twice, while the disk
-still has to do both (etcd's `async_storage_writes_append_aba_race`).
+Everything up to `compacted_index` is gone from memory; a snapshot holds it. `applied <= commit <= last` always, and
+`durable <= last`. Committed entries never change. A completed write makes durable only what no later write replaces,
+whether that write is under way or still to come. An entry can be replaced and replaced again, so that the same index
+and term are here once more while the disk still has to do both writes (etcd's
+`async_storage_writes_append_aba_race`).
 """
 
 from bisect import bisect_left
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from raft.core.types import Entry, Index, SnapshotMeta, Term
 
-#: What an entry takes in memory beside its data: the objects of its fields and its places in the lists.
+#: What an entry takes in memory besides its data: the objects of its fields and its places in the lists.
 ENTRY_OVERHEAD_BYTES = 220
 
 
@@ -22,13 +23,14 @@ class RaftLog:
     """Entries after the compaction point, and the four indexes that move along them."""
 
     def __init__(self, snapshot: SnapshotMeta, entries: Sequence[Entry]) -> None:
-        #: The newest snapshot that this node holds durably; followers too far behind are sent this one.
+        #: The newest snapshot that this node holds durably; the leader sends it to followers that are too far behind.
         self.snapshot = snapshot
-        #: Index and term of the last entry that is gone from memory; (0, 0) where nothing is.
+        #: Index and term of the last entry that is gone from memory; (0, 0) if none is.
         self.compacted_index: Index = snapshot.index
         self.compacted_term: Term = snapshot.term
         self._entries: list[Entry] = list(entries)
-        #: Counted bytes of everything up to each entry, itself included, from somewhere on; and up to the first one.
+        #: For each entry, the counted bytes of everything up to it, itself included, from some base on; then that
+        #: base.
         self._ends: list[int] = []
         self._base_bytes = 0
         self._count(self._entries)
@@ -57,11 +59,11 @@ class RaftLog:
 
     @property
     def last_time_ms(self) -> int:
-        """Cluster time of the last entry, or of the snapshot where there is none."""
+        """Cluster time of the last entry, or of the snapshot if there is no entry."""
         return self._entries[-1].time_ms if self._entries else self.snapshot.time_ms
 
     def term_at(self, index: Index) -> Term | None:
-        """The term of the entry at `index`; 0 for index 0; None where it is compacted away or not there."""
+        """The term of the entry at `index`; 0 for index 0; None if the entry is compacted away or not there."""
         offset = index - self.compacted_index
         if offset == 0:
             return self.compacted_term
@@ -75,7 +77,7 @@ class RaftLog:
         return self._entries[index - self.compacted_index - 1]
 
     def counted_bytes(self, after: Index, to: Index) -> int:
-        """What the entries behind `after` up to `to`, all of which must be in memory, take there."""
+        """What the entries after `after` up to `to` take in memory; all of them must be there."""
         assert self.compacted_index <= after and to <= self.last_index
         return self._bytes_up_to(to) - self._bytes_up_to(after)
 
@@ -89,7 +91,7 @@ class RaftLog:
         return self.counted_bytes(self.compacted_index, self.last_index)
 
     def first_within(self, to: Index, *, entries_max: int, bytes_max: int) -> Index:
-        """The first of the entries up to `to` that together keep both bounds; behind `to` where not even one does."""
+        """The index from which on the entries up to `to` keep both bounds; `to + 1` if not even the last one does."""
         least = self._bytes_up_to(to) - bytes_max
         first = self.compacted_index + 1
         if least > self._base_bytes:
@@ -101,7 +103,7 @@ class RaftLog:
         return self._ends[offset - 1] if offset else self._base_bytes
 
     def _count(self, entries: Iterable[Entry]) -> None:
-        """`entries` were put behind the log."""
+        """`entries` were put at the end of the log."""
         ends = self._ends
         end = ends[-1] if ends else self._base_bytes
         for entry in entries:
@@ -109,8 +111,8 @@ class RaftLog:
             ends.append(end)
 
     def is_up_to_date(self, last_index: Index, last_term: Term) -> bool:
-        """Whether a log that ends so is at least as up-to-date as this one (paper 5.4.1: the later term wins,
-        in equal terms the longer log)."""
+        """Whether a log with this end is at least as up-to-date as this one (paper 5.4.1: the later term wins, in
+        equal terms the longer log)."""
         return (last_term, last_index) >= (self.last_term, self.last_index)
 
     def slice(
@@ -129,7 +131,7 @@ class RaftLog:
         return picked
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Put `entries`, if any, behind the log; whatever stood at or after the first one's index is replaced."""
+        """Put `entries`, if any, into the log; they replace everything at or after the first one's index."""
         if not entries:
             return
         first = entries[0].index
@@ -175,7 +177,7 @@ class RaftLog:
         return tuple(taken)
 
     def take_unsubmitted(self) -> tuple[Entry, ...]:
-        """Entries that the disk queue has not been given yet; they count as submitted."""
+        """Entries that the disk queue has not got yet; they count as submitted."""
         if self.submitted_index >= self.last_index:
             return ()
         entries = tuple(self._entries[self.submitted_index - self.compacted_index :])
@@ -183,7 +185,7 @@ class RaftLog:
         return entries
 
     def on_durable(self, index: Index) -> bool:
-        """Entries up to `index` are on disk as they stand here. False where that is no news."""
+        """Entries up to `index` are on disk as they are here. False if that is no news."""
         if index <= self.durable_index:
             return False
         assert index <= self.submitted_index, "only what the disk was given can be durable"

@@ -13,8 +13,8 @@ Pairs = tuple[tuple[NodeId, str], ...]
 
 
 def encode_configuration(configuration: Configuration) -> bytes:
-    """`voter,voter;learner` in ASCII, where any is known `;id=address,...;id=incarnation,...` behind it, where any of
-    the two is known `;life` behind that, and where it is agreed upon `;lease_ms`."""
+    """`voter,voter;learner` in ASCII; then `;id=address,...;id=incarnation,...` if any of the following is known;
+    then `;life` if the life or the lease length is known; then `;lease_ms` if the group has agreed on it."""
     parts = [",".join(configuration.voters), ",".join(configuration.learners)]
     later = configuration.needs_later_version
     if configuration.addresses or configuration.incarnations or later:
@@ -27,7 +27,7 @@ def encode_configuration(configuration: Configuration) -> bytes:
 
 
 def decode_configuration(data: bytes) -> Configuration:
-    """Raises ValueError where the bytes are no configuration."""
+    """Raises ValueError if the bytes are no configuration."""
     parts = data.decode("ascii").split(";")
     if len(parts) not in (2, 4, 5, 6):
         raise ValueError(f"a configuration has 2, 4, 5 or 6 parts, not {len(parts)}")
@@ -56,7 +56,7 @@ def _decode_pairs(text: str) -> Pairs:
 
 
 def survives_encoding(configuration: Configuration) -> bool:
-    """Whether every server reads from the log what the leader uses at once."""
+    """Whether every server reads from the log exactly what the leader already uses."""
     try:
         same = decode_configuration(encode_configuration(configuration)) == configuration
     except ValueError:
@@ -74,7 +74,7 @@ def is_readable(data: bytes) -> bool:
 
 
 class ConfigurationHistory:
-    """The configurations in the log, newest last, behind the one that the snapshot or the start gave."""
+    """The configurations in the log, newest last; the first is the one that the snapshot or the start gave."""
 
     def __init__(self, index: Index, base: Configuration, entries: Sequence[Entry]) -> None:
         self._history: list[tuple[Index, Configuration]] = [(index, base)]
@@ -89,7 +89,7 @@ class ConfigurationHistory:
         return self._history[-1][0]
 
     def append(self, entries: Sequence[Entry]) -> bool:
-        """`entries` went into the log, replacing what stood there. True where the configuration changed."""
+        """`entries` went into the log and replaced what was there. True if the configuration changed."""
         before = self.latest
         while len(self._history) > 1 and self._history[-1][0] >= entries[0].index if entries else False:
             self._history.pop()
@@ -106,14 +106,15 @@ class ConfigurationHistory:
         return self._history[0][1]
 
     def index_at(self, index: Index) -> Index:
-        """Where the configuration that is in force at `index` stands in the log, or before it."""
+        """The index of the configuration that is in force at `index`, or an index before it."""
         for since, _ in reversed(self._history):
             if since <= index:
                 return since
         return self._history[0][0]
 
     def since(self, index: Index) -> list[Configuration]:
-        """The configuration at `index` and all later ones: any of them may be in force for who knows no more."""
+        """The configuration at `index` and all later ones: a server that knows only `index` as committed may be under
+        any of them."""
         later = [configuration for since, configuration in self._history if since > index]
         return [self.at(index), *later]
 
@@ -157,8 +158,8 @@ def changed(current: Configuration, *, add: NodeId = NOBODY, remove: NodeId = NO
 def described(
     current: Configuration, member: NodeId, *, address: str = "", incarnation: str = "", life: str = ""
 ) -> Configuration:
-    """`current` with what is given of a member's address and incarnation put in the place of what was known, and of
-    the group's life where none was known."""
+    """`current` with the address and the incarnation of a member replaced, if they are given, and with the group's
+    life, if it had none."""
     assert member in current.members
     addresses, incarnations = dict(current.addresses), dict(current.incarnations)
     if address:

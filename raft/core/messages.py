@@ -1,8 +1,8 @@
 """The messages between nodes, one frozen dataclass each (paper Figure 2; thesis 3.10, 4.2.3, 6.4, 9.6).
 
-Every message names its `sender`, its receiver `to` and the sender's `term`. `sequence` is chosen by the
-requester and echoed by the reply. A leader's sequences rise strictly, so a reply proves that the follower
-still followed after that request was *sent*: ReadIndex rounds and leases are counted in them.
+Every message names its `sender`, its receiver `to` and the sender's `term`. The requester chooses `sequence`, and the
+reply repeats it. A leader's sequences rise strictly, so a reply proves that the follower still followed after that
+request was *sent*; ReadIndex rounds and leases use this.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from raft.core.types import Entry, Index, NodeId, SnapshotMeta, Term
 
 @dataclass(frozen=True, slots=True)
 class RequestVote:
-    """Paper 5.2. With `pre_vote`, `term` is the term that the sender *would* campaign in (thesis 9.6) and
-    nobody's term changes. With `transfer`, the old leader asked for this election: receivers that still
-    hear a leader must not ignore it (thesis 3.10)."""
+    """Paper 5.2. With `pre_vote`, `term` is the term that the sender *would* campaign in (thesis 9.6) and nobody's
+    term changes. With `transfer`, the old leader has asked for this election: receivers that still hear a leader must
+    not ignore it (thesis 3.10)."""
 
     sender: NodeId
     to: NodeId
@@ -28,7 +28,7 @@ class RequestVote:
 
 @dataclass(frozen=True, slots=True)
 class RequestVoteReply:
-    """`term` is the responder's current term, except for a granted pre-vote, where it is the asked one."""
+    """`term` is the responder's current term, but in a granted pre-vote it is the term of the request."""
 
     sender: NodeId
     to: NodeId
@@ -54,7 +54,7 @@ class AppendEntries:
     #: The lease that this message grants: `(number of a reply of the follower's, duration in ms)`;
     #: `(0, 0)` grants none. The cache's coherence protocol counts it from the follower's own send time.
     lease: tuple[int, int] = (0, 0)
-    #: `(index, held)`: the answers to entries up to `index` may be given, but for those of the held indexes.
+    #: `(index, held)`: the answers to entries up to `index` are released, except those of the indexes in `held`.
     release: tuple[Index, tuple[Index, ...]] = (0, ())
     #: The leader waits for this follower to apply something: it should say so with `Applied` at once.
     wants_applied: bool = False
@@ -75,19 +75,19 @@ class AppendEntriesReply:
     sequence: int
     success: bool
     match_index: Index = 0
-    #: On refusal: the `prev_log_index` that was refused, so that a stale refusal is told apart.
+    #: On refusal: the `prev_log_index` that was refused, so that the leader recognises a stale refusal.
     rejected_index: Index = 0
     hint_index: Index = 0
     hint_term: Term = 0
     #: Highest index that the follower has applied; the leader's coherence bookkeeping reads it.
     applied_index: Index = 0
-    #: Chosen by the follower, another for each reply and each of its lives; grants of leases name it.
+    #: The follower chooses it, a new one for each reply in all its boots; grants of leases name it.
     number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A follower tells the leader how far it has applied, where the leader waits for it."""
+    """A follower tells the leader how far it has applied, because the leader waits for that."""
 
     sender: NodeId
     to: NodeId
@@ -120,8 +120,8 @@ class InstallSnapshotReply:
 
 @dataclass(frozen=True, slots=True)
 class ReadIndex:
-    """A follower asks the leader for an index at which its reads are linearizable (thesis 6.4). `sequence`
-    is unique over restarts of the asker: a reply is never taken for another question's."""
+    """A follower asks the leader for an index at which its reads are linearizable (thesis 6.4). `sequence` is unique
+    over restarts of the asker, so that it never takes a reply for the answer to another question."""
 
     sender: NodeId
     to: NodeId

@@ -1,6 +1,6 @@
 """What a leader knows of one peer, and how much it may send it (etcd's flow control; paper 5.3, 7).
 
-PROBE      where the logs meet is unknown: one AppendEntries at a time
+PROBE      it is unknown where the logs meet: one AppendEntries at a time
 REPLICATE  they meet: entries are sent ahead of the answers, within a window
 SNAPSHOT   the peer needs entries that are compacted away: a snapshot is under way, no entries are sent
 """
@@ -21,8 +21,8 @@ class ProgressState(Enum):
 
 
 class Progress:
-    """One peer's replication state. Its state, indexes and window are assigned in this file only; what it was last
-    told is noted where it is sent."""
+    """One peer's replication state. Only this file assigns its state, indexes and window; the sender of a message
+    notes what the peer was last told."""
 
     __slots__ = (
         "_inflight",
@@ -53,31 +53,32 @@ class Progress:
         self.match_index: Index = 0
         #: Next index to send (paper: nextIndex); always above `match_index`.
         self.next_index: Index = next_index
-        #: PROBE: an AppendEntries is out and its answer, or the next heartbeat's, is awaited.
+        #: PROBE: an AppendEntries is out; the leader waits for its reply, or for the reply to the next heartbeat.
         self.probe_sent = False
         #: SNAPSHOT: the last index of the snapshot under way.
         self.snapshot_index: Index = 0
-        #: SNAPSHOT: how much of it has come, from 0 to 1; and what the log held behind it when it was begun.
+        #: SNAPSHOT: how much of it has come, from 0 to 1; and the bytes of the log after it when it was begun.
         self.snapshot_share = 0.0
         self.snapshot_behind_bytes = 0
-        #: The last snapshot sent did not come anywhere.
+        #: The peer got nothing of the last snapshot that was sent.
         self.snapshot_failed = False
         #: Highest commit index that this peer was sent.
         self.commit_sent: Index = 0
-        #: Clients at this peer wait for the commit of entries up to here: it is told at once.
+        #: Clients at this peer wait for the commit of entries up to here: the leader tells it at once.
         self.commit_wanted: Index = 0
-        #: When it is told of a commit that nobody there waits for; None where it knows all.
+        #: When to tell the peer of a commit that no client there waits for; None if it knows all.
         self.commit_notice_due_ms: int | None = None
-        #: Newest of the leader's releases that it was sent (`raft.core.leases`).
+        #: The newest of the leader's releases that was sent to it (`raft.core.leases`).
         self.release_sent = 0
-        #: Newest sequence that it answered in this leadership, and when that was *sent*, by the leader's clock.
+        #: The newest sequence that it answered in this leadership, and when that message was *sent*, by the leader's
+        #: clock.
         self.acked_sequence = 0
         self.acked_sent_ms = now_ms
         #: When it last came nearer to the end of the log, by the leader's clock: by entries or by snapshot pieces.
         self.advanced_ms = now_ms
         #: As the peer last reported.
         self.applied_index: Index = 0
-        #: From when on an answer that brings no news leads to the question whether something was lost.
+        #: From when on a reply without news makes the leader ask whether something was lost.
         self.loss_check_due_ms = now_ms
         self.inflight_bytes = 0
         self._inflight: deque[tuple[int, Index, int]] = deque()
@@ -95,7 +96,7 @@ class Progress:
         return self.next_index if self.state is ProgressState.PROBE else self.match_index + 1
 
     def become_probe(self) -> None:
-        """Find anew where the logs meet, from the last proven point, or from behind a snapshot under way."""
+        """Find out again where the logs meet, from the last proven point, or from the end of a snapshot under way."""
         self.next_index = self.match_index + 1
         self._enter(ProgressState.PROBE)
 
@@ -110,7 +111,7 @@ class Progress:
         return self.state is ProgressState.PROBE and not self.probe_sent
 
     def on_sent(self, sequence: int, now_ms: int) -> None:
-        """Any AppendEntries was sent; its answer will date the follower's allegiance from `now_ms`."""
+        """An AppendEntries was sent; its reply will prove that the follower still followed at `now_ms`."""
         self._send_times.append((sequence, now_ms))
 
     def on_entries_sent(self, sequence: int, last_index: Index, size: int) -> None:
@@ -123,7 +124,8 @@ class Progress:
             self.probe_sent = True
 
     def on_answer(self, sequence: int) -> None:
-        """Any answer of this term, success or refusal, shows that it followed after `sequence` was sent."""
+        """Any reply of this term, success or refusal, proves that the follower still followed after `sequence` was
+        sent."""
         if sequence <= self.acked_sequence:
             return
         self.acked_sequence = sequence
@@ -131,7 +133,7 @@ class Progress:
             self.acked_sent_ms = self._send_times.popleft()[1]
 
     def on_match(self, match_index: Index) -> bool:
-        """The logs are equal and durable up to `match_index`. True where that is news."""
+        """The logs are equal and durable up to `match_index`. True if that is news."""
         while self._inflight and self._inflight[0][1] <= match_index:
             self.inflight_bytes -= self._inflight.popleft()[2]
         news = match_index > self.match_index
@@ -146,8 +148,8 @@ class Progress:
         return news
 
     def on_refusal(self, rejected_index: Index, meet_index: Index) -> bool:
-        """The entry before those sent was refused; `meet_index` is the best guess where the logs meet.
-        False where the refusal is stale (openraft fbbf37b1, CCF#3723: a stale one must not rewind)."""
+        """The peer refused because of the entry before those sent; `meet_index` is the best guess where the logs
+        meet. False if the refusal is stale (openraft fbbf37b1, CCF#3723: a stale one must not rewind)."""
         if rejected_index <= self.match_index:
             return False
         if self.state is ProgressState.REPLICATE:
@@ -171,15 +173,16 @@ class Progress:
             self.become_probe()
 
     def on_snapshot_delivered(self) -> None:
-        """The peer has the data. Its reply may be lost, so the next heartbeat's answer probes behind it."""
+        """The peer has the data. Its reply may be lost, so the reply to the next heartbeat starts a probe after the
+        snapshot."""
         if self.state is ProgressState.SNAPSHOT:
             self.next_index = self.snapshot_index + 1
             self._enter(ProgressState.PROBE)
             self.probe_sent = True
 
     def take_loss_check(self, now_ms: int, pause_ms: int) -> bool:
-        """Whether to ask now if something was lost, at most once in `pause_ms`: under load the answer brings no
-        news either, and would lead to the next question in a chain that never ends."""
+        """Whether to ask now if something was lost, at most once in `pause_ms`. Under load the reply to that question
+        brings no news either, and would lead to the next question, in a chain that never ends."""
         if now_ms < self.loss_check_due_ms:
             return False
         self.loss_check_due_ms = now_ms + pause_ms
@@ -194,7 +197,7 @@ class Progress:
         self.probe_sent = False
         self.snapshot_index = 0
         self.snapshot_share = 0.0
-        # Only a peer that is sent entries is owed notices; for another one the leader would wake without end.
+        # Only a peer that gets entries needs notices; for another one the leader would wake without end.
         self.commit_notice_due_ms = None
         self.inflight_bytes = 0
         self._inflight.clear()

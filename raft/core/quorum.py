@@ -1,4 +1,4 @@
-"""Majorities as pure functions (paper 5.2, 5.3). A group without voters can decide nothing."""
+"""Majorities as pure functions (paper 5.2, 5.3). A group without voters cannot decide anything."""
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -13,7 +13,7 @@ class VoteResult(Enum):
 
 
 def quorum_size(voters: int) -> int:
-    """The smallest number of `voters` that any two such numbers must share a member in."""
+    """The smallest size of a group of voters such that any two groups of that size share a member."""
     return voters // 2 + 1
 
 
@@ -30,7 +30,7 @@ def quorum_value(values: Mapping[NodeId, int], voters: Sequence[NodeId]) -> int:
 
 
 def vote_result(votes: Mapping[NodeId, bool], voters: Sequence[NodeId]) -> VoteResult:
-    """Whether an election with these answers is decided. Answers of non-voters are ignored."""
+    """Whether an election with these votes is decided. Votes of non-voters do not count."""
     if not voters:
         return VoteResult.LOST
     needed = quorum_size(len(voters))

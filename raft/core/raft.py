@@ -2,9 +2,9 @@
 
     receive / tick / propose / read / persisted / applied / peer_lost / ...   ->   take_ready()
 
-Every event brings `now_ms`, the node's own clock; randomness is the `Random` given at creation. Handlers live in
-the file named for their topic, and the state that they share in `server`, which says also which message may leave
-before the disk has answered. This file dispatches, and leads through several topics where a role changes.
+Every event brings `now_ms`, the node's own clock; randomness is the `Random` given at creation. Handlers are in the
+file named for their topic. The state that they share is in `server`, which also says which message may leave before
+the disk has answered. This file calls the handlers, and does what concerns several topics at a change of role.
 """
 
 from collections.abc import Callable, Sequence
@@ -103,8 +103,8 @@ class RaftCore(Server):
             election.maybe_start(self)
 
     def propose(self, commands: Sequence[bytes], now_ms: int, asker: NodeId = NOBODY) -> Index:
-        """Append one entry per command; returns the first one's index, in the current term. Where they came
-        through a follower, `asker`, that one is told of their commit at once.
+        """Append one entry per command; returns the first one's index, in the current term. If they came through a
+        follower, `asker`, the leader tells it of their commit at once.
 
         Raises:
             NotLeading, TransferInProgress, TooMuchUncommitted, FollowerBehind: nothing was appended.
@@ -121,7 +121,7 @@ class RaftCore(Server):
         return first
 
     def propose_advance(self, now_ms: int) -> Index:
-        """Append an entry that only brings cluster time. Raises as `propose`."""
+        """Append an entry that carries only cluster time. Raises as `propose`."""
         self._advance_clock(now_ms)
         self._check_proposable(0)
         return self.append_own(EntryKind.ADVANCE, (b"",))
@@ -132,13 +132,13 @@ class RaftCore(Server):
         return reconfiguration.propose(self, configuration)
 
     def read(self, context: int, now_ms: int) -> None:
-        """Ask for a linearizable read index; a `ReadState` with this context follows, if a leader is known and
+        """Ask for a linearizable read index. A `ReadState` with this context follows, if this node knows a leader and
         nothing is lost on the way. Contexts must be unique over restarts of the node."""
         self._advance_clock(now_ms)
         reads.read(self, context)
 
     def transfer_leadership(self, to: NodeId, now_ms: int) -> bool:
-        """Begin to hand leadership to another voter. False where that is not possible now."""
+        """Begin to hand leadership to another voter. False if that is not possible now."""
         self._advance_clock(now_ms)
         return transfer.start(self, to)
 
@@ -162,13 +162,13 @@ class RaftCore(Server):
             self.send(messages.Applied(self.id, self.state.leader, self.state.term, 0, index))
 
     def publish_release(self, release: Release, wants: frozenset[NodeId]) -> None:
-        """Leader's driver: answers to entries up to `release[0]` may be given, but for those in `release[1]`, which
-        wait for the nodes in `wants` to apply them."""
+        """Leader's driver: answers to entries up to `release[0]` are released, except those in `release[1]`, which
+        wait until the nodes in `wants` have applied them."""
         self.leases.publish(release, wants)
 
     def take_committed(self) -> tuple[Entry, ...]:
-        """The next committed entries to apply; for a driver that applies before it lets the messages of `take_ready`
-        go, so that they carry what the apply released."""
+        """The next committed entries to apply. For a driver that applies before it sends the messages of
+        `take_ready`, so that they carry what the apply released."""
         return self.log.take_committed(
             entries_max=self.config.committed_entries_max, bytes_max=self.config.committed_bytes_max
         )
@@ -178,12 +178,12 @@ class RaftCore(Server):
         snapshotting.on_taken(self, snapshot, retain_from)
 
     def snapshot_sent(self, peer: NodeId, *, delivered: bool, now_ms: int) -> None:
-        """How streaming an InstallSnapshot's data to `peer` ended. Must be told for each one."""
+        """How streaming an InstallSnapshot's data to `peer` ended. Call it for each one."""
         self._advance_clock(now_ms)
         snapshotting.on_sent(self, peer, delivered)
 
     def peer_lost(self, peer: NodeId, now_ms: int) -> None:
-        """The connection to or from `peer` broke: what was on the way may be lost, and a leader may be dead."""
+        """The connection to or from `peer` broke: messages may be lost, and a leader may be dead."""
         self._advance_clock(now_ms)
         progress = self.progress.get(peer)
         if progress is not None and progress.inflight_messages:
@@ -191,8 +191,8 @@ class RaftCore(Server):
         election.on_peer_lost(self, peer)
 
     def stalled(self, now_ms: int) -> None:
-        """The process stood still for longer than it may: what it believed of its peers is out of date. Call
-        before anything that arrived meanwhile is fed."""
+        """The process stood still for longer than it may: what it believed about its peers is out of date. Call this
+        before you feed anything that arrived meanwhile."""
         self._advance_clock(now_ms)
         if self.state.role is Role.LEADER:
             self.become_follower(self.state.term, NOBODY)
@@ -201,8 +201,8 @@ class RaftCore(Server):
         self.leases.on_stalled()
 
     def admit(self, term: Term, vote: NodeId, now_ms: int) -> None:
-        """A core that holds nothing yet takes part from `term` on, as if it had voted for `vote` in it: in this
-        term and before it, whoever had this id and lost its disk may have voted."""
+        """A core that holds nothing yet takes part from `term` on, as if it had voted for `vote` in that term: the
+        node that had this id and lost its disk may have voted in this term and before it."""
         self._advance_clock(now_ms)
         assert self.state.hard_state == HardState() and not self.log.last_index, "only an empty node is admitted"
         if term:
@@ -219,28 +219,28 @@ class RaftCore(Server):
         return replication.next_deadline_ms(self)
 
     def cluster_time_ms(self, now_ms: int) -> int:
-        """The group's clock as a leader would stamp it now. Elsewhere what this node would begin from if it led:
-        that stands still while there is no leader."""
+        """Cluster time as a leader would stamp it now. On another node, what it would begin from if it led; that
+        stands still while there is no leader."""
         return cluster_time.now(self, now_ms)
 
     def estimated_time_ms(self, now_ms: int) -> int:
-        """The group's clock as this node can know it, for answers that show remaining times; never for apply."""
+        """Cluster time as far as this node can know it, for answers that show remaining times; never for apply."""
         return cluster_time.estimate(self, now_ms)
 
     def time_entry_due_ms(self, due_ms: int) -> int:
-        """Leader: the cluster time that an entry must bring, where something falls due at `due_ms`. Earlier than that
-        where the last entry is old: what no entry carries is lost when all nodes stop at once."""
+        """Leader: the cluster time that an entry must bring, if something is due at `due_ms`. It is earlier if the
+        last entry is old: time that no entry carries is lost when all nodes stop at once."""
         return min(due_ms, self.log.last_time_ms + self.config.time_entry_ms)
 
     def is_time_under_way(self, due_ms: int, applied_index: Index) -> bool:
-        """Whether an entry behind `applied_index` brings cluster time to `due_ms`. Then the driver proposes no
-        advance: one at each tick would fill the log of a slow group faster than it commits, and nothing bounds
+        """Whether an entry after `applied_index` brings cluster time to `due_ms`. Then the driver proposes no
+        advance: one at each tick would fill the log of a slow group faster than it commits, and no bound counts
         entries without data."""
         return self.log.last_index > applied_index and self.log.last_time_ms >= due_ms
 
     @property
     def is_installing(self) -> bool:
-        """A leader's snapshot has replaced the log and the next `Ready` brings it: nothing may be applied before."""
+        """A leader's snapshot has replaced the log and the next `Ready` brings it. Apply nothing before that."""
         return self.snapshot_to_persist is not None
 
     def status(self) -> CoreStatus:
@@ -263,11 +263,11 @@ class RaftCore(Server):
         )
 
     def take_ready(self) -> Ready:
-        """What is to be done now. Each thing is handed out once."""
+        """What the driver must do now. Each thing is handed out once."""
         if self.state.role is Role.LEADER:
             if reads.maybe_start_round(self):
                 replication.broadcast_heartbeat(self)
-                # Where nobody else votes, no answer will come to confirm it.
+                # If nobody else votes, no reply will come to confirm it.
                 reads.on_answer(self)
             replication.flush(self)
             if self.retiring:
@@ -288,7 +288,7 @@ class RaftCore(Server):
     # What the handlers have done here (raft.core.server)
 
     def become_follower(self, term: Term, leader: NodeId) -> None:
-        """Follow `leader`, or nobody yet, in `term`. Whatever a leader or candidate had under way ends."""
+        """Follow `leader`, or nobody yet, in `term`. Everything that a leader or candidate had under way ends."""
         was = self.state.role
         if term > self.state.term or was is Role.LEADER:
             self.leases.on_new_term()
@@ -365,7 +365,7 @@ class RaftCore(Server):
         return True
 
     def _follow_sender(self, message: Message) -> bool:
-        """`message` is a leader's, of our term. False where it breaks the protocol."""
+        """`message` comes from a leader of our term. False if it breaks the protocol."""
         state = self.state
         if state.role is Role.LEADER or (state.leader and state.leader != message.sender):
             self.rejected_messages += 1
@@ -376,8 +376,8 @@ class RaftCore(Server):
         return True
 
     def _on_log_durable(self, written: Persist) -> None:
-        """Entries that a later write replaces do not count: their index and term may stand in the log again,
-        twice replaced, while the disk still has to do both."""
+        """Entries that a later write replaces do not count. They may be replaced twice, so that their index and term
+        are in the log again while the disk still has to do both writes."""
         if written.entries:
             index = written.entries[-1].index
         elif written.snapshot is not None:
@@ -411,12 +411,12 @@ def _on_install_snapshot_reply(raft: Server, message: messages.InstallSnapshotRe
 
 
 Handled = TypeVar("Handled", bound=Message)
-#: Each handler takes messages of its own class: a table of them can only say "of some".
+#: Each handler takes messages of its own class; the type of a table of handlers cannot say which.
 Handler = Callable[[Server, Any], None]
 
 
 def _row(kind: type[Handled], handler: Callable[[Server, Handled], None]) -> tuple[type, Handler]:
-    """A row of the table, whose handler takes what is handed to it."""
+    """A row of the table: the handler takes messages of this kind."""
     return kind, handler
 
 

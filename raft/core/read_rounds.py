@@ -1,4 +1,4 @@
-"""The reads that wait for a leader's round, and the round under way; `raft.core.reads` says what a round proves."""
+"""The reads that wait for a leader's round, and the round under way. `raft.core.reads` says what a round proves."""
 
 from raft.core.types import Index, NodeId
 
@@ -34,7 +34,7 @@ class ReadRounds:
         self._round_sequence, self._round_index = sequence, index
 
     def take_confirmed(self, acked_sequence: int) -> tuple[Index, list[tuple[NodeId, int]]]:
-        """The index and the askers of the round, where a quorum has answered up to `acked_sequence`."""
+        """The index and the askers of the round, if a quorum has answered up to `acked_sequence`."""
         if not self._round or acked_sequence < self._round_sequence:
             return 0, []
         confirmed, self._round = self._round, []

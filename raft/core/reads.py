@@ -1,9 +1,9 @@
 """Linearizable reads without a log entry: ReadIndex, thesis 6.4.
 
-The leader notes its commit index, proves with a round of AppendEntries *sent after that* that a quorum still
-follows it, and names the index. Before it has committed in its own term it does not know what is committed, so
-reads wait for its no-op (etcd#7331). One round serves every read that was waiting when it started; later ones
-wait for the next. Contexts come from the driver and are unique over restarts (etcd-io/raft#397).
+The leader notes its commit index. Then it proves with a round of AppendEntries, *sent after that*, that a quorum
+still follows it, and names the index. Before it has committed an entry of its own term it does not know what is
+committed, so reads wait for its no-op (etcd#7331). One round serves every read that was waiting when it started;
+later ones wait for the next. Contexts come from the driver and are unique over restarts (etcd-io/raft#397).
 """
 
 from raft.core.messages import ReadIndex, ReadIndexReply
@@ -56,8 +56,8 @@ def _answer(raft: Server, asker: NodeId, context: int, index: Index) -> None:
 
 
 def maybe_start_round(raft: Server) -> bool:
-    """Start a round for the waiting reads, unless one is under way or the no-op is not committed yet. Where it says
-    that it did, the messages that are sent next are the round's."""
+    """Start a round for the waiting reads, unless one is under way or the no-op is not committed yet. If it returns
+    True, the messages that are sent next belong to the round."""
     if not raft.reads.may_start or raft.log.commit_index < raft.term_start_index:
         return False
     raft.reads.start(raft.last_sequence + 1, raft.log.commit_index)
@@ -65,7 +65,7 @@ def maybe_start_round(raft: Server) -> bool:
 
 
 def on_answer(raft: Server) -> None:
-    """A follower answered: perhaps a quorum has now confirmed the round."""
+    """A follower replied: perhaps a quorum has now confirmed the round."""
     if not raft.reads.under_way:
         return
     acked = {peer: progress.acked_sequence for peer, progress in raft.progress.items()}
@@ -76,6 +76,6 @@ def on_answer(raft: Server) -> None:
 
 
 def refuse_all(raft: Server) -> None:
-    """This node stopped leading: whoever waits asks again."""
+    """This node stopped leading: all askers must ask again."""
     for asker, context in raft.reads.take_all():
         _answer(raft, asker, context, 0)

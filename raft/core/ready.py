@@ -1,9 +1,9 @@
-"""What the core wants done: one `Ready` is drained after events were fed (etcd's contract, made of fields).
+"""What the core wants done: the driver feeds events, then drains one `Ready` (etcd's contract, made of fields).
 
-What must happen before what is a field, not a comment:
+Fields, not comments, say what must happen before what:
 
 1. `messages` may leave at once.
-2. `persist` goes to the disk through one ordered queue; nothing overtakes.
+2. `persist` goes to the disk through one ordered queue; no write overtakes another.
 3. `messages_after_persist` leave when that write, and with it every earlier one, is durable. They may come
    without a `persist` of their own: they then wait for the writes already in the queue.
 4. `committed` is applied in order, at once.
@@ -17,12 +17,12 @@ from raft.core.types import Entry, HardState, Index, NodeId, Role, SnapshotMeta,
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """One ordered disk write. Entries replace whatever stood at or after the first one's index."""
+    """One ordered disk write. Entries replace everything at or after the first one's index."""
 
-    #: Set where term or vote changed since the last write.
+    #: Set if term or vote changed since the last write.
     hard_state: HardState | None
     entries: tuple[Entry, ...]
-    #: Set where a leader's snapshot replaces the whole log; written before the entries.
+    #: Set if a leader's snapshot replaces the whole log; written before the entries.
     snapshot: SnapshotMeta | None = None
 
 
@@ -50,7 +50,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class CoreStatus:
-    """What a core knows of itself, for health pages and metrics."""
+    """What a core knows about itself, for health pages and metrics."""
 
     id: NodeId
     role: Role
@@ -66,5 +66,5 @@ class CoreStatus:
     elections: int
     leader_changes: int
     rejected_messages: int
-    #: The highest that a leader named, whether or not the entries up to it are here.
+    #: The highest commit index that a leader named, even if the entries up to it are not here yet.
     heard_commit_index: Index = 0

@@ -43,7 +43,7 @@ def propose(raft: Server, configuration: Configuration) -> Index:
     bound = dict(current.incarnations)
     for member, incarnation in configuration.incarnations:
         if bound.get(member, incarnation) != incarnation:
-            # Two servers under one id: that is one removed and one added at a time, as much as under two ids.
+            # A new server under the same id: that would remove one server and add another in one change.
             raise ConfigurationRefused(f"{member} is bound already; it has to be removed first")
     answering.check_removal(raft, configuration)
     raft.append_own(EntryKind.CONFIGURATION, (encode_configuration(configuration),))
@@ -51,7 +51,7 @@ def propose(raft: Server, configuration: Configuration) -> Index:
 
 
 def on_entries_appended(raft: Server, entries: Sequence[Entry]) -> None:
-    """Use a new configuration at once; go back to the earlier one where its entry was replaced."""
+    """Use a new configuration at once; go back to the earlier one if its entry was replaced."""
     _notice_who_may_have_left(raft, entries)
     before = dict(raft.configuration.incarnations)
     if not raft.configurations.append(entries) or raft.state.role is not Role.LEADER:
@@ -64,18 +64,18 @@ def on_entries_appended(raft: Server, entries: Sequence[Entry]) -> None:
             continue
         known = progress.get(peer)
         if known is None or before.get(peer) != after.get(peer):
-            # Bound anew, its disk may be an empty one: what the one before had acknowledged counts no more.
+            # The id is bound to a new disk, which may be empty: what the earlier one acknowledged no longer counts.
             contact_ms = raft.now_ms if known is None else known.acked_sent_ms
             known = Progress(next_index=raft.log.last_index + 1, now_ms=contact_ms)
             raft.leases.on_joined(peer)
         raft.progress[peer] = known
-    # Those who have answered may be a quorum now; where nobody else is left, no answer will come to notice it.
+    # The voters that have replied may be a quorum now. If no other is left, no reply will come to notice that.
     reads.on_answer(raft)
 
 
 def _notice_who_may_have_left(raft: Server, entries: Sequence[Entry]) -> None:
-    """Whoever is not in the configuration any more may hold a read lease. Judged by each of the entries: one may
-    remove a server and the next add another one under its id."""
+    """A node that is no longer in the configuration may have a read lease. Look at each entry alone: one may remove a
+    server, and the next may add another under its id."""
     before = raft.configurations.at(entries[0].index - 1)
     for entry in entries:
         if entry.kind is EntryKind.CONFIGURATION:
@@ -106,7 +106,7 @@ def maybe_promote(raft: Server, peer: NodeId) -> bool:
 
 
 def maybe_agree(raft: Server) -> bool:
-    """Leader: have the configuration say how long the leases are that this node gives."""
+    """Leader: propose a configuration with the length of the leases that this node gives."""
     lease_ms, configuration = raft.config.lease_ms, raft.configuration
     if lease_ms == configuration.lease_ms:
         return False

@@ -1,7 +1,7 @@
 """Log replication and commitment: paper 5.3, 5.4.2, 8.
 
-Sending happens once per drained `Ready` (`flush`): whatever was proposed since goes out together, and a new
-commit index rides on the entries or, where there are none to send, in an empty AppendEntries of its own.
+The leader sends once per drained `Ready` (`flush`): everything that was proposed since goes out together. A new
+commit index travels with the entries, or in an empty AppendEntries of its own if there are none to send.
 """
 
 from raft.core import cluster_time, election, leases, membership, reads, reconfiguration, transfer
@@ -13,8 +13,8 @@ from raft.core.types import Entry, EntryKind, NodeId, Role
 
 
 def broadcast_heartbeat(raft: Server) -> None:
-    """One empty AppendEntries per peer, at a point where its log is already proven equal: it cannot be refused
-    for its position, needs no disk, and so never waits behind a large append."""
+    """One empty AppendEntries per peer, at an index where its log is already proven equal. So the peer cannot refuse
+    that index, needs no disk for it, and the message never waits behind a large append."""
     for peer, progress in raft.progress.items():
         index = progress.match_index
         term = raft.log.term_at(index)
@@ -24,7 +24,7 @@ def broadcast_heartbeat(raft: Server) -> None:
 
 
 def flush(raft: Server) -> None:
-    """Send every peer what it lacks and its window allows."""
+    """Send every peer what it lacks, as far as its window allows."""
     for peer, progress in raft.progress.items():
         while maybe_send_entries(raft, peer, progress):
             pass
@@ -35,12 +35,12 @@ def flush(raft: Server) -> None:
 
 
 def _commit_notice_is_due(raft: Server, progress: Progress) -> bool:
-    """Whether the commit index must be brought to a follower by a message of its own, now."""
+    """Whether the leader must now send a follower the commit index in a message of its own."""
     known = min(raft.log.commit_index, progress.match_index)
     if progress.commit_sent >= known:
         progress.commit_notice_due_ms = None
         return False
-    # A leader that goes has no later message that the notice could ride on.
+    # A leader that retires sends no later message that could carry the notice.
     if raft.retiring or raft.config.lease_ms or progress.commit_sent < min(progress.commit_wanted, known):
         return True
     if progress.commit_notice_due_ms is None:
@@ -49,7 +49,7 @@ def _commit_notice_is_due(raft: Server, progress: Progress) -> bool:
 
 
 def maybe_send_entries(raft: Server, peer: NodeId, progress: Progress) -> bool:
-    """Send the next batch of entries, or start a snapshot where they are compacted away."""
+    """Send the next batch of entries, or start a snapshot if they are compacted away."""
     config, log = raft.config, raft.log
     if progress.next_index > log.last_index and progress.state is not ProgressState.PROBE:
         return False
@@ -103,12 +103,12 @@ def _send(
 
 
 def _send_tail_probe(raft: Server, peer: NodeId, progress: Progress) -> None:
-    """An empty AppendEntries behind everything sent: brings the commit index, and is refused where something
-    on the way was lost."""
+    """An empty AppendEntries after everything that was sent: it brings the commit index, and the peer refuses it if
+    something was lost on the way."""
     index = progress.next_index - 1
     term = raft.log.term_at(index)
     if term is None:
-        # What was sent is compacted away meanwhile: only starting over can show what is missing.
+        # What was sent is compacted away meanwhile: only a new start can show what is missing.
         progress.become_probe()
     else:
         _send(raft, peer, progress, index, term, ())
@@ -118,7 +118,7 @@ def _send_snapshot(raft: Server, peer: NodeId, progress: Progress) -> None:
     snapshot = raft.log.snapshot
     progress.become_snapshot(snapshot.index, raft.log.counted_bytes(snapshot.index, raft.log.last_index))
     if not progress.snapshot_failed:
-        # It is a step nearer. After a failure only the first piece is: else tries without end would count.
+        # Starting a snapshot is progress. After a failure only its first piece is: else endless tries would count.
         progress.advanced_ms = raft.now_ms
     sequence = raft.next_sequence()
     progress.on_sent(sequence, raft.now_ms)
@@ -152,19 +152,19 @@ def on_append_entries(raft: Server, message: AppendEntries) -> None:
             # Committed entries never change: this sender breaks the protocol.
             raft.rejected_messages += 1
             return
-        # Only a real conflict or the end of the log truncates: a stale or reordered request that matches what
-        # is here must not shorten the log (openraft 9540c904).
+        # Only a real conflict or the end of the log leads to a truncation: a stale or reordered request that matches
+        # what is here must not shorten the log (openraft 9540c904).
         log.append(entries[position:])
         reconfiguration.on_entries_appended(raft, entries[position:])
         break
-    # Not min(leader_commit, last_index): entries behind `verified` may be a dead leader's (Figure 2, step 5).
+    # Not min(leader_commit, last_index): entries after `verified` may be a dead leader's (Figure 2, step 5).
     log.commit_to(min(message.leader_commit, max(verified, log.commit_index)))
     _reply(raft, message, success=True, match_index=verified)
 
 
 def _is_well_formed(message: AppendEntries) -> bool:
     """Whether the entries follow the previous one without a gap, in terms that a leader's log can hold, and every
-    configuration can be read: checked before any of it is taken."""
+    configuration can be read. Check this before you use any of it."""
     index, term = message.prev_log_index, message.prev_log_term
     if index < 0:
         return False
@@ -223,7 +223,7 @@ def _reply(
 
 
 def on_append_entries_reply(raft: Server, message: AppendEntriesReply) -> None:
-    """Leader: the answer of a follower in this term."""
+    """Leader: the reply of a follower in this term."""
     progress = raft.progress.get(message.sender)
     if progress is None:
         return
@@ -244,7 +244,7 @@ def on_append_entries_reply(raft: Server, message: AppendEntriesReply) -> None:
         maybe_commit(raft)
         transfer.maybe_finish(raft, message.sender)
     elif progress.match_index < raft.log.last_index and message.match_index <= progress.match_index:
-        # Less than what is known, too: where that is compacted away, heartbeats ask about index 0.
+        # Also less than what is known: heartbeats ask about index 0 if the known entry is compacted away.
         _recover_from_loss(raft, message.sender, progress)
 
 
@@ -256,9 +256,9 @@ def on_applied(raft: Server, message: Applied) -> None:
 
 
 def _recover_from_loss(raft: Server, peer: NodeId, progress: Progress) -> None:
-    """A heartbeat was answered while entries are outstanding: ask whether they arrived, since a lost message
-    makes no sound otherwise (etcd does the same on every heartbeat answer). Half a heartbeat's pause lets every
-    heartbeat's answer ask, however much the answers jitter."""
+    """A heartbeat was answered while entries are outstanding: ask whether they arrived, because nothing else shows a
+    lost message (etcd does the same on every reply to a heartbeat). A pause of half a heartbeat lets the reply to
+    every heartbeat ask, however much the replies jitter."""
     if not progress.take_loss_check(raft.now_ms, raft.config.heartbeat_ms // 2):
         return
     if progress.state is ProgressState.PROBE:
@@ -280,7 +280,7 @@ def on_install_snapshot_reply(raft: Server, peer: NodeId, sequence: int, match_i
     if progress.on_match(match_index):
         progress.advanced_ms = raft.now_ms
         maybe_commit(raft)
-        # A snapshot may reach to the end of the log: no append follows that could tell the successor.
+        # A snapshot may reach to the end of the log; then no append follows that could tell the successor.
         transfer.maybe_finish(raft, peer)
 
 
@@ -301,8 +301,8 @@ def maybe_commit(raft: Server) -> bool:
 
 
 def on_tick(raft: Server) -> None:
-    """Leader: what time brings, at the pace of heartbeats. Read rounds do not put it off: a leader that is kept
-    busy by reads must still notice that its disk hangs, and end a transfer that leads nowhere."""
+    """Leader: the work that comes with time, at the pace of heartbeats. Read rounds do not delay it: a leader that is
+    busy with reads must still notice that its disk hangs, and end a transfer that does not succeed."""
     if raft.now_ms < raft.heartbeat_deadline_ms:
         return
     raft.heartbeat_deadline_ms = raft.now_ms + raft.config.heartbeat_ms

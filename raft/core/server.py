@@ -1,8 +1,8 @@
 """Server: the state that the handlers of one node share, and what they have to send.
 
-Handlers live in the file named for their topic; each takes the `Server`, and so knows neither `RaftCore`, which
-dispatches to it, nor the handlers that use it. Here is what needs no topic: the fields, and in one place (`send`)
-which message may leave before the disk has answered. What leads through several topics at once is the subclass's.
+Handlers are in the file named for their topic. Each takes the `Server`, so it knows neither `RaftCore`, which calls
+it, nor the handlers that use it. This file has what belongs to no topic: the fields, and one place (`send`) that says
+which message may leave before the disk has answered. The subclass does what concerns several topics at once.
 """
 
 from abc import ABC, abstractmethod
@@ -46,14 +46,14 @@ class Election:
     )
 
     def __init__(self) -> None:
-        #: When this node starts its next pre-vote unless a leader is heard first.
+        #: When this node starts its next pre-vote, unless it hears a leader first.
         self.deadline_ms = 0
         #: Last message from the current leader; start of this node's promise to vote for nobody else.
         self.leader_contact_ms = 0
-        #: The connection from the leader broke and it has not been heard since.
+        #: The connection from the leader broke, and this node has not heard the leader since.
         self.leader_lost = False
         self.fast_attempts = 0
-        #: Answers of the running pre-vote or vote, and the sequence that its requests carried.
+        #: Replies of the running pre-vote or vote, and the sequence of its requests.
         self.votes: dict[NodeId, bool] = {}
         self.round_sequence = 0
 
@@ -83,14 +83,15 @@ class ClusterTime:
         #: Leader: cluster time at its election, and when that was by its own clock.
         self.base_ms = 0
         self.since_ms = now_ms
-        #: Newest cluster time that the leader of `heard_term` told, this node among them, and when that was heard.
+        #: Newest cluster time that the leader of `heard_term` told (it may be this node), and when this node heard
+        #: it.
         self.heard_term: Term = 0
         self.heard_ms = 0
         self.heard_at_ms = now_ms
 
 
 class Server(ABC):
-    """One replica of one group, as its handlers see it. The arguments are those of `RaftCore`."""
+    """One replica of one group, as its handlers see it. It takes the arguments of `RaftCore`."""
 
     def __init__(
         self,
@@ -112,21 +113,21 @@ class Server(ABC):
         base = snapshot or SnapshotMeta(configuration=configuration)
         self.log = RaftLog(base, entries)
         self.configurations = ConfigurationHistory(base.index, base.configuration, entries)
-        #: Applied by the driver; at most `log.applied_index`, which was handed out to it.
+        #: What the driver has applied; at most `log.applied_index`, which it was handed.
         self.applied_index: Index = base.index
         self.election = Election()
         self.transfer = Transfer()
         self.reads = ReadRounds()
         self.leases = Leases(now_ms)
         self.cluster_time = ClusterTime(now_ms)
-        #: Leader: one per other member. Rebuilt in sorted order, so that every walk has one order.
+        #: Leader: one for each other member. Rebuilt in sorted order, so that every walk has one order.
         self.progress: dict[NodeId, Progress] = {}
         self.heartbeat_deadline_ms = 0
         #: Leader: index of its no-op; reads and membership changes wait for its commit.
         self.term_start_index: Index = 0
-        #: The highest commit index that a leader has named, whether or not the entries up to it are here.
+        #: The highest commit index that a leader has named, even if the entries up to it are not here yet.
         self.heard_commit_index: Index = 0
-        #: Leader: bytes of entries behind the commit index.
+        #: Leader: bytes of entries after the commit index.
         self.uncommitted_bytes = 0
         #: Leader that removed itself: steps down after its next flush.
         self.retiring = False
@@ -144,7 +145,7 @@ class Server(ABC):
 
     @abstractmethod
     def become_follower(self, term: Term, leader: NodeId) -> None:
-        """Follow `leader`, or nobody yet, in `term`. Whatever a leader or candidate had under way ends."""
+        """Follow `leader`, or nobody yet, in `term`. Everything that a leader or candidate had under way ends."""
 
     @abstractmethod
     def become_leader(self) -> None:
@@ -166,15 +167,16 @@ class Server(ABC):
 
     @property
     def may_campaign(self) -> bool:
-        """A server that its own latest configuration leaves out campaigns until it knows that committed (thesis
-        4.2.2): a longer log than the others' may be the only one that can win, and then commits the removal."""
+        """A server that its own latest configuration leaves out campaigns until it knows that this configuration is
+        committed (thesis 4.2.2). Its log may be longer than the others', so that only this server can win, and then
+        it commits the removal."""
         return self.is_voter or any(
             self.id in configuration.voters for configuration in self.configurations.since(self.log.commit_index)
         )
 
     @property
     def oldest_persist_ms(self) -> int | None:
-        """Since when the disk owes an answer; None where it owes none."""
+        """Since when the disk has not answered; None if it has answered everything."""
         return self._outstanding[0][1] if self._outstanding else None
 
     def next_sequence(self) -> int:
@@ -184,9 +186,9 @@ class Server(ABC):
     def send(self, message: Message) -> None:
         """Queue a message for the moment at which it may leave.
 
-        Nothing of a new term or vote leaves before both are durable, vote requests included; a success reply
-        leaves once the entries that it vouches for are. Pre-votes and grants of them bind nobody and leave at
-        once; a refusal makes the asker adopt the term that it names.
+        No message of a new term or vote leaves before both are durable, vote requests included. A success reply
+        leaves once the entries that it confirms are durable. Pre-votes and their grants bind nobody and leave at
+        once. A refused pre-vote waits as the others do, because the asker adopts the term that it names.
         """
         if self._must_wait_for_disk(message):
             self._messages_after_persist.append(message)

@@ -8,15 +8,15 @@ from raft.core.types import Index, SnapshotMeta
 
 
 def meta_at(raft: Server, index: Index, time_ms: int) -> SnapshotMeta:
-    """What a snapshot of the state after `index` is labelled with. The entry must still be in memory."""
+    """The meta of a snapshot of the state after `index`. The entry must still be in memory."""
     term = raft.log.term_at(index)
     assert term is not None and index <= raft.log.applied_index
     return SnapshotMeta(index, term, time_ms, raft.configurations.at(index))
 
 
 def may_take(raft: Server, index: Index) -> bool:
-    """Whether a snapshot after `index` can be labelled. A server that joins knows no configuration until the
-    entry that added it: a snapshot from before would tell others that there are no voters."""
+    """Whether a snapshot after `index` can have a meta. A server that joins knows no configuration until the entry
+    that added it: a snapshot from before would tell others that there are no voters."""
     return bool(raft.configurations.at(index).voters)
 
 
@@ -28,13 +28,13 @@ def on_taken(raft: Server, snapshot: SnapshotMeta, retain_from: Index) -> None:
 
 
 def compact(raft: Server, snapshot: SnapshotMeta, retain_from: Index) -> None:
-    """Forget the log before `retain_from`, as far as `snapshot` stands for it."""
+    """Forget the log before `retain_from`, as far as `snapshot` covers it."""
     raft.log.compact(snapshot, retain_from)
     raft.configurations.compact(raft.log.compacted_index)
 
 
 def would_install(raft: Server, message: InstallSnapshot) -> bool:
-    """Whether the snapshot brings anything: the driver asks before it fetches the data."""
+    """Whether the snapshot brings anything new. The driver asks this before it fetches the data."""
     return message.term >= raft.state.term and message.snapshot.index > raft.log.commit_index
 
 
@@ -42,7 +42,7 @@ def on_install_snapshot(raft: Server, message: InstallSnapshot) -> None:
     """Receiver's rules (paper Figure 13). The term was checked and the sender is the leader."""
     snapshot, log = message.snapshot, raft.log
     if not snapshot.configuration.voters:
-        # Whoever installed it could never take part in an election again, and would hand it on.
+        # A server that installed it could never take part in an election again, and would pass it on.
         raft.rejected_messages += 1
         return
     if snapshot.index <= log.commit_index:
@@ -74,8 +74,8 @@ def _reply(raft: Server, message: InstallSnapshot, match_index: Index) -> None:
 
 
 def is_wanted(raft: Server, message: InstallSnapshot) -> bool:
-    """Leader: whether the peer still needs the snapshot that this message began to send: not where it has caught up
-    by other means, is no member any more, or where this leadership is over."""
+    """Leader: whether the peer still needs the snapshot that this message began to send. It does not if it has caught
+    up in another way or is no longer a member, or if this leadership is over."""
     progress = raft.progress.get(message.to)
     return (
         message.term == raft.state.term
@@ -85,15 +85,15 @@ def is_wanted(raft: Server, message: InstallSnapshot) -> bool:
 
 
 def on_advanced(raft: Server, peer: str, share: float) -> None:
-    """Leader: so much of the snapshot that is streamed to `peer` has come there, from 0 to 1."""
+    """Leader: this share of the snapshot that is streamed to `peer` has arrived there, from 0 to 1."""
     progress = raft.progress.get(peer)
     if progress is not None:
         progress.on_snapshot_advanced(share, raft.now_ms)
 
 
 def on_sent(raft: Server, peer: str, delivered: bool) -> None:
-    """Leader: the driver reports how sending a snapshot to `peer` ended. Delivered: its reply follows, if it is
-    not lost; the leader waits for nothing that can be."""
+    """Leader: the driver reports how sending a snapshot to `peer` ended. If it was delivered, the peer's reply
+    follows, but it may be lost; the leader waits for nothing that can be lost."""
     progress = raft.progress.get(peer)
     if progress is None:
         return

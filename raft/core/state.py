@@ -29,7 +29,7 @@ LEGAL_MOVES: frozenset[tuple[Role, Role]] = frozenset(
 
 
 class IllegalMove(AssertionError):
-    """A role change that the protocol does not know."""
+    """A role change that the protocol does not allow."""
 
 
 class ServerState:
@@ -44,7 +44,7 @@ class ServerState:
         self.term: Term = hard_state.term
         #: Whom this node voted for in `term`; changes at most once within a term.
         self.vote: NodeId = hard_state.vote
-        #: Leader of `term` as far as known.
+        #: Leader of `term`, as far as this node knows.
         self.leader: NodeId = NOBODY
         #: Campaigns started and leaders seen since this core was made.
         self.elections = 0

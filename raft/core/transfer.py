@@ -1,5 +1,5 @@
-"""Leadership transfer: thesis 3.10. The leader stops taking proposals, brings the successor up to date, tells it
-to campaign at once, and takes proposals again if nothing came of it within an election timeout."""
+"""Leadership transfer: thesis 3.10. The leader stops taking proposals, brings the successor up to date, and tells it
+to campaign at once. It takes proposals again if the successor does not win within an election timeout."""
 
 from raft.core.messages import TimeoutNow
 from raft.core.server import Server
@@ -7,7 +7,8 @@ from raft.core.types import NodeId, Role
 
 
 def start(raft: Server, to: NodeId) -> bool:
-    """Hand leadership to `to`. False where this node does not lead, `to` is no other voter, or one is under way."""
+    """Hand leadership to `to`. False if this node does not lead, `to` is no other voter, or a transfer is under
+    way."""
     if raft.state.role is not Role.LEADER or raft.transfer.to:
         return False
     if to == raft.id or to not in raft.configuration.voters:

@@ -1,7 +1,7 @@
 """The nouns of the protocol: entries, hard state, roles, configurations.
 
-Everything here is immutable data. Times are integer milliseconds; which clock they belong to is said at each
-field. Node ids are short printable strings such as `node1`.
+Everything here is immutable data. Times are integer milliseconds; each field says which clock they belong to. Node
+ids are short printable strings such as `node1`.
 """
 
 from dataclasses import dataclass
@@ -38,8 +38,8 @@ class EntryKind(IntEnum):
     CONFIGURATION = 3
 
 
-# Not `frozen`: that makes an object three times as slow to build, and this one is built for every write on every
-# node. Nobody assigns its fields.
+# Not `frozen`: that makes an object three times as slow to build, and every write on every node builds one. Nobody
+# assigns its fields.
 @dataclass(slots=True, unsafe_hash=True)
 class Entry:
     """One entry of the replicated log (paper section 5.3)."""
@@ -72,14 +72,14 @@ class Configuration:
     learners: tuple[NodeId, ...] = ()
     #: Where members are reached, as `(id, host:port)`, sorted; the core only carries it along.
     addresses: tuple[tuple[NodeId, str], ...] = ()
-    #: Which data directory a member's id stands for, as `(id, incarnation)`, sorted. A member without one is not
+    #: The data directory that a member's id stands for, as `(id, incarnation)`, sorted. A member without one is not
     #: bound yet. The core compares incarnations and never makes one.
     incarnations: tuple[tuple[NodeId, str], ...] = ()
-    #: Which life of the group this is (`raft.life`); empty while it has none. Once it is there it never changes. The
-    #: core only carries it along.
+    #: The life of the group (`raft.life`); empty while it has none. Once it is set it never changes. The core only
+    #: carries it along.
     life: str = ""
-    #: Bound of the read leases that a leader may give, agreed upon like the members (`raft.core.leases`); 0: none is
-    #: agreed upon, and none may be given.
+    #: Bound of the read leases that a leader may give; the group agrees on it as on the members (`raft.core.leases`).
+    #: 0: the group has not agreed, and no leader may give any.
     lease_ms: int = 0
 
     @property
@@ -88,15 +88,15 @@ class Configuration:
 
     @property
     def needs_later_version(self) -> bool:
-        """Whether it says what the first version of the formats has no place for."""
+        """Whether it says something that the first version of the formats cannot say."""
         return bool(self.life or self.lease_ms)
 
     def address_of(self, member: NodeId) -> str:
-        """`host:port`, or empty where the configuration does not know it."""
+        """`host:port`, or empty if the configuration does not know it."""
         return _value_of(self.addresses, member)
 
     def incarnation_of(self, member: NodeId) -> str:
-        """What the id is bound to; empty where it is not bound."""
+        """The incarnation that the id is bound to; empty if it is not bound."""
         return _value_of(self.incarnations, member)
 
 
@@ -109,7 +109,7 @@ def _value_of(pairs: tuple[tuple[NodeId, str], ...], wanted: NodeId) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMeta:
-    """What a snapshot stands for: the state after applying every entry up to `index`."""
+    """What a snapshot is of: the state after applying every entry up to `index`."""
 
     index: Index = 0
     term: Term = 0
