@@ -1,4 +1,4 @@
-"""A backup file: one group's state at one moment, on its own, for another day and another cluster.
+"""A backup file: one group's state at one moment, in one file, for another day and another cluster.
 
     offset  content
     0       file header: magic "MUFAKBAK", version, seed; then one BACKUP record:
@@ -6,8 +6,8 @@
                 UTF-8; the cluster is missing in older files
     n       from the record's end on a whole snapshot file, header included, as `snapshot_file.py` has it
 
-Records are those of `record.py`: each with a checksum bound to its place. The END record of the snapshot tells a
-whole file from one that was cut short. The rule: nothing is used of a backup before all of it has been checked.
+Records are those of `record.py`: each has a checksum that is bound to its offset. The END record of the snapshot
+tells a whole file from one that was cut short. The rule: check all of a backup before you use any of it.
 """
 
 import struct
@@ -54,7 +54,7 @@ class BackupHead:
     node: str
     #: Of the software.
     version: str
-    #: Which cluster the node is of; empty where it knew none, and in older files.
+    #: The cluster of the node; empty if it knew none, and in older files.
     cluster: str = ""
 
 
@@ -69,7 +69,7 @@ class Backup:
 
     @property
     def checksum(self) -> int:
-        """CRC-32 of the state and of its place in the log."""
+        """CRC-32 of the state and of its index and term in the log."""
         return crc32(encode_meta(self.meta), self.end.checksum)
 
 
@@ -132,7 +132,7 @@ def verify_backup(path: Path, *, files: Files | None = None) -> Backup:
 
 
 def backup_chunks(path: Path, *, files: Files | None = None) -> Iterator[bytes]:
-    """The state's chunks, of a file that `verify_backup` found whole. Raises as that does."""
+    """The chunks of the state, from a file that `verify_backup` found whole. Raises as that does."""
     file = (files or RealFiles()).open_readonly(path)
     try:
         _, start = _read_head(file, path)
@@ -174,7 +174,7 @@ def _decode_head(body: bytes, path: Path) -> BackupHead:
 
 
 class _Shifted:
-    """The file that begins at `start` in another one; for reading."""
+    """The file that begins at `start` inside another one; for reading."""
 
     def __init__(self, file: File, start: int) -> None:
         self._file = file

@@ -1,14 +1,14 @@
-"""What lies beside the groups' own directories in a node's data directory, and how a directory gets its place there.
+"""Directories beside those of the groups in a node's data directory, and how a directory gets its name there.
 
     lock                              the group's data, which its node opens
     lock.damaged-20260131T120000      put aside by a repair: the node refused to use it
-    lock.recovered-20260131T120000    put aside by a recovery, which made another life of the group out of it
+    lock.recovered-20260131T120000    put aside by a recovery, which began another life of the group with its data
     lock.restoring                    written by a restore that is under way or was interrupted
-    lock.recovering-20260131T120000   the same of a recovery. Where lock is not there and lock.recovered- of the same
-                                      time is, this is what has to get its name still
+    lock.recovering-20260131T120000   the same of a recovery. If lock is missing and lock.recovered- of the same time
+                                      is there, this directory must still get the name lock
 
-The rule of the file: the name of a group has no dot, and a directory whose name has one is no group's. It is never
-opened by a node, and never deleted but by the one who was writing it.
+The rule of the file: the name of a group has no dot, so a directory whose name has one belongs to no group. A node
+never opens it, and only its writer deletes it.
 """
 
 import os
@@ -19,28 +19,28 @@ from pathlib import Path
 from raft.storage.errors import RecoveryUnfinished
 from raft.storage.files import Files, RealFiles
 
-#: Behind the name of a directory that was put aside, before the time at which it was.
+#: Between the name of a directory that was put aside and the time at which that was done.
 DAMAGED_SUFFIX, RECOVERED_SUFFIX = ".damaged-", ".recovered-"
-#: Of a directory that a recovery writes, before the time at which it puts the old one aside.
+#: Between the name of a directory that a recovery writes and the time at which it puts the old one aside.
 RECOVERING_SUFFIX = ".recovering-"
-#: Ends the name of a directory that a restore writes.
+#: The end of the name of a directory that a restore writes.
 RESTORING_SUFFIX = ".restoring"
 
 
 def is_beside(directory: Path) -> bool:
-    """Whether a directory in a node's data directory is no group's."""
+    """Whether a directory in a node's data directory belongs to no group."""
     return "." in directory.name
 
 
 def real(directory: Path) -> Path:
-    """Where a directory lies: it may be a link to another disk. What is to be renamed and what is put in its place is
-    what the link leads to, and the link stays."""
+    """Where a directory really is: it may be a link to another disk. Rename and replace what the link leads to; the
+    link stays."""
     return directory.resolve() if directory.is_symlink() else directory
 
 
 def unfinished_recovery(directory: Path, *, files: Files | None = None) -> Path | None:
-    """What a recovery has written and only has to get its name, because the old directory is put aside; None where
-    there is nothing like it.
+    """The directory that a recovery has written and that only lacks its name, because the old directory is put aside;
+    None if there is none.
 
     Raises:
         OSError: what lies beside the directory cannot be listed.
@@ -60,7 +60,7 @@ def unfinished_recovery(directory: Path, *, files: Files | None = None) -> Path 
 
 
 def check_recovered(directory: Path, *, files: Files) -> None:
-    """See that no recovery of a directory was interrupted between its two renames.
+    """Check that no recovery of a directory was interrupted between its two renames.
 
     Raises:
         RecoveryUnfinished: one was.
@@ -72,7 +72,8 @@ def check_recovered(directory: Path, *, files: Files) -> None:
 
 
 def new_stamp(directory: Path, *suffixes: str, files: Files | None = None) -> str:
-    """The time, as none of these suffixes behind the directory's name has it yet."""
+    """The present time, with a number if needed, so that the directory's name with one of these suffixes is still
+    free."""
     files = files if files is not None else RealFiles()
     taken, number = set(files.names(directory.parent)), 0
     now = stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
@@ -83,7 +84,7 @@ def new_stamp(directory: Path, *suffixes: str, files: Files | None = None) -> st
 
 
 def put_aside(directory: Path, suffix: str, *, stamp: str = "", files: Files | None = None) -> Path:
-    """Rename a group's directory so that nothing reads it again, durably; returns its new name.
+    """Rename a group's directory durably, so that nothing reads it again; returns its new name.
 
     Raises:
         OSError: it is where it was, or its new name may not be durable.
@@ -96,7 +97,7 @@ def put_aside(directory: Path, suffix: str, *, stamp: str = "", files: Files | N
 
 
 def publish(draft: Path, directory: Path, *, files: Files | None = None) -> None:
-    """Give a directory that was written as a draft its name, durably and in one step.
+    """Give a directory that was written as a draft its final name, durably and in one step.
 
     Raises:
         OSError: it is a draft still, or its name may not be durable.
@@ -107,8 +108,8 @@ def publish(draft: Path, directory: Path, *, files: Files | None = None) -> None
 
 
 def give_to_owner_of(model: Path, draft: Path) -> None:
-    """Let a directory and all in it be of the user and group that `model` is of: an administrator may have written it
-    for a node that runs as somebody else. Nothing to do where they are ours.
+    """Give a directory and all in it to the user and group that own `model`: an administrator may have written it for
+    a node that runs as another user. There is nothing to do if they are ours.
 
     Raises:
         OSError: we may not.

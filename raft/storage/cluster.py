@@ -1,8 +1,8 @@
-"""Which cluster a node's data is of: the file CLUSTER in its data directory, beside the folders of its groups.
+"""The cluster of a node's data: the file CLUSTER in its data directory, beside the folders of its groups.
 
-Two clusters may have nodes of the same names, on the same ports, with the same secret. So a cluster has an id, and a
-node keeps the first one that it was told or has learned. The rule of the file: it is written once and never changed,
-and a node that is told another one does not start.
+Two clusters may have nodes with the same names, the same ports and the same secret. So a cluster has an id, and a
+node keeps the first id that its settings say or that it learns. The rule of the file: it is written once and never
+changed, and a node whose settings say another id does not start.
 """
 
 import re
@@ -18,8 +18,8 @@ _ID = re.compile(rb"[A-Za-z0-9._-]{1,%d}" % CLUSTER_ID_LENGTH_MAX)
 
 
 def check_cluster(directory: Path, told: str, *, files: Files | None = None) -> tuple[str, str]:
-    """The cluster that a node with this data directory is of, and the one that the directory says; empty where nobody
-    says one. Nothing is written.
+    """The cluster of a node with this data directory, and the one that the directory says; empty if neither says one.
+    This writes nothing.
 
     Args:
         told: what the settings say; may be empty.
@@ -48,7 +48,7 @@ def check_cluster(directory: Path, told: str, *, files: Files | None = None) -> 
 
 
 def kept_cluster(directory: Path) -> str:
-    """The cluster that the directory says its data is of; empty where it says none that can be read."""
+    """The cluster that the directory says; empty if it says none that can be read."""
     try:
         return read_line(RealFiles(), directory / CLUSTER_NAME, _ID, "cluster id")
     except (CorruptStorage, OSError):
@@ -56,5 +56,6 @@ def kept_cluster(directory: Path) -> str:
 
 
 def keep_cluster(directory: Path, id: str, *, files: Files | None = None) -> None:
-    """Note, durably, that the data in this directory, which must be there, is of this cluster. Raises OSError."""
+    """Note durably that the data in this directory is of this cluster. The directory must be there. Raises
+    OSError."""
     write_line(files if files is not None else RealFiles(), directory / CLUSTER_NAME, id)

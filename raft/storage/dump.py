@@ -1,7 +1,7 @@
 """Looking at a data directory without changing it: every record in words, and a verdict.
 
-Nothing here takes the lock or writes a byte, so it may be used beside a running node; what that one is writing at the
-moment then looks like a torn end.
+Nothing here takes the lock or writes a byte, so you may use it beside a running node. What that node is just writing
+then looks like a torn end.
 """
 
 import os
@@ -36,16 +36,16 @@ from raft.storage.storage import choose_snapshot
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a node would make of a directory on its start."""
+    """What a node would decide about a directory on its start."""
 
     directory: Path
-    #: Why it would refuse; None where it would not.
+    #: Why it would refuse; None if it would not.
     problem: CorruptStorage | UnknownFormat | None
-    #: What is worth knowing and no reason to refuse: a torn end, a damaged snapshot that is not needed.
+    #: Worth knowing, but no reason to refuse: a torn end, a damaged snapshot that is not needed.
     notes: tuple[str, ...] = ()
     hard_state: HardState = field(default_factory=HardState)
     snapshot: SnapshotMeta | None = None
-    #: Of the log after the snapshot; `first_index` is above `last_index` where there are no entries.
+    #: Of the log after the snapshot; `first_index` is above `last_index` if there are no entries.
     first_index: Index = 1
     last_index: Index = 0
 
@@ -72,7 +72,7 @@ class Found:
 
     #: The path itself if it holds a log, else one for each group of a node's data directory.
     groups: tuple[Path, ...]
-    #: What lies beside these: put aside, or being written (`raft.storage.beside`).
+    #: Directories beside these: put aside, or being written (`raft.storage.beside`).
     beside: tuple[Path, ...] = ()
 
 
@@ -90,12 +90,12 @@ def data_directories(root: Path) -> Found:
 
 
 def _holds_log(directory: Path) -> bool:
-    # Not by a pattern: `glob` takes a directory that cannot be read for an empty one.
+    # Not `glob`: it treats a directory that cannot be read as an empty one.
     return any(name.endswith(SEGMENT_SUFFIX) for name in os.listdir(directory))
 
 
 def verify(directory: Path, *, files: Files | None = None) -> Verification:
-    """Read and check everything in a data directory, as a node does on its start, and every snapshot besides.
+    """Read and check everything in a data directory, as a node does on its start, and also every snapshot.
 
     Raises:
         OSError: the directory cannot be read.
@@ -117,7 +117,7 @@ def verify(directory: Path, *, files: Files | None = None) -> Verification:
 
 
 def dump(directory: Path, *, files: Files | None = None) -> Iterator[str]:
-    """Every file of a data directory in words, a line for each record, damage included.
+    """Every file of a data directory in words, one line for each record, damage included.
 
     Raises:
         OSError: the directory cannot be read.

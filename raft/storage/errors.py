@@ -18,7 +18,7 @@ al., ATC'20), so it is never retried and nothing is written after it.
 
 
 class StorageError(Exception):
-    """Base of everything that this package raises on its own account."""
+    """Base of everything that this package raises itself."""
 
 
 class DataDirectoryInUse(StorageError):
@@ -30,17 +30,18 @@ class DataDirectoryGone(StorageError):
 
 
 class RecoveryUnfinished(StorageError):
-    """The directory is put aside, and the one that a recovery made out of it has not got its name yet. Who opened an
-    empty one in its place would begin a new group."""
+    """The directory is put aside, and the one that a recovery made from it does not have its name yet. A node that
+    opened an empty directory instead would begin a new group."""
 
 
 class DiskFull(StorageError):
-    """The disk has no room for this write. What was durable still is, and the same write may be tried again."""
+    """The disk has no room for this write. What was durable is still durable, and the same write may be tried
+    again."""
 
 
 class CorruptStorage(StorageError):
-    """Something on disk is damaged where a power loss cannot have done it. The node must not vote, lead or serve
-    with what it may have lost; `path` and `offset` say where to look."""
+    """Something on disk is damaged, and a power loss cannot be the reason. The node may have lost data, so it must
+    not vote, lead or serve; `path` and `offset` say where to look."""
 
     def __init__(self, path: str, offset: int, problem: str) -> None:
         super().__init__(f"{path}: damaged at byte {offset}: {problem}")
@@ -54,7 +55,7 @@ class CorruptLog(CorruptStorage):
 
 
 class CorruptSnapshot(CorruptStorage):
-    """A snapshot file is damaged or missing, and nothing else on disk can stand in for it."""
+    """A snapshot file is damaged or missing, and nothing else on disk can replace it."""
 
 
 class UnknownFormat(StorageError):
@@ -62,7 +63,7 @@ class UnknownFormat(StorageError):
 
 
 class RejectedChunk(StorageError):
-    """A chunk of a snapshot under way does not continue what is here. `expected_offset` is where to go on."""
+    """A chunk of a snapshot under way does not continue what is here. `expected_offset` says where to continue."""
 
     def __init__(self, problem: str, *, expected_offset: int) -> None:
         super().__init__(problem)

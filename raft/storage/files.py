@@ -1,10 +1,10 @@
 """The filesystem seam: the few operations that storage needs, as Protocols, and their real implementation.
 
-Everything under `raft/storage` reaches the disk through a `Files` object. Tests put a recording filesystem in its
-place that enumerates what a power loss may leave (tests/storage/power_loss.py); what that one models is what
-POSIX promises and no more:
+Everything under `raft/storage` reaches the disk through a `Files` object. Tests replace it by a recording filesystem
+that lists everything that a power loss may leave (tests/storage/power_loss.py). That filesystem models what POSIX
+promises, and no more:
 
-- a write is durable after `sync` of that file, and until then each sector of it may be kept or lost alone;
+- a write is durable after `sync` of that file; until then each of its sectors may be kept or lost by itself;
 - a created, renamed or removed name is durable after `sync_directory`;
 - `rename` replaces atomically.
 """
@@ -21,10 +21,10 @@ from raft.storage.errors import DataDirectoryInUse
 
 try:
     import fcntl
-except ImportError:  # Windows: nodes run in Docker there; importing must still work for the command line
+except ImportError:  # Windows: nodes run in Docker there, but the command line must still be able to import this
     fcntl = None  # type: ignore[assignment]  # the type of the name is the module
 
-#: Errors that mean "no room" and leave what was there untouched.
+#: Errors that mean "no room" and leave the earlier content unchanged.
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -50,7 +50,8 @@ class File(ReadableFile, Protocol):
         """Drop everything from `size` on; not durable before `sync`."""
 
     def preallocate(self, size: int) -> None:
-        """Reserve space up to `size`, reading as zeroes, so that a later `sync` need not write metadata."""
+        """Reserve space up to `size`, which reads as zeroes, so that a later `sync` does not have to write
+        metadata."""
 
     def close(self) -> None: ...
 
@@ -65,13 +66,13 @@ class Files(Protocol):
     """A filesystem. Every method raises `OSError` as the operating system does, with the name of the file."""
 
     def make_directory(self, path: Path) -> bool:
-        """Create it and its parents, mode 0700, durably; False where it was there already."""
+        """Create it and its parents, mode 0700, durably; False if it was there already."""
 
     def names(self, directory: Path) -> list[str]:
         """Names in the directory, sorted."""
 
     def create(self, path: Path) -> File:
-        """A new empty file, mode 0600; an old one of that name is emptied."""
+        """A new empty file, mode 0600; an old file with that name becomes empty."""
 
     def open(self, path: Path) -> File:
         """An existing file, for reading and writing."""
@@ -85,15 +86,16 @@ class Files(Protocol):
     def sync_directory(self, directory: Path) -> None: ...
 
     def lock(self, path: Path) -> Lock:
-        """Take the exclusive lock on this file, creating it. Raises `DataDirectoryInUse` where it is taken."""
+        """Create this file if needed and take the exclusive lock on it. Raises `DataDirectoryInUse` if it is
+        taken."""
 
     def lock_shared(self, path: Path) -> Lock:
-        """Take the lock on this file, which must be there, beside others who share it, without changing anything.
-        Raises `DataDirectoryInUse` where it is taken."""
+        """Take the shared lock on this file, which must be there, without changing anything. Raises
+        `DataDirectoryInUse` if the exclusive lock is taken."""
 
 
 def _names_file(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Calls on an open descriptor fail without a name; whoever reads the error needs to know which file it was."""
+    """Calls on an open descriptor fail without a name; the reader of the error needs to know which file it was."""
 
     @wraps(method)
     def call(self: "RealFile", *arguments: Any) -> Any:
@@ -166,7 +168,7 @@ class RealFile:
 
 
 class RealLock:
-    """flock(2): belongs to the open file, so the kernel lets go when the process dies however it dies."""
+    """flock(2): the lock belongs to the open file, so the kernel releases it when the process dies in any way."""
 
     def __init__(self, path: Path, *, shared: bool = False) -> None:
         if fcntl is None:

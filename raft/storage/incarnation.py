@@ -1,12 +1,12 @@
-"""Which life of a data directory this is, and which life of the group its data is of.
+"""The incarnation of a data directory, and the life of the group that its data belongs to.
 
-    INCARNATION     32 hexadecimal digits: a random name that the group binds a node's id to
-    LIFE            the life of the group (`raft.life`), once it is known to be committed
+    INCARNATION     32 hexadecimal digits: a random name to which the group binds a node's id
+    LIFE            the life of the group (`raft.life`), once the node knows that it is committed
 
-A directory without a log is a new one, whatever else lies in it: it gets a new name, and its data is of no life. So a
-node whose disk was wiped cannot pass for the one that it was, whose votes and acknowledgements are lost with the disk
-(docs/membership.md). The life stands in the log, too; the file tells it from the first moment after a start, when
-nobody has said yet how far the log is committed.
+A directory without a log is a new one, whatever else is in it: it gets a new name, and its data is of no life. So a
+node whose disk was wiped does not count as the earlier one, whose votes and acknowledgements are lost with the disk
+(docs/membership.md). The log has the life, too. The file tells it from the first moment after a start, when nobody
+has said yet how far the log is committed.
 """
 
 import re
@@ -23,7 +23,7 @@ _LIFE = re.compile(rb"[!-~]{1,60}")
 
 
 def take_incarnation(directory: Path, *, fresh: bool, files: Files | None = None) -> str:
-    """The directory's incarnation, made and made durable where there is none. Its lock must be held.
+    """The directory's incarnation; if there is none, make one, durably. The caller must hold the directory's lock.
 
     Args:
         fresh: the directory held no log when it was opened (`Recovered.fresh`).
@@ -43,12 +43,12 @@ def take_incarnation(directory: Path, *, fresh: bool, files: Files | None = None
 
 
 def kept_life(directory: Path, *, fresh: bool, files: Files | None = None) -> str:
-    """The life that the directory's data is of; empty where it does not say. Arguments and errors are those of
+    """The life of the directory's data; empty if it does not say one. Arguments and errors are those of
     `take_incarnation`."""
     files = files if files is not None else RealFiles()
     return "" if fresh else read_line(files, directory / LIFE_NAME, _LIFE, "life")
 
 
 def keep_life(directory: Path, life: str, *, files: Files | None = None) -> None:
-    """Note, durably, that the directory's data is of this life. Raises OSError."""
+    """Note durably that the directory's data is of this life. Raises OSError."""
     write_line(files if files is not None else RealFiles(), directory / LIFE_NAME, life)

@@ -1,6 +1,6 @@
-"""A filesystem in memory, and with it the very same storage without a disk: for tests and simulations.
+"""A filesystem in memory. With it the same storage works without a disk, for tests and simulations.
 
-`open_memory_storage()` gives a fresh one; passing the same `MemoryFiles` again is a restart.
+`open_memory_storage()` gives a fresh one; to pass the same `MemoryFiles` again is a restart.
 """
 
 import errno
@@ -94,11 +94,11 @@ class MemoryFiles:
         return MemoryLock(self._held, path)
 
     def lock_shared(self, path: Path) -> MemoryLock:
-        # Nobody shares one here, so it is as good as the exclusive one.
+        # Nobody shares a lock here, so the exclusive one does as well.
         return self.lock(path)
 
     def release_locks(self) -> None:
-        """What the death of the process does; its `Storage` must not be used any more."""
+        """What happens when the process dies; do not use its `Storage` any more."""
         self._held.clear()
 
     def _content(self, path: Path) -> bytearray:
@@ -111,8 +111,8 @@ class MemoryFiles:
 def open_memory_storage(
     files: MemoryFiles | None = None, *, segment_bytes: int = SEGMENT_BYTES_DEFAULT
 ) -> tuple[Storage, Recovered]:
-    """As `open_storage`, on a filesystem in memory; on the same `files` again it is a restart. Where the storage
-    before was not closed, that was a crash of the process (`release_locks` is done here)."""
+    """As `open_storage`, on a filesystem in memory; with the same `files` again it is a restart. If the earlier
+    storage was not closed, its process crashed (this calls `release_locks`)."""
     files = files if files is not None else MemoryFiles()
     files.release_locks()
     return open_storage(MEMORY_DIRECTORY, segment_bytes=segment_bytes, files=files)

@@ -1,8 +1,8 @@
-"""A data directory read as a node does on its start, by somebody else: not a byte of it is changed.
+"""Reading a data directory as a node does on its start, without being that node: this changes not one byte of it.
 
-The rule: whoever reads shares the directory's lock, so that no node writes meanwhile. Where there is no lock (a copy,
-a folder that was never opened) or none can be had (a folder that is not ours), it is read without: a node that starts
-on it then makes the reading fail or end early, and changes nothing of what was read.
+The rule: a reader shares the directory's lock, so that no node writes meanwhile. If there is no lock (a copy, a
+folder that was never opened) or we cannot take it (a folder that is not ours), we read without it. A node that then
+starts on the directory makes the reading fail or end early, and does not change what was read.
 """
 
 import errno
@@ -17,7 +17,8 @@ from raft.storage.recovery import read_log
 from raft.storage.snapshots import Snapshots
 from raft.storage.storage import LOCK_NAME, choose_snapshot
 
-#: What the system says where a lock cannot be had that nobody holds: no right to the file, none on this filesystem.
+#: What the system says if we cannot take a lock although nobody holds it: no right to the file, or no locks on this
+#: filesystem.
 _NO_LOCK_ERRNOS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -27,11 +28,11 @@ class DirectoryContents:
 
     directory: Path
     hard_state: HardState
-    #: None where the log begins at index 1.
+    #: None if the log begins at index 1.
     snapshot: SnapshotMeta | None
     #: All entries after the snapshot, contiguous.
     entries: list[Entry]
-    #: Where the chunks of the snapshot are read.
+    #: The filesystem from which the chunks of the snapshot are read.
     files: Files
 
     @property
@@ -43,14 +44,14 @@ class DirectoryContents:
         return self.entries[-1].term if self.entries else self.snapshot.term if self.snapshot else 0
 
     def chunks(self) -> Iterator[bytes]:
-        """The snapshot's, as they were saved. Raises as `Snapshots.load`."""
+        """The chunks of the snapshot, as they were saved. Raises as `Snapshots.load`."""
         assert self.snapshot is not None
         return Snapshots(self.files, self.directory).load(self.snapshot)
 
 
 @contextmanager
 def shared(path: Path, *, files: Files | None = None) -> Iterator[None]:
-    """Keep everybody who opens what this lock file stands for away meanwhile, as far as that is possible.
+    """As far as possible, let nobody open the directory of this lock file meanwhile.
 
     Raises:
         DataDirectoryInUse: somebody has it open.
@@ -72,7 +73,7 @@ def shared(path: Path, *, files: Files | None = None) -> Iterator[None]:
 
 
 def read_directory(directory: Path, *, files: Files | None = None) -> DirectoryContents:
-    """Read the log and choose the snapshot as a start does. Hold the lock, or share it, meanwhile.
+    """Read the log and choose the snapshot as a node does on its start. Hold the lock, or share it, meanwhile.
 
     Raises:
         CorruptLog, CorruptSnapshot: damage that no power loss explains.

@@ -1,24 +1,24 @@
-"""How one record looks on disk, in the log and in snapshot files alike. DESIGN.md tells the whole format.
+"""How one record looks on disk, in the log and in snapshot files. DESIGN.md tells the whole format.
 
     offset  size  field
-    0       2     mark      "MR": never blank, so a record is told from zero-filled space by its first byte
+    0       2     mark      "MR": never blank, so the first byte tells a record from zero-filled space
     2       1     type      a RecordType
     3       1     kind      of an entry (EntryKind), else 0
     4       4     length    of the whole record, mark to checksum
-    8       4     durable   every byte of this file before this offset was durable when the record was written
+    8       4     durable   all bytes of this file before this offset were durable when the record was written
     12      n     body      by type, below
     12+n    4     checksum  CRC-32 of all before it, begun from the file's seed plus the record's offset, so that a
-                            record of another file or another place fails
+                            record of another file or another offset fails
 
     type          body
     SEGMENT       u64 sequence, u64 length of the segment before, u64 index and u64 term of the log's last entry
     HARD_STATE    u64 term, vote (UTF-8)
     ENTRY         u64 index, u64 term, u64 time_ms, data
     SNAPSHOT      u64 index, u64 term, u64 time_ms, configuration: u16 voters, u16 learners, then each id as u8
-                  length and UTF-8; where any is known, u16 addresses, u16 incarnations, then of each the id and
-                  the value, both as u8 length and UTF-8; where any of these two is known, the life as u8 length and
-                  UTF-8, and where it is agreed upon, u32 lease_ms
-    RESET         like SNAPSHOT; and every entry before it is void
+                  length and UTF-8; then, if any of the following is known, u16 addresses, u16 incarnations,
+                  then of each the id and the value, both as u8 length and UTF-8; then, if the life or the lease
+                  is known, the life as u8 length and UTF-8; then, if the group agreed on it, u32 lease_ms
+    RESET         like SNAPSHOT; every entry before it is void
     SEAL          empty
     CHUNK         u64 number from 0, bytes of the snapshot
     END           u64 number of chunks, u64 bytes in them, u32 CRC-32 of all those bytes in a row
@@ -27,13 +27,13 @@
 Integers are little-endian and unsigned. Every file starts with 16 bytes of header, and records follow it:
 
     0       8     magic     "MUFAKWAL", "MUFAKSNP" or "MUFAKBAK"
-    8       4     version   of the format: 2 where its SNAPSHOT record has a life, else 1
+    8       4     version   of the format: 2 if its SNAPSHOT record has a life or a lease, else 1
     12      4     seed      of the checksums in this file: in a log by chance, so that no data can forge a record;
-                            in a snapshot the CRC-32 of its SNAPSHOT body, so that equal ones are equal files
+                            in a snapshot the CRC-32 of its SNAPSHOT body, so that equal snapshots are equal files
 
-`durable` is what tells a torn tail from damage. A batch is written in one go and synced before the next begins, so
-a record whose `durable` lies beyond a damaged place proves that the place was once intact: a power loss cannot
-have done that. Without such a proof the place belongs to the last batch, which nobody was told is safe.
+`durable` tells a torn tail from damage. A batch is written in one go and synced before the next begins. So a record
+whose `durable` is after a damaged place proves that the place was once intact: a power loss cannot have done that.
+Without such a proof the place belongs to the last batch, and nobody was told that it is safe.
 """
 
 import struct
@@ -75,14 +75,14 @@ class Record(NamedTuple):
 
 
 class MalformedBody(ValueError):
-    """The checksum is right but the body does not parse: no version of this code wrote it."""
+    """The checksum is right, but the body does not parse: no version of this code wrote it."""
 
 
 MARK = b"MR"
 LOG_MAGIC = b"MUFAKWAL"
 SNAPSHOT_MAGIC = b"MUFAKSNP"
 BACKUP_MAGIC = b"MUFAKBAK"
-#: The newest that this code writes. It reads this and every earlier one.
+#: The newest version that this code writes. It reads this version and every earlier one.
 FORMAT_VERSION = 2
 
 _FILE_HEADER = struct.Struct("<8sII")
@@ -116,14 +116,15 @@ _ENTRY_TYPE = int(RecordType.ENTRY)
 
 
 def encode_file_header(magic: bytes, *, seed: int, meta: SnapshotMeta | None = None) -> bytes:
-    """The header of a file that holds `meta` in its first records. What an earlier version can read says so."""
+    """The header of a file that holds `meta` in its first records. If an earlier version can read the file, the
+    header has that version."""
     later = meta is not None and meta.configuration.needs_later_version
     version = FORMAT_VERSION if later else 1
     return _FILE_HEADER.pack(magic, version, seed)
 
 
 def decode_file_header(raw: bytes, magic: bytes, path: str) -> int | None:
-    """The seed of the file, or None where this is no such file or its header is damaged.
+    """The seed of the file, or None if this is no such file or its header is damaged.
 
     Raises:
         UnknownFormat: a newer version wrote it.
@@ -148,8 +149,8 @@ def encode_record(type: RecordType, body: bytes, *, offset: int, durable: int, s
 def encode_entries(
     entries: tuple[Entry, ...], *, offset: int, durable: int, seed: int, into: list[bytes]
 ) -> int:
-    """Append the records of `entries`, for this offset on, to the byte strings `into`; returns the offset after
-    them."""
+    """Append the records of `entries`, which begin at this offset, to the byte strings `into`; returns the offset
+    after them."""
     pack, pack_checksum, append = _ENTRY_RECORD.pack, _CHECKSUM.pack, into.append
     for entry in entries:
         data = entry.data
@@ -163,8 +164,8 @@ def encode_entries(
 
 
 def read_record(raw: bytes, at: int, seed: int, *, base: int = 0) -> Record | None:
-    """The record at `raw[at]`, or None where there is no intact one. `raw` begins at offset `base` of the file;
-    the record's offsets are those in the file."""
+    """The record at `raw[at]`, or None if there is no intact one. `raw` begins at offset `base` of the file; the
+    record's offsets are those in the file."""
     if at + RECORD_BYTES_MIN > len(raw):
         return None
     mark, type, kind, length, durable = _HEADER.unpack_from(raw, at)
@@ -180,7 +181,7 @@ def read_record(raw: bytes, at: int, seed: int, *, base: int = 0) -> Record | No
 
 
 def record_length(raw: bytes, offset: int) -> int:
-    """How long the record at `offset` says it is, mark to checksum; 0 where there is no header of one."""
+    """The length that the record at `offset` says, mark to checksum; 0 if there is no header of a record."""
     if offset + RECORD_BYTES_MIN > len(raw):
         return 0
     mark, _, _, length, _ = _HEADER.unpack_from(raw, offset)
@@ -205,9 +206,9 @@ class EntryRun(NamedTuple):
 
 
 def read_entries(raw: bytes, offset: int, seed: int, *, durable: int, first_index: int) -> EntryRun:
-    """The intact entry records from `offset` on that continue the log from `first_index`: what `read_record` and
-    `decode_entry` give, in a third of the time, since a log is nearly all entries. It ends at the first record that
-    is anything else, damaged or out of place; whoever reads on with `read_record` finds out what."""
+    """The intact entry records from `offset` on that continue the log from `first_index`. The result is that of
+    `read_record` and `decode_entry`, in a third of the time, because a log is nearly all entries. It ends at the
+    first record that is anything else, damaged or out of place; `read_record` then finds out what it is."""
     unpack, unpack_checksum, kinds, mark = _ENTRY_RECORD.unpack_from, _CHECKSUM.unpack_from, _KINDS, MARK
     entries: list[Entry] = []
     append, size, index = entries.append, len(raw), first_index
@@ -247,7 +248,7 @@ def decode_hard_state(body: bytes) -> HardState:
 
 
 def encode_meta(meta: SnapshotMeta) -> bytes:
-    """A snapshot's place in the log and the configuration there, for SNAPSHOT and RESET."""
+    """A snapshot's index, term and time, and the configuration there, for SNAPSHOT and RESET."""
     configuration = meta.configuration
     voters, learners = configuration.voters, configuration.learners
     parts = [_META.pack(meta.index, meta.term, meta.time_ms, len(voters), len(learners))]

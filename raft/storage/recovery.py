@@ -1,8 +1,8 @@
 """Reading the log back: what it says, and whether a broken end may be cut or must be refused.
 
 Everything here only reads; `Wal.open` acts on what is found and `dump` prints it. The rule, from the checklist of
-what other systems lost: a power loss may only have hurt the last batch, which nobody was told is safe. Anything
-else that does not read back is damage, and is raised as `CorruptLog`, never cut.
+what other systems lost: a power loss can only harm the last batch, and nobody was told that it is safe. Anything else
+that does not read back is damage: raise `CorruptLog` for it, never cut it.
 """
 
 import errno
@@ -36,10 +36,10 @@ from raft.storage.record import (
 SEGMENT_SUFFIX = ".wal"
 _SEQUENCE_DIGITS = 16
 
-#: The smallest piece that a disk writes whole; a power loss keeps or loses at least this much at a time.
+#: The smallest piece that a disk writes as a whole; a power loss keeps or loses at least this much at a time.
 SECTOR_BYTES = 512
-#: How often over the rest of a file may be read while looking for intact records behind damage. Bytes made up to
-#: look like records could otherwise cost time without bound; past it the answer is the safe one, to refuse.
+#: How often the search for intact records after damage may read the rest of a file. Bytes that imitate records could
+#: otherwise cost time without bound. Beyond this bound the answer is the safe one: refuse.
 SEARCH_PASSES_MAX = 16
 
 _ENTRY = int(RecordType.ENTRY)
@@ -63,29 +63,29 @@ class Segment:
     path: Path
     #: Bytes up to the end of its last record.
     size: int
-    #: Highest index among its entries that no later record replaced; 0 for none. It may be dropped once a
+    #: Highest index among its entries that no later record replaced; 0 for none. The segment may be dropped once a
     #: snapshot covers this index.
     index_max: Index = 0
 
 
 @dataclass(slots=True)
 class LogContents:
-    """What the records say, taken together."""
+    """What all records together say."""
 
     hard_state: HardState = field(default_factory=HardState)
-    #: Of the newest snapshot that the log names; its file is the other half of the state.
+    #: Meta of the newest snapshot that the log names; its file is the other half of the state.
     snapshot: SnapshotMeta | None = None
     #: Index before the first of `entries`.
     base_index: Index = 0
-    #: Term of the entry at `base_index`; 0 where it is not known.
+    #: Term of the entry at `base_index`; 0 if it is not known.
     base_term: Term = 0
-    #: Contiguous, from `base_index + 1`; may reach back behind the snapshot.
+    #: Contiguous, from `base_index + 1`; may begin before the snapshot's index.
     entries: list[Entry] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     #: Of the checksums in the last segment.
     seed: int = 0
-    #: The last batch: where it starts in the last segment, and its bytes. They were read, which after a failed
-    #: fsync does not mean that they are on the disk.
+    #: The last batch: where it starts in the last segment, and its bytes. We could read them, but after a failed
+    #: fsync that does not mean that they are on the disk.
     tail_offset: int = 0
     tail: bytes = b""
     #: Bytes after the last intact record that are not blank: a torn write.
@@ -102,7 +102,7 @@ class LogContents:
         return self.entries[-1].term if self.entries else self.base_term
 
     def apply(self, record: Record) -> None:
-        """Take in one record. Raises `MalformedBody` where it cannot follow what came before."""
+        """Take in one record. Raises `MalformedBody` if it cannot follow what came before."""
         if record.type == _ENTRY:
             entry = decode_entry(record)
             if entry.index != self.base_index + len(self.entries) + 1:
@@ -133,7 +133,7 @@ class LogContents:
             self.entry_bytes += size
 
     def start_segment(self, start: SegmentStart, path: Path) -> None:
-        """Begin a segment. Raises `MalformedBody` where it does not continue the one before."""
+        """Begin a segment. Raises `MalformedBody` if it does not continue the one before."""
         if not self.segments:
             self.base_index, self.base_term = start.last_index, start.last_term
         elif (start.last_index, start.last_term) != (self.last_index, self.last_term):
@@ -141,7 +141,7 @@ class LogContents:
         self.segments.append(Segment(start.sequence, path, 0))
 
     def _replace_from(self, index: Index) -> None:
-        """An entry whose index is already taken: it and all after it are void (paper 5.3)."""
+        """A later record has an entry with this index: the old entry and all after it are void (paper 5.3)."""
         if index > self.last_index + 1 or index < 1:
             raise MalformedBody(f"entry {index} follows entry {self.last_index}")
         if index <= self.base_index:
@@ -157,7 +157,7 @@ class LogContents:
 
 
 def clamp_index_max(segments: Iterable[Segment], index: Index) -> None:
-    """Entries after `index` were replaced: no segment is kept for their sake."""
+    """Entries after `index` were replaced: they are no reason to keep a segment."""
     for segment in segments:
         segment.index_max = min(segment.index_max, index)
 
@@ -166,8 +166,8 @@ def read_log(files: Files, directory: Path) -> LogContents:
     """Read every segment of a directory in order. With no segment at all, the contents are empty.
 
     Raises:
-        CorruptLog: something is damaged or missing where a power loss cannot have done it.
-        UnknownFormat: a newer version wrote a segment.
+        CorruptLog: something is damaged or missing, and a power loss cannot be the reason. UnknownFormat: a newer
+        version wrote a segment.
     """
     contents = LogContents()
     sequences = segment_sequences(files.names(directory))
@@ -185,8 +185,8 @@ def read_log(files: Files, directory: Path) -> LogContents:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Entries come by the hundred thousand and all of them stay: to look through them for garbage again and again
-    takes a third of the time."""
+    """Hundreds of thousands of entries are made and all of them stay. The garbage collector would look through them
+    again and again, which takes a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -253,7 +253,7 @@ def _read_segment(contents: LogContents, raw: bytes, path: Path, sequence: int, 
 
 
 def _check_whole(contents: LogContents, start: SegmentStart) -> None:
-    """The segment before must read back to the end that this one saw: only the last may be torn."""
+    """The segment before must read back up to the end that this one names: only the last segment may be torn."""
     if contents.segments and contents.segments[-1].size != start.previous_bytes:
         previous = contents.segments[-1]
         raise CorruptLog(
@@ -264,7 +264,7 @@ def _check_whole(contents: LogContents, start: SegmentStart) -> None:
 
 
 def _check_covered(contents: LogContents, directory: Path) -> None:
-    """The entries must begin where the snapshot ends, or before."""
+    """The entries must begin right after the snapshot, or earlier."""
     covered = contents.snapshot.index if contents.snapshot is not None else 0
     if contents.base_index > covered:
         first = contents.segments[0].path if contents.segments else directory
@@ -274,12 +274,13 @@ def _check_covered(contents: LogContents, directory: Path) -> None:
 
 
 def check_torn(raw: bytes, damaged: int, seed: int, path: str) -> None:
-    """Decide about the first place of the last segment that does not read back. Returning means that a power
-    loss explains it: the batch there was never durable as a whole, and may be cut.
+    """Decide about the first place of the last segment that does not read back. If this returns, a power loss
+    explains it: the batch there was never durable as a whole, and may be cut.
 
-    Two proofs to the contrary are looked for among the intact records behind it. One that says that this place
-    was durable settles it. One of the same batch means that a disk kept the later part and not this: then a
-    sector must be missing as a whole, since a disk does not lose single bits of a sector that it wrote.
+    The intact records after it may prove the contrary in two ways. A record that says that this place was durable is
+    a proof. A record of the same batch means that a disk kept the later part but not this one. Then a sector must be
+    missing as a whole, because a disk does not lose single bits of a sector that it wrote; if none is missing, that
+    is a proof.
 
     Raises:
         CorruptLog: the place was once intact.
@@ -305,8 +306,8 @@ def check_torn(raw: bytes, damaged: int, seed: int, path: str) -> None:
 
 
 def _lost_sector(raw: bytes, start: int, end: int) -> bool:
-    """Whether some sector between `start`, where a record should begin, and `end` is blank from there on: it never
-    was written, or it was last written before that record."""
+    """Whether some sector between `start`, where a record should begin, and `end` is blank; of the first sector, only
+    the part from `start` on counts. Such a sector was never written, or was last written before that record."""
     return any(
         not raw[max(sector, start) : sector + SECTOR_BYTES].strip(b"\0")
         for sector in range(start - start % SECTOR_BYTES, end, SECTOR_BYTES)

@@ -1,7 +1,7 @@
 """The end of the log: the one segment file that is being written.
 
-It knows its end, what of it is durable, and how much space is reserved; it does not know what records mean. The space
-behind its end always reads as zeroes: recovery tells the end of the log by that.
+It knows its end, how much of it is durable, and how much space is reserved; it does not know what records mean. The
+space after its end always reads as zeroes: recovery finds the end of the log by that.
 """
 
 from pathlib import Path
@@ -10,17 +10,17 @@ from raft.storage.errors import DiskFull
 from raft.storage.files import DISK_FULL_ERRNOS, File, Files
 from raft.storage.record import FILE_BYTES_MAX, RecordType, encode_record
 
-#: Space is reserved in pieces of this size ahead of the writing position: a sync inside it writes no metadata.
+#: Space is reserved in pieces of this size ahead of the end: a sync inside it writes no metadata.
 PREALLOCATE_BYTES = 4 * 1024 * 1024
-#: Ends the name of a file that is not complete; recovery removes it.
+#: The end of the name of a file that is not complete; recovery removes it.
 TEMPORARY_SUFFIX = ".tmp"
 
 
 class SegmentWriter:
-    """One open segment file. After any `OSError` of its methods it must not be used any more."""
+    """One open segment file. Do not use it any more after any `OSError` of its methods."""
 
     def __init__(self, file: File, *, seed: int, end: int, ahead_bytes: int) -> None:
-        """Everything up to `end` must be durable, and all behind it zeroes."""
+        """Everything up to `end` must be durable, and all after it zeroes."""
         self._file = file
         self._ahead_bytes = min(PREALLOCATE_BYTES, ahead_bytes)
         #: Size of the file; from `end` on it reads as zeroes.
@@ -36,7 +36,7 @@ class SegmentWriter:
     def create(
         cls, files: Files, path: Path, start: bytes, *, seed: int, ahead_bytes: int
     ) -> "SegmentWriter":
-        """A segment under its name with `start` durable in it; or nothing, where the power fails first.
+        """A segment under its name, with `start` durable in it; or nothing, if the power fails first.
 
         Raises:
             DiskFull: no room; nothing is left behind.
@@ -61,7 +61,7 @@ class SegmentWriter:
         return cls(file, seed=seed, end=len(start), ahead_bytes=ahead_bytes)
 
     def record(self, type: RecordType, body: bytes, offset: int | None = None) -> bytes:
-        """A record as it must stand at this offset; the end where none is given."""
+        """A record as it must be at this offset; without `offset`, at the end."""
         at = self.end if offset is None else offset
         return encode_record(type, body, offset=at, durable=self.durable, seed=self.seed)
 
@@ -81,8 +81,8 @@ class SegmentWriter:
         except OSError as error:
             if error.errno not in DISK_FULL_ERRNOS:
                 raise
-            # Part of it may have been written. Were it to stay, a shorter batch written over it would leave
-            # intact records behind its own end.
+            # Part of it may have been written. If that stayed, a shorter batch written over it would leave intact
+            # records after its own end.
             self._file.truncate(self.end)
             self._allocated = self.end
             raise DiskFull(str(error)) from error
@@ -107,7 +107,7 @@ class SegmentWriter:
         self._file.close()
 
     def _reserve(self, end: int) -> None:
-        """Have space up to `end`, and some more where there is room."""
+        """Reserve space up to `end`, and some more if there is room."""
         ahead = self._ahead_bytes
         for size in (end - end % ahead + ahead, end):
             try:

@@ -1,4 +1,5 @@
-"""Small files beside the log that say what a data directory is: replaced in one step, read with a check.
+"""Small files beside the log that say what a data directory is: each is replaced in one step and checked when it is
+read.
 
     NAME.new    written and synced, then renamed to NAME; a draft that a crash left counts for nothing
 """
@@ -10,16 +11,15 @@ from raft.storage.errors import CorruptStorage
 from raft.storage.files import Files
 
 _DRAFT_SUFFIX = ".new"
-#: As many bytes as are read; a longer file is not ours.
+#: How many bytes are read; a longer file is not ours.
 _READ_BYTES = 64
 
 
 def read_line(files: Files, path: Path, form: re.Pattern[bytes], what: str) -> str:
-    """The one line that the file holds; empty where there is no such file.
+    """The one line that the file holds; empty if there is no such file.
 
     Raises:
-        CorruptStorage: it holds anything that is not of `form`.
-        OSError: the disk does not do as asked.
+        CorruptStorage: it holds anything else than `form`. OSError: the disk does not do as asked.
     """
     if path.name not in files.names(path.parent):
         return ""
@@ -37,7 +37,7 @@ def write_line(files: Files, path: Path, line: str) -> None:
     """Make the file hold this line, durably.
 
     Raises:
-        OSError: the disk does not do as asked; the file is as it was, or as it shall be.
+        OSError: the disk does not do as asked; the file is as before, or already as it should be.
     """
     draft = path.with_name(path.name + _DRAFT_SUFFIX)
     file = files.create(draft)

@@ -1,7 +1,7 @@
 """One snapshot file: writing it in chunks, reading it back with every check.
 
-A file is the header, a SNAPSHOT record that says what it stands for, numbered CHUNK records, and END. The records are
-drawn in `record.py`. Which files there are and which of them counts is the business of `snapshots.py`.
+A file is the header, a SNAPSHOT record with the meta, numbered CHUNK records, and END. `record.py` draws the records.
+`snapshots.py` knows which files there are and which of them counts.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from raft.storage.record import (
 
 #: Records are gathered into writes of about this size, and read in pieces of it.
 BLOCK_BYTES = 256 * 1024
-#: After this many bytes a snapshot being written is synced, so that its last sync does not hold up the log's.
+#: A snapshot that is being written is synced after this many bytes, so that its last sync does not delay the log's.
 SYNC_BYTES = 8 * 1024 * 1024
 
 
@@ -52,12 +52,12 @@ class SnapshotInfo:
 
     @property
     def id(self) -> str:
-        """Names these very bytes: place in the log, size of the file and checksum of the content."""
+        """Names exactly these bytes: index and term in the log, size of the file and checksum of the content."""
         return f"{self.meta.index:x}-{self.meta.term:x}-{self.size:x}-{self.end.checksum:08x}"
 
 
 class SnapshotReader:
-    """An open snapshot file, for sending it. Stays readable after the file was removed."""
+    """An open snapshot file, for sending it. It stays readable after the file was removed."""
 
     def __init__(self, file: File, info: SnapshotInfo) -> None:
         self._file = file
@@ -88,13 +88,13 @@ def write_snapshot(file: File, meta: SnapshotMeta, chunks: Iterable[bytes]) -> N
 
 
 class _Writer:
-    """Gathers records into blocks, and syncs now and then."""
+    """Gathers records into blocks, and syncs from time to time."""
 
     def __init__(self, file: File, meta: SnapshotMeta, *, seed: int) -> None:
         self._file = file
         self._seed = seed
         self._pending = [encode_file_header(SNAPSHOT_MAGIC, seed=seed, meta=meta)]
-        #: Offsets in the file: of what is pending, of the next record, and of what is not synced.
+        #: Offsets in the file: where the pending records begin, where the next record goes, and what is synced.
         self._start, self._end, self._synced = 0, FILE_HEADER_BYTES, 0
 
     def add(self, type: RecordType, body: bytes) -> None:
@@ -170,7 +170,7 @@ def inspect(files: Files, path: Path) -> SnapshotInfo:
 
 
 def intact_bytes(file: File, path: Path) -> int:
-    """Length of the prefix of a snapshot file whose records are intact; 0 where even the header is not."""
+    """Length of the prefix of a snapshot file whose records are intact; 0 if even the header is not."""
     seed = decode_file_header(file.read(0, FILE_HEADER_BYTES), SNAPSHOT_MAGIC, str(path))
     position = 0
     if seed is not None:
@@ -188,8 +188,8 @@ def _expect(record: Record, type: RecordType) -> bytes:
 
 
 def _read_records(file: ReadableFile, path: Path, seed: int) -> Iterator[Record]:
-    """The records of a file, read in blocks. Ends only by an error: what comes after the END record is the
-    caller's business."""
+    """The records of a file, read in blocks. It ends only by an error: the caller decides what may come after the END
+    record."""
     position, start, block = FILE_HEADER_BYTES, 0, b""
     size = file.size()
     while True:

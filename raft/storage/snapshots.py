@@ -1,11 +1,11 @@
-"""Which snapshot files there are: complete or absent, the last two kept, a leader's gathered beside them.
+"""The snapshot files: each is complete or absent, the last two are kept, and a leader's is gathered beside them.
 
-A file is written under a temporary name, synced, renamed, and the directory synced: a name ending in `.snapshot` is
-whole unless the disk damaged it later. A snapshot counts only once the log names it; files that no log names are
-removed when the directory is opened.
+A file is written under a temporary name, synced and renamed, and then the directory is synced. So a file whose name
+ends in `.snapshot` is whole, unless the disk damaged it later. A snapshot counts only once the log names it; files
+that no log names are removed when the directory is opened.
 
-A leader's snapshot travels as the bytes of its file. What has come stays on disk under the snapshot's id, so that a
-broken transfer goes on where it stopped, after a restart too, and chunks of two snapshots never mix.
+A leader sends a snapshot as the bytes of its file. What has arrived stays on disk under the snapshot's id. So a
+broken transfer continues where it stopped, also after a restart, and chunks of two snapshots never mix.
 """
 
 import contextlib
@@ -30,10 +30,10 @@ from raft.storage.snapshot_file import (
 SNAPSHOT_SUFFIX = ".snapshot"
 #: A leader's snapshot under way.
 PART_SUFFIX = ".part"
-#: A snapshot that an older one had to stand in for; kept to be looked at, never read.
+#: A damaged snapshot that an older one replaced; kept for people to look at, never read.
 DAMAGED_SUFFIX = ".damaged"
 
-#: How many snapshots stay on disk: the newest, and one that may stand in for it.
+#: How many snapshots stay on disk: the newest, and one that can replace it.
 SNAPSHOTS_KEPT = 2
 
 _NAME = re.compile(r"(\d{20})-(\d{20})\.snapshot")
@@ -50,13 +50,13 @@ def _size_of(snapshot_id: str) -> int:
 
 
 class Snapshots:
-    """The snapshot files of one data directory. Saving and receiving are for one thread at a time; `prune` and
-    `open_reader` may run beside them."""
+    """The snapshot files of one data directory. Only one thread at a time may save and receive; `prune` and
+    `open_reader` may run beside it."""
 
     def __init__(self, files: Files, directory: Path) -> None:
         self._files = files
         self._directory = directory
-        #: The transfer under way: its id, its file, and how many bytes have come.
+        #: The transfer under way: its id, its file, and how many bytes have arrived.
         self._part_id = ""
         self._part: File | None = None
         self._part_bytes = 0
@@ -70,7 +70,7 @@ class Snapshots:
         return self._directory / snapshot_name(meta)
 
     def save(self, meta: SnapshotMeta, chunks: Iterable[bytes]) -> None:
-        """Write a snapshot; when this returns it is durable, but it counts only once the log names it.
+        """Write a snapshot. When this returns, the snapshot is durable, but it counts only once the log names it.
 
         Raises:
             DiskFull: nothing is left behind.
@@ -108,7 +108,7 @@ class Snapshots:
             file.close()
 
     def open_reader(self, meta: SnapshotMeta) -> SnapshotReader:
-        """Open a snapshot for sending, after checking it: damage is found here and not at the follower.
+        """Check a snapshot and open it for sending: damage is found here and not at the follower.
 
         Raises:
             CorruptSnapshot: it is damaged.
@@ -118,7 +118,7 @@ class Snapshots:
         return SnapshotReader(self._files.open_readonly(info.path), info)
 
     def prune(self, newest: SnapshotMeta) -> None:
-        """Remove what is older than the two newest snapshots up to the one that the log names."""
+        """Keep the snapshot that the log names and the one before it; remove older ones."""
         named = [meta for meta in self.metas() if meta <= (newest.index, newest.term)]
         for index, term in named[:-SNAPSHOTS_KEPT]:
             self._files.remove(self.path(SnapshotMeta(index, term)))
@@ -142,7 +142,7 @@ class Snapshots:
     # -- a leader's snapshot -------------------------------------------------------------------------------------
 
     def received_bytes(self, snapshot_id: str) -> int:
-        """Where a transfer of this snapshot would go on: 0 where nothing of it is here."""
+        """Where a transfer of this snapshot would continue: 0 if nothing of it is here."""
         if snapshot_id and snapshot_id == self._part_id:
             return self._part_bytes
         path = self._part_path(snapshot_id)
@@ -152,7 +152,7 @@ class Snapshots:
         return self._part_bytes
 
     def receive(self, snapshot_id: str, offset: int, data: bytes, checksum: int) -> int:
-        """Take the next bytes of a leader's snapshot file; returns the offset to go on at.
+        """Take the next bytes of a leader's snapshot file; returns the offset at which to continue.
 
         A chunk at offset 0 begins the transfer, and ends another one. `checksum` is the CRC-32 of `data`.
 
@@ -184,9 +184,8 @@ class Snapshots:
         """Check the whole transfer and make it a snapshot, durably. It counts once the log is reset to it.
 
         Raises:
-            RejectedChunk: what has come is not that snapshot; it was dropped.
-            DiskFull: the filesystem finds only now that there is no room; what has come was dropped.
-            OSError: the disk must not be trusted any more.
+            RejectedChunk: what has arrived is not that snapshot; it was dropped. DiskFull: the filesystem finds only
+            now that there is no room; what has arrived was dropped. OSError: the disk must not be trusted any more.
         """
         if snapshot_id != self._part_id or self._part is None:
             expected = self.received_bytes(snapshot_id)
@@ -235,7 +234,7 @@ class Snapshots:
         path = self._part_path(snapshot_id)
         part = self._files.create(path)
         try:
-            # Where there is no room for all of it, none is taken: the log needs what there is.
+            # If there is no room for all of it, take nothing: the log needs the room that is left.
             part.preallocate(_size_of(snapshot_id))
         except (OSError, OverflowError) as error:
             part.close()
@@ -248,7 +247,7 @@ class Snapshots:
         self._part, self._part_id, self._part_bytes = part, snapshot_id, 0
 
     def _resume(self, snapshot_id: str, path: Path) -> None:
-        """Go on with a transfer from before a restart: with the part of it that reads back."""
+        """Continue a transfer from before a restart, with the part of it that reads back."""
         self.close()
         self._part, self._part_id = self._files.open(path), snapshot_id
         self._part_bytes = intact_bytes(self._part, path)

@@ -1,7 +1,7 @@
 """A data directory: the log and the snapshots of one group on one node, under an exclusive lock.
 
-`open_storage` recovers; `Storage` is what the disk queue drives. Writing, marking and compacting belong to one
-thread (raft/disk.py), saving and receiving snapshot files to one other.
+`open_storage` recovers; the disk queue drives `Storage`. One thread (raft/disk.py) writes, marks and compacts; one
+other thread saves and receives snapshot files.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ class Recovered:
     """What a data directory held when it was opened."""
 
     hard_state: HardState
-    #: What `Storage.load_snapshot` gives; None where the log begins at index 1.
+    #: What `Storage.load_snapshot` gives; None if the log begins at index 1.
     snapshot: SnapshotMeta | None
     #: All entries after the snapshot, contiguous.
     entries: list[Entry]
@@ -35,7 +35,7 @@ class Recovered:
     cut_bytes: int
     #: The directory held nothing: a new node, or one whose disk was wiped.
     fresh: bool
-    #: Name of a damaged snapshot that an older one and more of the log stand in for; else empty.
+    #: Name of a damaged snapshot that an older one and more of the log replace; else empty.
     damaged_snapshot: str = ""
 
 
@@ -55,7 +55,7 @@ class StorageStatistics:
 def open_storage(
     directory: Path, *, segment_bytes: int = SEGMENT_BYTES_DEFAULT, files: Files | None = None
 ) -> tuple["Storage", Recovered]:
-    """Lock and recover a data directory; create it where there is none. What is returned is durable.
+    """Lock and recover a data directory; create it if there is none. What is returned is durable.
 
     Raises:
         DataDirectoryInUse: another process has it open.
@@ -97,8 +97,8 @@ def _recover(files: Files, directory: Path, segment_bytes: int, lock: Lock) -> t
 
 
 def choose_snapshot(files: Files, directory: Path, contents: LogContents) -> tuple[SnapshotMeta | None, str]:
-    """The snapshot to start from: the newest that the log names, or an older one that the log reaches back to;
-    with the name of the damaged one in that case.
+    """The snapshot to start from: the newest that the log names, or an older one if the log has all entries after
+    that; in the second case also the name of the damaged one.
 
     Raises:
         CorruptLog: there are snapshots, but the log that names them is gone.
@@ -140,9 +140,9 @@ class Storage:
     # -- for the disk thread -------------------------------------------------------------------------------------
 
     def write(self, batch: Sequence[Persist]) -> int:
-        """Make all of it durable with one sync: of each, the hard state first, then the snapshot that replaces the
-        log, then the entries. A snapshot must have been received (`finish_snapshot`) before. Returns the bytes
-        written; 0 means that there was nothing to do.
+        """Make the batch durable with one sync. Of each write, the hard state comes first, then the snapshot that
+        replaces the log, then the entries. A snapshot must have been received (`finish_snapshot`) before. Returns the
+        bytes written; 0 means that there was nothing to do.
 
         Raises:
             DiskFull: nothing of it was written; the same batch may be tried again.
@@ -160,8 +160,8 @@ class Storage:
         return written
 
     def mark_snapshot(self, meta: SnapshotMeta) -> None:
-        """From now on recovery starts from this snapshot, saved before; older files go. An older one than the
-        newest is ignored: a leader's may have overtaken it. Raises as `write`."""
+        """From now on recovery starts from this snapshot, which was saved before; older files are removed. A snapshot
+        that is older than the newest is ignored: a leader's may have overtaken it. Raises as `write`."""
         newest = self._wal.snapshot
         if newest is not None and meta.index <= newest.index:
             return
@@ -169,8 +169,8 @@ class Storage:
         self._snapshots.prune(meta)
 
     def compact(self, index: Index) -> None:
-        """Drop whole segments whose entries all lie at or before `index`, which a marked snapshot must cover.
-        Raises `OSError`: the storage must not be used any more."""
+        """Drop whole segments whose entries are all at or before `index`, which a marked snapshot must cover. Raises
+        `OSError`: the storage must not be used any more."""
         self._wal.compact(index)
 
     def seal(self) -> None:
@@ -178,8 +178,8 @@ class Storage:
         self._wal.seal()
 
     def close(self, *, seal: bool = True) -> None:
-        """Close everything and let go of the directory. Without `seal`, nothing more is written: for after an
-        error, when nobody knows what the disk would make of it."""
+        """Close everything and release the directory. Without `seal` this writes nothing more: use that after an
+        error, when nobody knows what the disk would do."""
         try:
             self._wal.close(seal=seal)
         finally:
@@ -193,7 +193,7 @@ class Storage:
         self._snapshots.save(meta, chunks)
 
     def received_bytes(self, snapshot_id: str) -> int:
-        """Where a transfer of this snapshot would go on."""
+        """Where a transfer of this snapshot would continue."""
         return self._snapshots.received_bytes(snapshot_id)
 
     def receive_snapshot(self, snapshot_id: str, offset: int, data: bytes, checksum: int) -> int:
@@ -207,13 +207,13 @@ class Storage:
     # -- for any thread ------------------------------------------------------------------------------------------
 
     def load_snapshot(self) -> tuple[SnapshotMeta, Iterator[bytes]] | None:
-        """The newest snapshot's meta and its chunks as they were saved; None where there is none. The iterator
-        raises `CorruptSnapshot` where the file was damaged since it was opened."""
+        """The newest snapshot's meta and its chunks as they were saved; None if there is none. The iterator raises
+        `CorruptSnapshot` if the file was damaged since it was opened."""
         meta = self._wal.snapshot
         return None if meta is None else (meta, self._snapshots.load(meta))
 
     def open_snapshot(self) -> SnapshotReader | None:
-        """The newest snapshot's file, checked, for sending; None where there is none.
+        """The newest snapshot's file, checked, for sending; None if there is none.
 
         Raises:
             CorruptSnapshot: it is damaged.
@@ -228,7 +228,7 @@ class Storage:
 
     @property
     def bytes_since_snapshot(self) -> int:
-        """Bytes written to the log since the newest snapshot: when they are many, another one is due."""
+        """Bytes written to the log since the newest snapshot: when they are many, it is time for another one."""
         return self._wal.entry_bytes
 
     def statistics(self) -> StorageStatistics:

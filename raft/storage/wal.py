@@ -2,12 +2,12 @@
 
 Rules of the file:
 
-- One batch is one write and one sync. The next batch is not written before that sync returned.
-- An error of a write or a sync spoils the log object: nothing is written after it, ever.
-- A segment gets its name only after its first records are durable, and begins with all that the log needs from
-  the segments before it, so that whole old segments can be dropped.
+- One batch is one write and one sync. The next batch is written only after that sync has returned.
+- After an error of a write or a sync the log object writes nothing, ever.
+- A segment gets its name only after its first records are durable. It begins with all that the log needs from the
+  segments before it, so that whole old segments can be dropped.
 
-The format is drawn in `record.py`; what recovery cuts and what it refuses is in `recovery.py`.
+`record.py` draws the format; `recovery.py` says what recovery cuts and what it refuses.
 """
 
 import os
@@ -45,7 +45,7 @@ class WalStatistics:
     segments: int
     #: Bytes of records in all segments.
     log_bytes: int
-    #: Bytes written since the newest snapshot marker: roughly what another snapshot would make superfluous.
+    #: Bytes written since the newest snapshot marker: roughly what another snapshot would make unnecessary.
     entry_bytes: int
 
 
@@ -53,8 +53,8 @@ class Wal:
     """The log of one data directory. Not thread-safe: one thread at a time calls it."""
 
     def __init__(self, files: Files, directory: Path, contents: LogContents, *, segment_bytes: int) -> None:
-        """Go on with a log that `read_log` gave, or start one where there is none. Afterwards what was read is
-        durable, and a torn end is cut.
+        """Continue a log that `read_log` gave, or start one if there is none. After this, what was read is durable
+        and a torn end is cut.
 
         Raises:
             DiskFull: no room for the first segment.
@@ -68,18 +68,18 @@ class Wal:
         self._segments: list[Segment] = contents.segments
         #: Of the last segment; None when the log is closed.
         self._writer: SegmentWriter | None = None
-        #: What the last segment began with; it is not worth rotating before there is more.
+        #: Bytes with which the last segment began; it is not rotated before it has more.
         self._start_bytes = 0
-        #: The last record is a seal, or a segment's start, which needs none.
+        #: The last record is a seal, or a segment's start, which needs no seal.
         self._sealed = False
-        #: An error was met: nothing may be written any more.
+        #: There was an error: nothing may be written any more.
         self._failed = False
         self._entry_bytes = contents.entry_bytes
         self._hard_state: HardState = contents.hard_state
         self._snapshot: SnapshotMeta | None = contents.snapshot
         self._last_index: Index = contents.last_index
         self._last_term: Term = contents.last_term
-        # A name may have been read that is not durable yet: nothing may build on it before this.
+        # A name that was read may not be durable yet: nothing may depend on it before this.
         files.sync_directory(directory)
         if contents.segments:
             self._continue(contents)
@@ -87,8 +87,8 @@ class Wal:
             self._start_segment()
 
     def write(self, batch: Sequence[Persist]) -> int:
-        """Append all of it and return when it is durable: how many bytes that took. Where there is nothing to
-        write it costs nothing.
+        """Append the batch and return when it is durable: the number of bytes that it took. It costs nothing if there
+        is nothing to write.
 
         Raises:
             DiskFull: nothing of it was written; the same batch may be tried again.
@@ -111,7 +111,7 @@ class Wal:
         return len(data)
 
     def mark_snapshot(self, meta: SnapshotMeta) -> None:
-        """Record which snapshot of our own the log builds on. Entries up to its index may be compacted from now
+        """Record which of our own snapshots the log now depends on. Entries up to its index may be compacted from now
         on; its file must be durable.
 
         Raises: as `write`.
@@ -125,7 +125,7 @@ class Wal:
         self._entry_bytes = 0
 
     def compact(self, index: Index) -> None:
-        """Drop the oldest segments whose entries all lie at or before `index`.
+        """Drop the oldest segments whose entries are all at or before `index`.
 
         Raises:
             OSError: the log must not be used any more.
@@ -141,8 +141,9 @@ class Wal:
             del self._segments[0]
 
     def seal(self) -> None:
-        """Write down that everything before is durable, so that damage to the last batch is recognised as such.
-        Not durable itself; without it nothing is lost. Cheap: for when the disk is idle.
+        """Write a record that says that everything before it is durable, so that damage to the last batch is
+        recognised as damage. The seal itself is not durable; without it nothing is lost. It is cheap: use it when the
+        disk is idle.
 
         Raises: as `write`.
         """
@@ -153,7 +154,7 @@ class Wal:
             self._sealed = True
 
     def close(self, *, seal: bool = True) -> None:
-        """Seal the log if it is sound and that is wanted, and close it."""
+        """Seal the log, if it is sound and the caller wants that, and close it."""
         writer = self._writer
         if writer is None:
             return
@@ -162,7 +163,7 @@ class Wal:
                 self.seal()
                 writer.sync()
         except DiskFull:
-            pass  # the seal is a courtesy
+            pass  # nothing needs the seal
         finally:
             self._writer = None
             writer.close()
@@ -274,10 +275,10 @@ class Wal:
         return encoded
 
     def _continue(self, contents: LogContents) -> None:
-        """Go on in the last segment: cut what is torn, and make what was read durable.
+        """Continue in the last segment: cut what is torn, and make what was read durable.
 
-        After a failed sync the kernel may hold pages that read well and are marked clean, but are not on the
-        disk (Rebello et al., ATC'20). Only the last batch can be such: it is written again.
+        After a failed sync the kernel may hold pages that read well and are marked clean, but are not on the disk
+        (Rebello et al., ATC'20). This can only be so for the last batch, so it is written again.
         """
         last = contents.segments[-1]
         file = self._files.open(last.path)
@@ -297,7 +298,7 @@ class Wal:
 
     @contextmanager
     def _spoilt_by_error(self) -> Iterator[None]:
-        """After an `OSError` nobody knows what the disk holds; after `DiskFull` it holds what it held."""
+        """After an `OSError` nobody knows what the disk holds; after `DiskFull` it holds the same as before."""
         try:
             yield
         except OSError:
