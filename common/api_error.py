@@ -1,24 +1,24 @@
-"""How a request is refused, whoever refuses it and however it came: `ApiError`, and the checks of a name.
+"""How any part of the code refuses a request, from wherever it came: `ApiError`, and the checks of a name.
 
-The rule of the file: a request is refused by raising, nowhere by returning; the sentence says what to do. Nothing
-here knows how the client is told.
+The rule of the file: code refuses a request by raising, never by returning; the sentence says what to do. Nothing
+here knows how the client hears of it.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-#: Longest name in bytes of UTF-8 where the caller says nothing else.
+#: Longest name in bytes of UTF-8, unless the caller says another length.
 NAME_BYTES_MAX = 256
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class ApiError(Exception):
-    """Trouble with a request or with the cluster, as the client is told it.
+    """Trouble with a request or with the cluster, as the client hears of it.
 
-    `reason` is the code that programs read, `detail` one sentence that says what to do, `facts` further fields of
-    the answer, `headers` further headers such as `Retry-After`.
+    `reason` is the code that programs read; `detail` is one sentence that says what to do; `facts` are further fields
+    of the answer; `headers` are further headers such as `Retry-After`.
     """
 
     def __init__(
@@ -33,14 +33,14 @@ class ApiError(Exception):
         super().__init__(f"{status} {reason}: {detail}")
         self.status = status
         self.reason = reason
-        #: A header may hold bytes that are no text; what repeats them must not fail over it.
+        #: A header may hold bytes that are not text; a detail that repeats them must not fail because of that.
         self.detail = detail if detail.isascii() else detail.encode("utf-8", "replace").decode()
         self.facts = dict(facts or {})
         self.headers = dict(headers or {})
 
     @property
     def body(self) -> dict[str, Any]:
-        """What the client is told: `{"ok": false, "reason", "detail", facts...}`."""
+        """What the client gets: `{"ok": false, "reason", "detail", facts...}`."""
         return {"ok": False, "reason": self.reason, "detail": self.detail, **self.facts}
 
 
@@ -50,14 +50,14 @@ def bad_request(detail: str) -> ApiError:
 
 
 def internal_error() -> ApiError:
-    """500 for what nobody foresaw; the log has the rest."""
+    """500 for an error that nobody expected; the log has the details."""
     return ApiError(
         500, "internal", "This node met an error of its own; its log has the details. The outcome is unknown."
     )
 
 
 def check_name(value: str, field: str, bytes_max: int = NAME_BYTES_MAX) -> str:
-    """`value`, where it may name a lock, a queue, a key or an owner: 1 to `bytes_max` bytes, nothing invisible.
+    """`value`, if it may name a lock, a queue, a key or an owner: 1 to `bytes_max` bytes, nothing invisible.
 
     Raises:
         ApiError: 400 naming `field`.
@@ -71,6 +71,7 @@ def check_name(value: str, field: str, bytes_max: int = NAME_BYTES_MAX) -> str:
         if _CONTROL.search(value):
             raise bad_request(f"The field `{field}` holds a control character; leave it out.")
         if "\ufeff" in value:
-            # A file that was saved with one would lock another lock than its neighbour, under the same name.
+            # A client whose file was saved with one would lock another lock than its neighbour, under the same
+            # visible name.
             raise bad_request(f"The field `{field}` holds a byte order mark (U+FEFF), unseen; leave it out.")
     return value

@@ -1,18 +1,18 @@
 """The one clock of a node: milliseconds that never run backward and count while the machine is suspended.
 
-Leases and timeouts are measured with it. CLOCK_MONOTONIC would stand still in suspend, and a lease would seem
-valid after the lid was opened again. The numbers mean nothing on another machine or after a reboot.
+It measures leases and timeouts. CLOCK_MONOTONIC would stand still in suspend, and a lease would seem valid after the
+lid was opened again. The numbers mean nothing on another machine or after a reboot.
 """
 
 import time
 from typing import Protocol
 
-#: The id of the system's clock; less than 0 where there is none.
+#: The id of the system's clock; less than 0 if there is none.
 _BOOTTIME: int = getattr(time, "CLOCK_BOOTTIME", -1)
 
 
 class Clock(Protocol):
-    """What measures time for a node. `now_ms` below is one; tests hand in their own."""
+    """What measures time for a node. `now_ms` below is one; tests use their own."""
 
     def __call__(self) -> int: ...
 

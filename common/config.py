@@ -1,8 +1,8 @@
 """The settings of a node: one frozen object, read once at start-up from `MUFAKAT_*` variables and flags.
 
 The rule of the file: each setting is one field of `Settings`, which carries its default, its parser, its bounds and
-its line of documentation; `SETTINGS` lists them for the docs and the tests. A value that cannot be right stops the
-node with a `SettingsError` that names the variable and says what would be right.
+its line of documentation; `SETTINGS` lists them for the docs and the tests. A wrong value stops the node with a
+`SettingsError` that names the variable and says what would be right.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,10 +44,10 @@ COMMAND_VARIABLES = frozenset(
     }
 )
 
-#: Names of the variables that give the published port of a node begin so; the commands read them, too.
+#: The variables for the published port of a node begin with this; the commands read them, too.
 PORT_VARIABLE_PREFIX = "MUFAKAT_PORT_"
 
-#: A node's peer port is its client port plus this, for itself and for all others alike.
+#: A node's peer port is its client port plus this, for this node and for all others.
 PEER_PORT_OFFSET = 10_000
 
 #: Shortest secret that the nodes of a cluster may share, in characters.
@@ -55,7 +55,7 @@ CLUSTER_SECRET_LENGTH_MIN = 16
 
 
 def is_for_commands(variable: str) -> bool:
-    """Whether the commands that look after a cluster and the compose files read it, and nodes leave it alone."""
+    """Whether only the commands that manage a cluster and the compose files read it, and nodes ignore it."""
     return variable in COMMAND_VARIABLES or variable.startswith(PORT_VARIABLE_PREFIX)
 
 
@@ -75,11 +75,11 @@ class Setting:
     variable: str
     default: Any
     parse: Callable[[str], Any]
-    #: Bounds of a number, both included; None where there is none.
+    #: Bounds of a number, both included; None if there is none.
     minimum: int | None
     maximum: int | None
     doc: str
-    #: Its value is not to be shown.
+    #: Nothing may show its value.
     secret: bool = False
 
 
@@ -100,7 +100,7 @@ def _setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a node is told once. Durations are milliseconds of its own clock, sizes are bytes."""
+    """What a node learns once, at its start. Durations are milliseconds of its own clock, sizes are bytes."""
 
     node_id: str = _setting("node1", parse_node_id, "Who this node is; a name in the cluster.")
     groups: tuple[str, ...] = _setting(GROUPS, parse_groups, "The groups that this node hosts, by comma.")
@@ -345,8 +345,8 @@ _BY_FIELD = {setting.field: setting for setting in SETTINGS}
 def load_settings(environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings that `environ` and then `overrides` (field to value, from flags) ask for, checked and complete.
 
-    An override may be text as in the variable or the value itself; None means that it was not given. Variables
-    that are set to nothing count as not set.
+    An override may be text as in the variable, or the value itself; None means that it was not given. A variable with
+    an empty value counts as not set.
 
     Raises:
         SettingsError: a variable is unknown, cannot be read, is out of bounds or does not fit the others.
@@ -383,7 +383,7 @@ def _read(setting: Setting, value: Any) -> Any:
 
 
 def _complete(settings: Settings) -> Settings:
-    """Fill in what follows from other settings."""
+    """Fill in values that follow from other settings."""
     cluster = settings.cluster or {settings.node_id: ("127.0.0.1", settings.client_port or 8_000)}
     if settings.node_id not in cluster:
         raise SettingsError(
@@ -402,7 +402,7 @@ def _complete(settings: Settings) -> Settings:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse settings that are each possible but not together."""
+    """Refuse settings that are possible alone but not together."""
     port_max = 65_535 - PEER_PORT_OFFSET
     for node_id, (_, port) in settings.cluster.items():
         if not 1 <= port <= port_max:

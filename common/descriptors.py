@@ -1,7 +1,7 @@
 """How many files and sockets this process may have open, and who gets how many of them.
 
-The rule of the file: clients get what is left. Without a descriptor the disk cannot begin a new file and no peer can
-be reached, so a node must turn clients away before the system turns the node away.
+The rule of the file: clients get what is left. Without a descriptor a node cannot begin a new file on disk or reach a
+peer, so it must turn clients away before the system refuses the node.
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ try:
 except ImportError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]  # the type of the name is the module
 
-#: What the node needs for itself: files of three groups, a snapshot being sent and one being taken, listeners, the
-#: loop, and connections to its peers.
+#: What the node needs for itself: files of three groups, a snapshot that it sends and one that it takes, listeners,
+#: the loop, and connections to its peers.
 OWN_DESCRIPTORS = 64
 #: Most connections from peers.
 PEER_CONNECTIONS_MAX = 128
 #: Connections of clients beyond what they may have, only for health checks and scrapes.
 SPARE_CONNECTIONS = 16
-#: Connections that the system may hand over at once, before any of them can be turned away.
+#: Connections that the system may hand over at once, before the node can turn any of them away.
 BACKLOG_MAX = 128
-#: More are not asked for, where the system would give any number.
+#: The node does not ask for more, even if the system would give any number.
 DESCRIPTORS_MAX = 1 << 20
-#: Where a system says "unlimited" and does not mean it (macOS).
+#: For a system that says "unlimited" and does not mean it (macOS).
 DESCRIPTORS_TRIED = 10_240
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """Connections by whom they are for; together with the node's own they fit the limit."""
+    """Connections, by who may use them; together with the node's own descriptors they fit the limit."""
 
     clients: int
     spare: int
@@ -55,8 +55,8 @@ def raise_limit() -> int:
 
 
 def share(limit: int, clients_wanted: int) -> Shares:
-    """Who gets how many of `limit` descriptors. Where it is very low, clients still get a few: a node that serves
-    nobody helps nobody."""
+    """Who gets how many of `limit` descriptors. If it is very low, clients still get a few: a node that serves nobody
+    helps nobody."""
     peers = min(PEER_CONNECTIONS_MAX, limit // 8)
     spare = min(SPARE_CONNECTIONS, max(1, limit // 16))
     backlog = min(BACKLOG_MAX, max(1, limit // 4))

@@ -1,8 +1,8 @@
-"""How much room there is on the file system of the data directory, and whether the directory is still there.
+"""How much room the file system of the data directory has, and whether the directory is still there.
 
-The rule of the file: the event loop never asks the disk. On one that hangs the question hangs, too; it does so on a
-thread of its own, of which there is one at a time, and meanwhile what was found last is told. The thread is a daemon:
-it cannot keep the process from ending, as one of the loop's own threads would.
+The rule of the file: the event loop never asks the disk. If the disk hangs, the question hangs, too. So it runs on a
+thread of its own, one at a time, and meanwhile the last result counts. The thread is a daemon: unlike the loop's own
+threads, it cannot keep the process from ending.
 """
 
 import asyncio
@@ -47,11 +47,11 @@ async def watch_disk(
     on_missing: Callable[[OSError], None],
     interval_seconds: float = LOOK_SECONDS,
 ) -> None:
-    """For ever: tell the space of the first directory's file system, None where it cannot be had.
+    """For ever: report the space of the first directory's file system, None if it cannot be read.
 
     Args:
-        on_missing: told where one of the directories is not there any more. What is written to files that were
-            deleted is gone at the next start, so nothing must be promised on them.
+        on_missing: called when one of the directories is no longer there. What is written to deleted files is gone at
+        the next start, so the node must promise nothing on them.
     """
     while True:
         try:

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def set_tcp_options(connection: Any, options: dict[str, int]) -> None:
-    """Set these options of TCP, by their names in `socket`; what this system does not have is left out.
+    """Set these options of TCP, by their names in `socket`; it skips options that this system does not have.
 
     Raises:
         OSError: the system does not take one of them.
@@ -17,10 +17,10 @@ def set_tcp_options(connection: Any, options: dict[str, int]) -> None:
 
 
 def probing(*, after_s: int, every_s: int, lost_max: int) -> dict[str, int]:
-    """The options by which a connection that was quiet for `after_s` is probed `every_s`, and broken once `lost_max`
-    probes are lost."""
+    """Options with which the system probes a connection that was quiet for `after_s` every `every_s`, and breaks it
+    once `lost_max` probes are lost."""
     return {
-        # The name on macOS, and that of all others.
+        # The name on macOS, and the name on all other systems.
         "TCP_KEEPALIVE": after_s,
         "TCP_KEEPIDLE": after_s,
         "TCP_KEEPINTVL": every_s,

@@ -1,13 +1,13 @@
-"""A listener for HTTP: aiohttp's server with bounds on what its clients can hold on to, and with our own words.
+"""A listener for HTTP: aiohttp's server with bounds on what its clients can occupy, and with our own refusals.
 
     ListenerRunner   web.AppRunner, with a `Listener` for its server
-    Listener         counts connections, turns away what is too much, looks at all of them once a second
+    Listener         counts connections, turns away those beyond the bounds, looks at all of them once a second
     Connection       one client: aiohttp's protocol, whose refusals are JSON and one line in the log at most
 
-The rule of the file: a request that is in order pays for a look at two headers and no more. What a client keeps from
-ending is found by the look at all connections: a body that does not come, an answer that is not taken. A connection
-on which no request is under way is closed by aiohttp's own timer. Whoever waits for an answer, or is sent a stream,
-may do so for as long as the handler likes.
+The rule of the file: a request that is in order costs a look at two headers and no more. The look at all connections
+finds what a client does not let end: a body that does not come, an answer that is not taken. aiohttp's own timer
+closes a connection on which no request is under way. A client that waits for an answer, or receives a stream, may
+stay as long as the handler allows.
 """
 
 import asyncio
@@ -29,15 +29,15 @@ from common.logs import SparseLog, get_logger
 from common.malformed import sentence_for
 from common.web import error_response
 
-#: How often all connections are looked at, in seconds; more often where a timeout is shorter.
+#: How often the listener looks at all connections, in seconds; more often if a timeout is shorter.
 LOOK_SECONDS = 1.0
-#: Connections that are looked at in one turn of the loop.
+#: Connections that the listener looks at in one turn of the loop.
 CONNECTIONS_PER_TURN = 500
-#: Longest piece of a header that is repeated to its sender.
+#: Longest piece of a header that a refusal repeats to its sender.
 QUOTED_LENGTH_MAX = 60
 
-#: Seconds of silence after which a client is asked whether it is there, from question to question, and questions: a
-#: client whose machine is gone without a word must not stand in line for hours.
+#: Seconds of silence before the first probe, seconds between probes, and number of probes: a client whose machine is
+#: gone without closing the connection must not stay in line for hours.
 PROBE_AFTER_SECONDS, PROBE_SECONDS, PROBES_MAX = 30, 10, 3
 
 _CONTENT_ENCODING, _EXPECT = istr(hdrs.CONTENT_ENCODING), istr(hdrs.EXPECT)
@@ -49,25 +49,25 @@ log = SparseLog(get_logger("common.listener"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the clients of one listener may hold on to."""
+    """What the clients of one listener may occupy."""
 
     connections_max: int
     #: Of these, from one address.
     connections_per_address_max: int
-    #: More connections, only to ask for `spare_paths`. When they are in use, the oldest of them makes room.
+    #: Further connections that may only ask for `spare_paths`. When all are in use, the oldest of them makes room.
     spare_connections: int = 0
     spare_paths: frozenset[str] = frozenset()
     #: From connecting to the end of the first request's headers.
     header_timeout_s: float = 10.0
     #: From an answer to the end of the next request's headers.
     idle_timeout_s: float = 75.0
-    #: In each such time a body brings, and an answer is taken by, `bytes_per_second_min` on average.
+    #: In each such time a client must send of a body, or take of an answer, `bytes_per_second_min` on average.
     body_timeout_s: float = 20.0
     bytes_per_second_min: int = 4_096
 
 
 class ListenerRunner(web.AppRunner):
-    """Serves `app` by a `Listener`. `count_refused` is called with a word for each refusal of the listener's own."""
+    """Serves `app` by a `Listener`. It calls `count_refused` with a word for each refusal of the listener itself."""
 
     def __init__(
         self, app: web.Application, limits: Limits, *, count_refused: Callable[[str], None] = lambda _: None,
@@ -86,7 +86,7 @@ class Listener(web.Server):
     """The connections of one port."""
 
     def __init__(self, made: web.Server, limits: Limits, count_refused: Callable[[str], None]) -> None:
-        """`made` is the application's own server, for which this one stands in."""
+        """`made` is the application's own server, which this one replaces."""
         super().__init__(
             made.request_handler,
             request_factory=made.request_factory,
@@ -101,7 +101,7 @@ class Listener(web.Server):
         #: Those beyond the bounds, oldest first.
         self._spare: dict[Connection, None] = {}
         self._look_seconds = min(LOOK_SECONDS, limits.body_timeout_s / 4)
-        #: When all were looked at last, by the loop's clock, and for how long they have been watched by then.
+        #: When the listener last looked at all, by the loop's clock, and for how long it had watched them by then.
         self._looked = self._loop.time()
         self._watched_s = 0.0
         self._timer: asyncio.Handle = self._loop.call_later(self._look_seconds, self._look_at_all)
@@ -114,7 +114,7 @@ class Listener(web.Server):
         return Connection(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """Count a connection in, or see to it that it goes again."""
+        """Count a connection, or make sure that it is closed again."""
         assert isinstance(handler, Connection)
         super().connection_made(handler, transport)
         limits, address = self.limits, handler.address
@@ -147,14 +147,14 @@ class Listener(web.Server):
             del self._by_address[handler.address]
 
     def handle(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
-        """Every request comes by here before anything reads it."""
+        """Every request passes here before anything reads it."""
         headers = request.headers
         if _CONTENT_ENCODING in headers or _EXPECT in headers:
             self._check_headers(request)
         return self.request_handler(request)
 
     def _check_headers(self, request: web.BaseRequest) -> None:
-        """Raise for a body that would have to be unpacked, and for what this server does not do before a body."""
+        """Raise for a compressed body, and for an expectation that this server does not meet."""
         for encoding in request.headers.getall(_CONTENT_ENCODING, ()):
             if encoding.strip().lower() not in ("", "identity"):
                 self.count_refused("content_encoding")
@@ -176,7 +176,7 @@ class Listener(web.Server):
 
     def _look_at_all(self) -> None:
         now = self._loop.time()
-        # What this node stood still itself is not held against its clients.
+        # The time in which this node itself stood still does not count against its clients.
         self._watched_s += min(now - self._looked, 2 * self._look_seconds)
         self._looked = now
         self._look_on(iter(tuple(self._open)))
@@ -331,7 +331,7 @@ def _clip(text: str) -> str:
 
 
 def counted_address(peername: Any) -> str:
-    """What connections are counted by. Whoever has an IPv6 address has its /64 network."""
+    """The address by which connections are counted. An IPv6 address counts as its /64 network."""
     host = peername[0] if isinstance(peername, tuple) else ""
     if ":" not in host:
         return host
@@ -345,7 +345,7 @@ def counted_address(peername: Any) -> str:
 
 
 def probe_silence(sock: Any) -> None:
-    """Have the system ask now and then whether the other side is still there. Connections have it from the socket
-    that accepts them: on each of them it would cost more than all else that is done for it here."""
+    """Let the system probe from time to time whether the other side is still there. Connections inherit this from the
+    socket that accepts them: to set it on each of them would cost more than all the rest of the work for it here."""
     with contextlib.suppress(OSError):
         set_tcp_options(sock, probing(after_s=PROBE_AFTER_SECONDS, every_s=PROBE_SECONDS, lost_max=PROBES_MAX))

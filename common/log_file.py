@@ -1,11 +1,11 @@
-"""The file that a node logs to: it rolls over while the node runs, and a disk without room costs lines, nothing else.
+"""The file that a node logs to: it rolls over while the node runs, and a full disk costs lines, nothing else.
 
-The rule of the file: logging never stops what is logged about. A line that cannot be written is dropped and counted;
-once there is room, one line says how many are missing.
+The rule of the file: logging never stops the work that it reports. A line that cannot be written is dropped and
+counted; once there is room, one line says how many are missing.
 
-A node that was started with its output in the same file (local mode: what is written before the log is set up, and an
-interpreter's own last words) has that output moved along to the new file at each roll-over. Both sides append, so
-neither overwrites the other.
+In local mode a node starts with its output in the same file: what it writes before the log is set up, and the last
+words of the interpreter. Each roll-over moves that output to the new file. Both sides append, so neither overwrites
+the other.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from typing import TextIO
 
-#: Older files that are kept beside the one that is written: FILE.1.
+#: How many older files are kept: FILE.1.
 OLDER_FILES = 1
 #: Standard output and error.
 _STANDARD = (1, 2)
@@ -27,7 +27,7 @@ class LogFile(RotatingFileHandler):
     """Appends a line for each record; renames the file to FILE.1 before it would grow beyond `bytes_max` (0: never).
 
     Raises:
-        OSError: the file cannot be opened. Nothing that happens later is raised.
+        OSError: the file cannot be opened. Later errors are not raised.
     """
 
     stream: io.FileIO | None  # type: ignore[assignment]  # only this class writes to it, and the others close it
@@ -58,20 +58,20 @@ class LogFile(RotatingFileHandler):
         try:
             super().doRollover()
         except OSError:
-            # A name that cannot be changed is no reason to lose lines: this file grows on, until it can.
+            # If the file cannot be renamed, that is no reason to lose lines: it grows until it can.
             self._opened()
         for number in moved:
             with contextlib.suppress(OSError):
                 os.dup2(self._opened().fileno(), number)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """A line that cannot be made is a fault of ours, and must not become one of the node's."""
+        """A line that cannot be formatted is our bug, and must not become a failure of the node."""
         if not isinstance(sys.exc_info()[1], OSError):
-            # Not `super()`: the other class of this file has this method, too.
+            # Not `super()`: the other base class has this method, too.
             logging.Handler.handleError(self, record)
 
     def _open(self) -> io.FileIO:  # type: ignore[override]  # as `stream`
-        # Without a buffer: what found no room must not come out later, in pieces.
+        # Without a buffer: a line that found no room must not come out later, in pieces.
         return open(self.baseFilename, "ab", buffering=0)
 
     def _opened(self) -> io.FileIO:
@@ -102,7 +102,7 @@ class LogFile(RotatingFileHandler):
 
 
 class LogStream(logging.StreamHandler[TextIO]):
-    """As the standard one, and silent where the stream takes nothing: a full disk, a terminal that is gone."""
+    """As the standard one, but silent if the stream takes nothing: a full disk, a terminal that is gone."""
 
     handleError: Callable[..., None] = LogFile.handleError
 

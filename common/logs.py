@@ -1,8 +1,9 @@
-"""Structured logs, on stderr or in a file: for people on a terminal, one JSON object a line everywhere else.
+"""Structured logs, on stderr or in a file: text for people on a terminal, one JSON object in each line everywhere
+else.
 
-The rule of the file: an event is a short fixed text, what varies goes into fields
-(`log.warning("peer unreachable", peer="node2")`). Lines of libraries that use the standard logging come out in the
-same form. Nothing is logged per request. Secrets, tokens and clients' values are never logged.
+The rule of the file: an event is a short fixed text; what varies goes into fields
+(`log.warning("peer unreachable", peer="node2")`). Lines of libraries that use the standard logging have the same
+form. Nothing is logged per request. Secrets, tokens and clients' values are never logged.
 """
 
 import logging
@@ -15,12 +16,12 @@ import structlog
 
 from common.log_file import LogFile, LogStream
 
-#: Of the lines that others can cause, one of a kind is logged in so long.
+#: Of lines that others can cause, one of each kind is logged in this time.
 SPARSE_SECONDS = 10.0
-#: Kinds of such lines that are told apart.
+#: How many kinds of such lines are counted separately.
 SPARSE_KINDS_MAX = 256
 
-#: What every line goes through, ours and other libraries'.
+#: What processes every line, ours and those of other libraries.
 _SHARED = (
     structlog.stdlib.add_logger_name,
     structlog.stdlib.add_log_level,
@@ -37,8 +38,8 @@ def configure_logs(
     file_bytes_max: int = 0,
     **fields: Any,
 ) -> None:
-    """Send all logs to `stream` (stderr), or to `file` where one is named, as `format` (auto, json or text) says;
-    `fields` stand in every line. The file rolls over at `file_bytes_max`; 0: never.
+    """Send all logs to `stream` (stderr), or to `file` if one is named, as `format` (auto, json or text) says; every
+    line has `fields`. The file rolls over at `file_bytes_max`; 0: never.
 
     Call it once, when the process starts: it replaces what was configured before.
 
@@ -81,13 +82,13 @@ def configure_logs(
 
 
 def get_logger(name: str) -> Any:
-    """The logger of a part of the program, named for it; it may be made before `configure_logs` was called."""
+    """The logger of a part of the program, with its name; you may make it before you call `configure_logs`."""
     return structlog.stdlib.get_logger(name)
 
 
 class SparseLog:
-    """Lines that clients or peers can cause as often as they like: of each kind, one in `SPARSE_SECONDS`, with the
-    number of those that were left out before it."""
+    """Lines that clients or peers can cause as often as they like: it logs one of each kind in `SPARSE_SECONDS`, with
+    the number of those that it left out before."""
 
     def __init__(self, logger: Any, clock: Callable[[], float] = monotonic) -> None:
         self._logger = logger

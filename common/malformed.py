@@ -1,7 +1,7 @@
-"""What a client is told that sends no HTTP, in one sentence.
+"""What a client that does not send HTTP is told, in one sentence.
 
-The rule of the file: nothing of what was sent is repeated. The parser quotes the line that it could not read, and
-that may be a header with a secret.
+The rule of the file: repeat nothing that was sent. The parser quotes the line that it could not read, and that may be
+a header with a secret.
 """
 
 from aiohttp import http_exceptions

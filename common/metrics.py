@@ -1,4 +1,4 @@
-"""Every metric of a node, declared once and under the name by which the docs and dashboards know it.
+"""Every metric of a node, declared once, under the name that the docs and dashboards use.
 
 The rule of the file: no label ever carries a key, a client, a session or a message id, so the number of series is
 bounded. One `Metrics` belongs to one node object and has a registry of its own: several nodes in one process do not
@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-#: Upper bounds in seconds, for whatever crosses the network or the disk.
+#: Upper bounds in seconds, for everything that uses the network or the disk.
 SECONDS_BOUNDS = (
     0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 )  # fmt: skip
 
-#: So many queues have a label of their own; the rest are counted together as `OTHER_QUEUES`.
+#: This many queues have a label of their own; the rest are counted together as `OTHER_QUEUES`.
 QUEUE_LABELS_MAX = 100
 OTHER_QUEUES = "other"
 
@@ -49,7 +49,7 @@ class Histogram:
 
     def __init__(self) -> None:
         self._bounds = SECONDS_BOUNDS
-        #: One count per bound and a last one for everything above; not cumulative.
+        #: One count for each bound, and a last one for everything above; not cumulative.
         self.counts = [0] * (len(SECONDS_BOUNDS) + 1)
         self.sum = 0.0
 
@@ -167,8 +167,8 @@ class CounterFamily(_ScalarFamily):
 
 
 class LabelCap:
-    """At most `names_max` names have their own label at one time, so that the series of a scrape stay bounded. A name
-    keeps its label for as long as it is there; then another takes the place."""
+    """At most `names_max` names have their own label at one time, so that the number of series stays bounded. A name
+    keeps its label as long as it exists; then another name gets the room."""
 
     def __init__(self, names_max: int, other: str) -> None:
         self._names_max = names_max
@@ -176,7 +176,7 @@ class LabelCap:
         self._names: set[str] = set()
 
     def follow(self, names: Iterable[str]) -> None:
-        """These names are there, and no others."""
+        """These names exist, and no others."""
         there = dict.fromkeys(names)
         self._names &= there.keys()
         for name in there:
@@ -189,17 +189,17 @@ class LabelCap:
 
 
 def _by_queue(name: str, doc: str) -> GaugeFamily:
-    """All of these are told of the same queues at each scrape, so their labels agree."""
+    """All of these get the same queues at each scrape, so their labels agree."""
     return GaugeFamily(name, doc, ("queue",), LabelCap(QUEUE_LABELS_MAX, OTHER_QUEUES))
 
 
 @dataclass(slots=True)
 class Served:
-    """What this node answered to its own clients since it started: the counters of `/metrics?format=json`."""
+    """What this node has answered to its own clients since it started: the counters of `/metrics?format=json`."""
 
     #: Acquires that were answered `ok`, one for each lock.
     locks_acquired: int = 0
-    #: Acquires that were answered otherwise: held by others, timed out, deadlock.
+    #: Acquires with another answer: held by others, timed out, deadlock.
     locks_failed: int = 0
     locks_released: int = 0
     queue_push: int = 0

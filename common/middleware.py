@@ -1,7 +1,7 @@
 """The one middleware of a node's client side: guard, time, count, and turn every trouble into JSON.
 
-One and not three, because each layer of aiohttp's costs a coroutine per request. Its rules: a client never sees a
-trace; a metric's label is the template of a route, never what a client typed; what was refused says what to do.
+It is one and not three, because each layer of aiohttp costs a coroutine per request. Its rules: a client never sees a
+trace; a metric's label is the template of a route, never what a client typed; a refusal says what to do.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,23 +16,23 @@ from common.logs import SparseLog, get_logger
 from common.metrics import Metrics
 from common.web import error_response, json_response
 
-#: Status that is counted where the client went away before its answer (nginx' custom).
+#: Status that is counted if the client went away before its answer (as nginx does).
 CLIENT_CLOSED_REQUEST = 499
 
 #: Label of requests that no route takes.
 UNMATCHED_ROUTE = "unmatched"
 
-#: Longest part of a path that is looked at and repeated in a hint.
+#: Longest part of a path that a hint considers and repeats.
 HINT_PATH_LENGTH_MAX = 60
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: The answer to an error of a lower layer; None for one that it does not know.
 Translate = Callable[[Exception], ApiError | None]
 
-#: Paths that ask about the server as a whole; some load balancers know no other question than `OPTIONS /`.
+#: Paths that ask about the server as a whole; some load balancers can ask nothing but `OPTIONS /`.
 WHOLE_SERVER_PATHS = frozenset({"/", "*"})
 WHOLE_SERVER_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
 
-#: What a request makes fail, it can make fail at any rate.
+#: If a request can cause an error, clients can cause it at any rate.
 log = SparseLog(get_logger("common.middleware"))
 
 
@@ -44,7 +44,7 @@ def request_middleware(
     unknown_path: Callable[[web.Request], ApiError],
 ) -> Middleware:
     """The middleware. `guard` raises `ApiError` for a request that may not be served; it does not suspend.
-    `unknown_path` says what a path that no route takes is answered."""
+    `unknown_path` gives the refusal for a path that no route takes."""
     observers: dict[tuple[Any, int], Callable[[float], None]] = {}
 
     @web.middleware
@@ -90,16 +90,16 @@ def _observer(metrics: Metrics, request: web.Request, route: Any, status: int) -
 
 
 def _error_response(request: web.Request, error: Exception, translate: Translate) -> web.Response:
-    """The answer to what a handler raised. Raises `error` again where it is unknown and nothing can be answered any
-    more."""
+    """The answer to what a handler raised. Raises `error` again if it is unknown and it is too late for an answer."""
     known = error if isinstance(error, ApiError) else translate(error)
     if request.transport is None or request.transport.is_closing():
         if known is None:
             raise error
-        # Nobody reads it. It is no fault of the node's, which an error that is raised on would be taken for.
+        # Nobody reads the answer. An error that is raised again would look like a failure of the node, which this is
+        # not.
         return error_response(known)
     if request.writer.output_size > 0:
-        # Half an answer is on its way: cutting the connection is the only honest end.
+        # Half an answer is on its way: only a cut connection tells the client that it is not whole.
         log.error("answer cut short", _kind(request, error), route=_template(request), exc_info=error)
         raise ConnectionResetError("the answer was cut short") from error
     if known is not None:
@@ -114,7 +114,7 @@ def _error_response(request: web.Request, error: Exception, translate: Translate
 def _http_error(
     request: web.Request, error: web.HTTPException, unknown_path: Callable[[web.Request], ApiError]
 ) -> web.Response:
-    """The answer to what aiohttp itself refused. A question for the methods is no refusal."""
+    """The answer to what aiohttp itself refused. A request for the allowed methods is not a refusal."""
     if request.method == hdrs.METH_OPTIONS:
         if request.path in WHOLE_SERVER_PATHS:
             return _methods(WHOLE_SERVER_METHODS)
@@ -148,7 +148,7 @@ def _refusal(request: web.Request, error: web.HTTPException) -> ApiError:
 
 
 def shown_path(request: web.Request) -> str:
-    """The path, as far as it is repeated to its sender."""
+    """The part of the path that an answer repeats to its sender."""
     path = request.path
     return f"`{path if len(path) <= HINT_PATH_LENGTH_MAX else path[:HINT_PATH_LENGTH_MAX] + '...'}`"
 

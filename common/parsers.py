@@ -12,7 +12,7 @@ GROUPS = ("lock", "queue", "cache")
 ROLES = ("reader", "client", "admin")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "text")
-#: Which of the lines that a cache node holds goes first (`services.cache.node.held`).
+#: Which of a node's held lines goes first (`services.cache.node.held`).
 CACHE_POLICIES = ("lru", "w-tinylfu")
 
 #: Shortest token of a client, in characters.

@@ -1,7 +1,8 @@
 """Sorting of a million things on a thread, while the event loop runs on another.
 
 The rule of this file: `sorted` holds the interpreter's lock until it is done, a second for a million keys, and the
-loop stands still for as long. Short runs are sorted and then merged instead, which others may interrupt at any step.
+loop stands still for as long. So this sorts short runs and then merges them; other threads may interrupt that at any
+step.
 """
 
 import heapq

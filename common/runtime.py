@@ -19,15 +19,16 @@ from common.logs import SparseLog, get_logger
 #: How often the lateness of the event loop is measured, in seconds.
 LAG_INTERVAL_SECONDS = 0.25
 
-#: How long a thread may keep the interpreter while another waits for it. Python's own 5 ms would hold up the loop
-#: at every system call of it while a snapshot is restored on a thread.
+#: How long a thread may keep the interpreter while another waits for it. Python's own 5 ms would delay the loop at
+#: each of its system calls while a thread restores a snapshot.
 SWITCH_INTERVAL_SECONDS = 0.001
 
-#: Allocations before a young collection, young ones before a middle one, middle ones before a full one. A node
-#: makes hardly any cycles, and at Python's own 700 it looks for them several times a millisecond under load.
+#: Allocations before a young collection, young ones before a middle one, middle ones before a full one. A node makes
+#: very few cycles, and with Python's own 700 the collector would look for them several times a millisecond under
+#: load.
 GARBAGE_THRESHOLDS = (20_000, 20, 50)
 
-#: No descriptor is left, of this process or of the whole machine.
+#: No descriptor is left, in this process or on the whole machine.
 DESCRIPTOR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE})
 
 log = get_logger("common.runtime")
@@ -35,7 +36,7 @@ sparse_log = SparseLog(log)
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run `main` to its end and return its exit status; on uvloop where there is one (not on Windows)."""
+    """Run `main` to its end and return its exit status; on uvloop if there is one (not on Windows)."""
     sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.get_loop().set_exception_handler(on_loop_error)
@@ -43,8 +44,8 @@ def run(main: Coroutine[Any, Any, int]) -> int:
 
 
 def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What the loop could not give to anybody. That nothing can be accepted for want of descriptors happens again
-    for every connection that waits; it is said now and then, in one line."""
+    """An error that the loop could give to nobody. If no descriptor is left to accept connections, this happens again
+    for every connection that waits, so the log says it only from time to time, in one line."""
     error = context.get("exception")
     if isinstance(error, OSError) and error.errno in DESCRIPTOR_ERRNOS:
         sparse_log.error(
@@ -65,8 +66,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def freeze_garbage() -> None:
-    """Take everything that start-up made out of the garbage collector's sight: its full runs stall the loop by
-    milliseconds for each 100,000 objects. Call it once the node is wired."""
+    """Hide everything that start-up made from the garbage collector: its full runs stall the loop by milliseconds for
+    each 100,000 objects. Call this once the node is wired."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_THRESHOLDS)
@@ -74,8 +75,8 @@ def freeze_garbage() -> None:
 
 @contextlib.contextmanager
 def garbage_at_rest() -> Iterator[None]:
-    """Keep the garbage collector from running while much is made that stays: reading back a log makes an object
-    for each entry, and every collection on the way would look at all of them once more."""
+    """Keep the garbage collector from running while many lasting objects are made: reading back a log makes an object
+    for each entry, and every collection meanwhile would look at all of them again."""
     gc.disable()
     try:
         yield
@@ -149,7 +150,7 @@ def on_stop_signals(callback: Callable[[], None]) -> None:
 async def measure_loop_lag(
     observe: Callable[[float], None], *, interval_seconds: float = LAG_INTERVAL_SECONDS
 ) -> None:
-    """Report for ever how many seconds later than asked the loop wakes a sleeper."""
+    """Report for ever how many seconds too late the loop wakes a sleeper."""
     while True:
         due = perf_counter() + interval_seconds
         await asyncio.sleep(interval_seconds)

@@ -1,8 +1,8 @@
-"""A set in order, of which nothing takes long however much it holds: a list of short sorted lists.
+"""A set in order whose calls are short however much it holds: a list of short sorted lists.
 
 The rule of this file: one call moves `CHUNK_MAX` references at most, plus one for each chunk. There are no leftovers
-and no clean-up, so what a call gives depends on what is in the set alone, and is the same on every replica whatever
-history led there.
+and no clean-up. So the result of a call depends only on the items in the set, and is the same on every replica,
+whatever its history.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class Ordered(Protocol):
-    """What can be compared with others of its kind."""
+    """An item that can be compared with others of its type."""
 
     def __lt__(self, other: Any, /) -> bool: ...
 
@@ -29,7 +29,7 @@ class SortedSet(Generic[Item]):
 
     def __init__(self, items: Sequence[Item] = ()) -> None:
         """`items` are in order and different."""
-        #: None is empty; every item of one is less than all of the next.
+        #: No chunk is empty; every item of a chunk is less than all of the next.
         self._chunks: list[list[Item]] = [
             list(items[start : start + CHUNK_MAX]) for start in range(0, len(items), CHUNK_MAX)
         ]
@@ -57,7 +57,7 @@ class SortedSet(Generic[Item]):
         self._length = 0
 
     def add(self, item: Item) -> None:
-        """Put in an item that is not there."""
+        """Add an item that is not there."""
         lasts = self._lasts
         self._length += 1
         if not lasts:
@@ -77,7 +77,7 @@ class SortedSet(Generic[Item]):
             self._split(place)
 
     def remove(self, item: Item) -> None:
-        """Take out an item that is there. Raises: KeyError."""
+        """Remove an item that is there. Raises: KeyError."""
         place = bisect_left(self._lasts, item)
         if place == len(self._lasts):
             raise KeyError(item)
@@ -88,16 +88,16 @@ class SortedSet(Generic[Item]):
         self._take(place, offset)
 
     def discard(self, item: Item) -> None:
-        """Take out an item, if it is there."""
+        """Remove an item, if it is there."""
         if item in self:
             self.remove(item)
 
     def first(self) -> Item | None:
-        """The least item; None where there is none."""
+        """The least item; None if there is none."""
         return self._chunks[0][0] if self._chunks else None
 
     def pop_first(self) -> Item:
-        """Take out the least item, which must be there."""
+        """Remove and return the least item, which must be there."""
         item = self._chunks[0][0]
         self._take(0, 0)
         return item
@@ -133,7 +133,7 @@ class SortedSet(Generic[Item]):
 
     def _split(self, place: int) -> None:
         chunk = self._chunks[place]
-        # What comes in order fills its chunks: the cut is then at the end.
+        # Items that come in order fill their chunks: the cut is then at the end.
         half = CHUNK_MAX if place == len(self._chunks) - 1 else CHUNK_MAX // 2
         self._chunks[place : place + 1] = [chunk[:half], chunk[half:]]
         self._lasts[place : place + 1] = [chunk[half - 1], chunk[-1]]

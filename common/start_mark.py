@@ -1,6 +1,6 @@
-"""When a process started, as a text to be compared.
+"""When a process started, as a text to compare.
 
-Process ids are used again. With its start mark an id says which process is meant, beyond doubt.
+The system uses process ids again. An id together with its start mark names exactly one process.
 """
 
 import os
@@ -8,13 +8,13 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-#: How `ps` is asked: it tells times in the zone and the language of whoever asks, on which the mark must
-#: not depend.
+#: The environment for `ps`: it shows times in the zone and the language of its caller, and the mark must not depend
+#: on them.
 _PS_ENVIRON = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "LC_ALL": "C", "TZ": "UTC0"}
 
 
 def start_mark(pid: int) -> str | None:
-    """When a process started; None where there is none or it is a zombie. Differs for every process that ever has the
+    """When a process started; None if there is none or it is a zombie. It differs for every process that ever has the
     same id."""
     if os.path.isdir("/proc/self"):
         return _from_proc(pid)
@@ -41,7 +41,7 @@ def _from_proc(pid: int) -> str | None:
 
 
 def mark_from_ps(pid: int) -> str | None:
-    """The mark where there is no /proc (macOS)."""
+    """The mark on a system without /proc (macOS)."""
     told = subprocess.run(
         ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False, env=_PS_ENVIRON
     )

@@ -1,7 +1,7 @@
 """Why a body or a query was refused, in one sentence that names the field and says what would be right.
 
-The rule of the file: it only runs once a request is refused. It reads msgspec's messages, whose forms are pinned by
-tests; a form that it does not know is passed on as it is, so nothing is lost when msgspec learns a new one.
+The rule of the file: it only runs once a request is refused. It reads msgspec's messages, and tests fix their forms.
+It passes on a form that it does not know as it is, so nothing is lost when msgspec has a new one.
 """
 
 import difflib
@@ -55,8 +55,8 @@ _UNITS = {"str": "character", "array": "item", "object": "field"}
 def refusal_of(
     error: Exception, kind: type[msgspec.Struct], *, noun: str = "field", whole: str = "body", text: bytes = b""
 ) -> str:
-    """The sentence for what msgspec raised while reading a `kind` from the `whole`, whose parts are `noun`s. `text`
-    is what it read, where that was JSON or should have been."""
+    """The sentence for what msgspec raised while it read a `kind` from the `whole`, whose parts are `noun`s. `text`
+    is what it read, if that was JSON or should have been."""
     if isinstance(error, UnicodeDecodeError):
         return f"The {whole} is not valid UTF-8: {_encoding(text) or 'send text encoded as UTF-8'}."
     if isinstance(error, RecursionError):
@@ -69,7 +69,7 @@ def refusal_of(
 
 
 def _not_json(message: str, text: bytes) -> str:
-    """What is wrong with a text that is no JSON, and what would be right."""
+    """What is wrong with a text that is not JSON, and what would be right."""
     if message == "Input data was truncated":
         return "it ends too early, or an escape in it is half of a surrogate pair" if text.strip() else "it is blank"
     match = _MALFORMED.fullmatch(message)
@@ -84,7 +84,7 @@ def _not_json(message: str, text: bytes) -> str:
 
 
 def _encoding(text: bytes) -> str:
-    """What to do about a text that is encoded in another way than JSON is; empty where that cannot be told."""
+    """What to do about a text that does not have the encoding of JSON; empty if nothing shows that."""
     if text.startswith(_PACKED):
         return "it is compressed; send it as it is"
     if text.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in text[:4]:
@@ -93,7 +93,7 @@ def _encoding(text: bytes) -> str:
 
 
 def _advice(what: str, text: bytes, at: int) -> str:
-    """What would be right, by what stands at the byte where reading ended."""
+    """What would be right, judged by the byte where reading ended."""
     if what.startswith("trailing comma"):
         return "; leave out the comma behind the last item"
     if what == "trailing characters":
@@ -119,7 +119,7 @@ def _advice(what: str, text: bytes, at: int) -> str:
 
 
 def _word_at(text: bytes, at: int) -> bytes:
-    """The bare word that the byte at `at` belongs to; empty where it belongs to none."""
+    """The bare word that the byte at `at` belongs to; empty if it belongs to none."""
     if not _WORD.match(text, at):
         return b""
     start = at
@@ -179,7 +179,7 @@ def _clip(text: str) -> str:
 
 
 def _type_at(kind: type[msgspec.Struct], path: str) -> inspect.Type | None:
-    """What stands at `path` in a `kind`; None where that cannot be told."""
+    """The type at `path` in a `kind`; None if it is unknown."""
     found: inspect.Type | None = inspect.type_info(kind)
     for name, index in _STEP.findall(f".{path}" if path else ""):
         found = next(_inside(found, name if not index else None), None)
@@ -187,7 +187,7 @@ def _type_at(kind: type[msgspec.Struct], path: str) -> inspect.Type | None:
 
 
 def _inside(container: inspect.Type | None, name: str | None) -> Iterator[inspect.Type]:
-    """The type of the field `name`, or of an item where it is None."""
+    """The type of the field `name`, or of an item if `name` is None."""
     for each in _alternatives(container):
         if name is not None and isinstance(each, inspect.StructType):
             yield from (field.type for field in each.fields if field.encode_name == name)

@@ -1,7 +1,7 @@
 """What every route handler needs: reading a request into a struct, and answering with JSON.
 
-The rule of the file: it is on the path of every request, so the good case does nothing that it need not do; only what
-is refused pays for a good sentence. A request is refused by raising `ApiError`, nowhere by returning a response.
+The rule of the file: every request passes here, so the good case does nothing unnecessary; only a refused request
+pays for a good sentence. Code refuses a request by raising `ApiError`, never by returning a response.
 """
 
 import select
@@ -24,7 +24,7 @@ QUERY_PARAMETERS_MAX = 32
 #: Windows PowerShell 5 reads JSON without a charset as Latin-1.
 JSON_CONTENT_TYPE = "application/json; charset=utf-8"
 
-#: What poll(2) says of a connection that the other side has closed; 0 where the system cannot tell.
+#: What poll(2) says of a connection that the other side has closed; 0 if the system cannot tell.
 _HUNG_UP = getattr(select, "POLLRDHUP", 0)
 
 _CONTENT_TYPE = istr(hdrs.CONTENT_TYPE)
@@ -33,7 +33,7 @@ _JSON_HEADERS: dict[str, str] = {_CONTENT_TYPE: JSON_CONTENT_TYPE}
 #: What Windows puts before a text that it saves as UTF-8.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-#: Spellings of the JSON content type that were seen; a bound keeps clients from growing it.
+#: Spellings of the JSON content type that were seen; a bound stops clients from growing it.
 _json_spellings = {"application/json", JSON_CONTENT_TYPE}
 _JSON_SPELLINGS_MAX = 64
 
@@ -50,7 +50,7 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 
 
 def error_response(error: ApiError) -> web.Response:
-    """What a client is told that was refused."""
+    """What a refused client gets."""
     return json_response(error.body, error.status, error.headers)
 
 
@@ -61,9 +61,9 @@ def encoded_response(body: bytes) -> web.Response:
 
 async def read_body(request: web.Request, kind: type[Body]) -> Body:
     """The request's JSON body as a `kind`; an empty body counts as an empty object, and a byte order mark before it
-    does not count.
+    is ignored.
 
-    Whatever `msgspec.Raw` fields hold is valid JSON in valid UTF-8.
+    Everything in `msgspec.Raw` fields is valid JSON in valid UTF-8.
 
     Raises:
         ApiError: 400 naming the field, 413, 415.
@@ -110,8 +110,8 @@ def read_query(request: web.Request, kind: type[Body]) -> Body:
 
 
 def has_hung_up(request: web.Request) -> bool:
-    """Whether the client has closed its connection, as far as this machine knows: also where the event loop has not
-    come to hear of it. For answers that must not be given to nobody; it costs a system call or two."""
+    """Whether the client has closed its connection, as far as this machine knows, even if the event loop has not
+    heard of it yet. For answers that need a receiver; it costs a system call or two."""
     transport = request.transport
     if transport is None or transport.is_closing():
         return True

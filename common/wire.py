@@ -1,8 +1,8 @@
-"""The one door to msgpack: what goes on disk and between nodes is packed and unpacked here and nowhere else.
+"""The only use of msgpack: everything for the disk and for other nodes is packed and unpacked here.
 
-The rule of the file: what `pack` accepts, `unpack` gives back; what `unpack` is given may come from a broken
-disk or a hostile peer, so it answers with a value or with `WireError` and never with anything else. Bytes stay
-bytes and text stays text; tuples come back as lists. Extension types, timestamps included, are refused.
+The rule of the file: `unpack` gives back what `pack` accepts. Its input may come from a broken disk or a hostile
+peer, so it returns a value or raises `WireError`, and never does anything else. Bytes stay bytes and text stays text;
+tuples come back as lists. Extension types, timestamps included, are refused.
 """
 
 from typing import Any, NoReturn
@@ -12,8 +12,8 @@ import msgpack
 #: Longest packed value, in bytes: room for a full AppendEntries or one command of the largest body.
 MESSAGE_BYTES_MAX = 8 << 20
 
-#: Most items of one array or map. A header of five bytes can claim four milliards of them, and room is set
-#: aside before the first is read.
+#: Most items of one array or map. A header of five bytes can claim four billion items, and the decoder allocates room
+#: for all before it reads the first.
 ITEMS_MAX = 1 << 20
 
 
@@ -35,13 +35,13 @@ def pack(value: Any) -> bytes:
     if len(data) > MESSAGE_BYTES_MAX:
         raise WireError(f"packed value has {len(data)} bytes, over the limit of {MESSAGE_BYTES_MAX}")
     if len(data) > ITEMS_MAX:
-        # Only a value this long can hold a list that `unpack` would refuse: better to hear it before it is on disk.
+        # Only a value this long can hold a list that `unpack` would refuse: find that out before it is on disk.
         unpack(data)
     return data
 
 
 def unpack(data: bytes | bytearray | memoryview) -> Any:
-    """The value that `data` holds, all of it: bytes left over are an error.
+    """The value that `data` holds. It must use all of `data`: bytes that are left over are an error.
 
     Raises:
         WireError: malformed, truncated, trailing bytes, text that is not UTF-8, or over a limit.
