@@ -14,7 +14,7 @@ from aiohttp import web
 from common.runtime import run
 
 READ = b'{"ok":true,"value":{"state":"S","value":{"name":"Arya","score":99},"version":1000}}'
-GET = b'{"hit":true,"val":{"name":"Arya","score":99},"state":"S","version":1000,"source":"local"}'
+GET = b'{"ok":true,"hit":true,"val":{"name":"Arya","score":99},"state":"S","version":1000,"source":"local"}'
 HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 
 

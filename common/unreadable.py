@@ -200,7 +200,11 @@ def _inside(container: inspect.Type | None, name: str | None) -> Iterator[inspec
 def _alternatives(found: inspect.Type | None) -> tuple[inspect.Type, ...]:
     if found is None:
         return ()
-    return found.types if isinstance(found, inspect.UnionType) else (found,)
+    if isinstance(found, inspect.Metadata):
+        return _alternatives(found.type)
+    if isinstance(found, inspect.UnionType):
+        return tuple(each for one in found.types for each in _alternatives(one))
+    return (found,)
 
 
 def _choices(found: inspect.Type | None) -> list[Any]:

@@ -73,7 +73,7 @@ class NoLine(NotDone, kw_only=True):
 
 
 class Miss(NotFound, kw_only=True):
-    """Absent, as by a read."""
+    """Absent, as by a read; `hit` is false, `val` null and `state` `I`."""
 
     hit: bool = False
     val: None = None
@@ -109,8 +109,7 @@ class Items(Answer, kw_only=True):
 
 
 class Row(Struct, kw_only=True):
-    """A line as the directory knows it: `states` by node; `pending`: nodes that invalidations of it wait for, null
-    where no leader can tell."""
+    """One line."""
 
     key: str
     version: int
@@ -122,13 +121,15 @@ class Row(Struct, kw_only=True):
 
 
 class LineShown(Row, kw_only=True):
-    """Its row."""
+    """A line as the directory knows it: `states` by node; `pending`: nodes that invalidations of it wait for, null
+    where no leader can tell."""
 
     ok: bool = True
 
 
 class Listed(Answer, kw_only=True):
-    """Rows in the order of their keys; `next` is the `after` of the next page, null at the end."""
+    """Each as by `/cache/line`, in the order of their keys; `next` is the `after` of the next page, null at the
+    end."""
 
     lines: list[Row]
     next: str | None

@@ -64,7 +64,7 @@ from services.cache.replicated.machine import keys_of
 from services.cache.replicated.store import INVALIDATED_TOPIC
 from services.cache.watching import EVENTS, watch_changes
 from services.node.host import Host
-from services.operations.answers import NotKept, check, told
+from services.operations.answers import NotKept, done_of
 from services.operations.call import Call
 from services.operations.operation import Event, Operations, get, post
 from services.operations.refusals import READ, WRITE
@@ -194,7 +194,7 @@ async def mput(call: Call, body: PutManyBody) -> Written | NotKept:
 async def invalidate(call: Call, body: InvalidateBody) -> Invalidated | NotKept:
     """Remove every value with a tag, as one log entry."""
     result = await call.replicate(Invalidate(key_of(call.host, body.tag, "tag")))
-    return told(result, Invalidated, Invalidated)
+    return done_of(result, Invalidated)
 
 
 async def _write(call: Call, command: Any, done: type[Done]) -> Done | NotKept:
@@ -209,8 +209,7 @@ async def _write(call: Call, command: Any, done: type[Done]) -> Done | NotKept:
                 coherence.grant(key, result["version"])
     elif result["reason"] == "lease_lost":
         here.metrics.cache_leases_lost_total.add()
-    check(result)
-    return told(result, done, done)
+    return done_of(result, done)
 
 
 # The directory

@@ -10,16 +10,27 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import msgspec
 from msgspec import NODEFAULT, UNSET, Struct
-from msgspec.inspect import LiteralType, Metadata, RawType, Type, type_info
+from msgspec.inspect import (
+    CollectionType,
+    DictType,
+    LiteralType,
+    Metadata,
+    RawType,
+    StructType,
+    Type,
+    UnionType,
+    type_info,
+)
 
 from services.catalogue import OPERATIONS
 from services.operations.answers import NotDone, NotKept
 from services.operations.operation import GET, Kind, Operation, Text
-from services.operations.refusals import ALWAYS, REFUSALS, WRITE
+from services.operations.refusals import ALWAYS, READ, REFUSALS, WRITE
 from services.operations.vocabulary import ALIASES, are_one
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "http-api.md"
@@ -49,6 +60,19 @@ def refusals() -> Iterator[str]:
     yield "|---|---|---|"
     for reason, refusal in REFUSALS.items():
         yield f"| {refusal.status} | `{reason}` | {refusal.when} |"
+    yield ""
+    of_writes = [reason for reason in WRITE if reason not in READ]
+    sentences = (
+        f"Any operation may be refused with {_listed(ALWAYS)}.",
+        f"One that reads what is replicated may be refused with {_listed(READ)}, too, and one that writes with",
+        f"{_listed(of_writes)} besides. Each names what else it may be refused with.",
+        "A refusal that is given again for an `Idempotency-Key` has `replayed`.",
+    )
+    yield from wrap(" ".join(sentences), width=118)
+
+
+def _listed(reasons: Iterable[str]) -> str:
+    return ", ".join(f"`{reason}`" for reason in reasons)
 
 
 def operations(family: str) -> Iterator[str]:
@@ -65,10 +89,11 @@ def _route(operation: Operation) -> str:
 
 
 def _what(operation: Operation) -> str:
+    said = " ".join(f"{operation.sentence} {operation.text}".split())
     usual = "reader" if operation.at.method == GET else "client"
     if operation.right == usual:
-        return operation.sentence
-    return operation.sentence + (" Needs no token." if operation.right == "public" else f" Role `{operation.right}`.")
+        return said
+    return said + (" Needs no token." if operation.right == "public" else f" Role `{operation.right}`.")
 
 
 def _request(operation: Operation) -> str:
@@ -85,7 +110,8 @@ def _asked(kind: type[Struct], field: Any) -> str:
     if isinstance(shown, RawType) and not field.required and not is_pair:
         return ""
     optional = not field.required and (not is_pair or (meta.get("extra") or {}).get("optional"))
-    said = (meta.get("extra_json_schema") or {}).get("description") or _default(field)
+    words = ", ".join(filter(None, map(_inside, _alternatives(shown)))) if not is_pair else ""
+    said = (meta.get("extra_json_schema") or {}).get("description") or _default(field) or words
     text = f"`{name}`" + (f" or `{ALIASES[name]}`" if is_pair else "") + ("?" if optional else "")
     return f"{text} ({said})" if said else text
 
@@ -110,10 +136,18 @@ def _answer(operation: Operation) -> str:
         found = ["server-sent events: " + ", ".join(f"`{name}`" for name in operation.events)]
     else:
         found = [_told(kind) for kind in operation.answers if kind not in (NotKept, Text)]
-    own = [reason for reason in operation.refuses if reason not in (*ALWAYS, *WRITE)]
-    if own:
-        found.append("Refused: " + ", ".join(f"{REFUSALS[reason].status} `{reason}`" for reason in own))
+    usual, name = _usual(operation)
+    own = [reason for reason in operation.refuses if reason not in (*ALWAYS, *usual)]
+    refused = [name, *(f"{REFUSALS[reason].status} `{reason}`" for reason in own)]
+    found.append(", ".join(filter(None, refused)) and f"Refused: {', '.join(filter(None, refused))}")
     return "<br>".join(filter(None, found))
+
+
+def _usual(operation: Operation) -> tuple[tuple[str, ...], str]:
+    """With what all that read, or all that write, may be refused, and how the table says that."""
+    if set(operation.refuses) >= set(WRITE):
+        return WRITE, "as any write"
+    return (READ, "as any read") if set(operation.refuses) >= set(READ) else ((), "")
 
 
 def _told(kind: type) -> str:
@@ -126,9 +160,36 @@ def _told(kind: type) -> str:
 
 
 def _told_fields(kind: type) -> Iterator[str]:
+    """The fields of an answer, with what is inside of them."""
     for field in msgspec.structs.fields(kind):
-        if field.encode_name not in _OF_EVERY_ANSWER:
-            yield f"`{field.encode_name}`" + ("?" if field.default is UNSET else "")
+        if field.encode_name in _OF_EVERY_ANSWER:
+            continue
+        inside = " or ".join(dict.fromkeys(filter(None, map(_inside, _alternatives(type_info(field.type))))))
+        yield f"`{field.encode_name}`" + ("?" if field.default is UNSET else "") + (f" ({inside})" if inside else "")
+
+
+def _inside(shown: Type) -> str:
+    """What a field holds: the fields of each object, or the words that it may be."""
+    if isinstance(shown, StructType):
+        return ", ".join(f"`{field.encode_name}`" for field in shown.fields)
+    if isinstance(shown, LiteralType) and len(shown.values) > 1:
+        return ", ".join(f"`{value}`" for value in shown.values)
+    return ""
+
+
+def _alternatives(shown: Type) -> Iterator[Type]:
+    """A type, or those that it is made of: of a union, a list, a dict's values."""
+    if isinstance(shown, Metadata):
+        yield from _alternatives(shown.type)
+    elif isinstance(shown, UnionType):
+        for one in shown.types:
+            yield from _alternatives(one)
+    elif isinstance(shown, CollectionType):
+        yield from _alternatives(shown.item_type)
+    elif isinstance(shown, DictType):
+        yield from _alternatives(shown.value_type)
+    else:
+        yield shown
 
 
 def _reasons(kind: type) -> Iterable[Any]:

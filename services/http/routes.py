@@ -107,10 +107,16 @@ def _answering(operation: Operation) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await read(request)
         call = HttpCall(request, group)
-        answer = await carry_out(call, body)
-        if has_text and type(answer) is Text:
-            return web.Response(body=answer.body, headers={hdrs.CONTENT_TYPE: answer.content_type})
-        response = encoded_response(encode(answer))
+        try:
+            answer = await carry_out(call, body)
+            if has_text and type(answer) is Text:
+                return web.Response(body=answer.body, headers={hdrs.CONTENT_TYPE: answer.content_type})
+            response = encoded_response(encode(answer))
+        except BaseException:
+            # Whatever went wrong behind the decision: its caller does not hear of it.
+            if call.take_back is not None:
+                call.take_back()
+            raise
         return response if call.take_back is None else await _told(request, call, response)
 
     return handle

@@ -50,6 +50,12 @@ class Released(Answer, kw_only=True):
     """It is free, or the next in line has it."""
 
 
+class Free(NotDone, kw_only=True):
+    """Nobody holds it, or not the owner that was named."""
+
+    reason: Literal["not_held"]
+
+
 class NotHeld(NotDone, kw_only=True):
     """The owner does not hold it, or not by that token."""
 

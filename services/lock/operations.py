@@ -13,6 +13,7 @@ from raft.node import RaftNode
 from services.lock import GROUP, bodies
 from services.lock.answers import (
     ForceReleased,
+    Free,
     Granted,
     Listed,
     NotGranted,
@@ -60,13 +61,7 @@ def attach(here: Host, node: RaftNode) -> None:
 
 @lock.answers("lock.acquire", post("/lock/acquire"), refuses=(*WRITE, "deadlock"), example=_EXAMPLE | {"wait": 5})
 async def acquire(call: Call, body: bodies.AcquireBody) -> Granted | NotGranted | NotKept:
-    """Take a lock, or wait for it.
-
-    First come, first served: a request waits behind every earlier one that it conflicts with, so a later reader does
-    not overtake a waiting writer. Acquiring again what one holds answers with the same token and starts the `ttl`
-    anew if one is given. Give a `ttl` together with `wait`: a lock that is granted in the moment in which its
-    client's node dies would otherwise stay until the client asks again or somebody forces it.
-    """
+    """Take a lock, or wait for it, first come, first served."""
     here = call.host
     command = bodies.acquire_of(body, here)
     if command.wait_ms:
@@ -101,7 +96,7 @@ async def renew(call: Call, body: bodies.RenewBody) -> Granted | NotHeld | NotKe
 
 
 @lock.answers("lock.force_release", post("/lock/force_release"), refuses=WRITE, right="admin", example={"key": "A"})
-async def force_release(call: Call, body: bodies.ForceReleaseBody) -> ForceReleased | NotHeld | NotKept:
+async def force_release(call: Call, body: bodies.ForceReleaseBody) -> ForceReleased | Free | NotKept:
     """Take a lock from whoever holds it; who asked is put on record."""
     command = bodies.force_release_of(body, call.host)
     result = await call.replicate(command)
@@ -114,7 +109,7 @@ async def force_release(call: Call, body: bodies.ForceReleaseBody) -> ForceRelea
         released_count=result.get("released_count", 0),
     )
     call.host.metrics.served.locks_released += result.get("released_count", 0)
-    return told(in_seconds(result, _now_ms(call)), ForceReleased, NotHeld)
+    return told(in_seconds(result, _now_ms(call)), ForceReleased, Free)
 
 
 # Questions

@@ -15,7 +15,7 @@ from common.logs import get_logger
 from common.metrics import Metrics, Row
 from raft.node import RaftNode
 from services.node.groups import GroupQuery, asked_groups, the_group
-from services.operations.answers import Answer, NotKept, told
+from services.operations.answers import Answer, NotKept, done_of
 from services.operations.call import Call
 from services.operations.operation import Operations, get, post
 from services.operations.refusals import READ, WRITE
@@ -97,7 +97,7 @@ async def set_limits(call: Call, body: LimitsBody) -> LimitsSet | NotKept:
         _check_limit(declared, group, name, value)
     result = await call.replicate(SetLimits(tuple(sorted(body.limits.items()))), group=group)
     logger.warning("limits were set", group=group, limits=body.limits, asked_from=call.asked_from)
-    return told({**result, "group": group}, LimitsSet, LimitsSet)
+    return done_of({**result, "group": group}, LimitsSet)
 
 
 def _check_limit(declared: Mapping[str, Limit], group: str, name: str, value: int | None) -> None:

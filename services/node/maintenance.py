@@ -85,7 +85,7 @@ async def backup(call: Call, body: OneGroup) -> AsyncIterator[File | bytes]:
 @operations.answers(
     "admin.hash",
     get("/admin/hash"),
-    refuses=("not_ready",),
+    refuses=("not_ready", "storage_failed"),
     right="admin",
     # No HEAD: it would copy a whole state, to say nothing of it.
     has_head=False,

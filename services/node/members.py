@@ -68,7 +68,7 @@ class Members(Answer, kw_only=True):
 
 
 class MembersChanged(Answer, kw_only=True):
-    """`changed` is false where it was so already; `groups` as before a change."""
+    """`changed` is false where it was so already; `groups` as `GET` shows them, after the change."""
 
     changed: bool
     groups: dict[str, GroupMembers]
@@ -80,7 +80,9 @@ class NotAMember(NotDone, kw_only=True):
     reason: Literal["not_a_member"] = "not_a_member"
 
 
-@operations.answers("admin.members", get("/admin/members"), right="admin", example={"group": "lock"})
+@operations.answers(
+    "admin.members", get("/admin/members"), refuses=("storage_failed",), right="admin", example={"group": "lock"}
+)
 async def list_members(call: Call, body: GroupQuery) -> Members:
     """Show who belongs to the groups of this node.
 

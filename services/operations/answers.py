@@ -51,13 +51,24 @@ def told(result: dict[str, Any], done: type[Done], failed: type[Failed]) -> Done
         ApiError: it is a refusal.
     """
     if result["ok"]:
-        if "answer" in result:
-            return msgspec.convert(result, NotKept)
-        return msgspec.convert(result, done)
+        return done_of(result, done)
     check(result)
     if "replayed" in result:
         result = {"detail": REPLAYED_REFUSAL, **result}
     return msgspec.convert(result, failed)
+
+
+def done_of(result: dict[str, Any], done: type[Done]) -> Done | NotKept:
+    """The answer of a machine that has no outcome but to do it.
+
+    Raises:
+        ApiError: it is a refusal.
+    """
+    check(result)
+    assert result["ok"], f"an outcome that nobody foresaw: {result}"
+    if "answer" in result:
+        return msgspec.convert(result, NotKept)
+    return msgspec.convert(result, done)
 
 
 def check(result: dict[str, Any]) -> None:

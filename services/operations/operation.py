@@ -176,6 +176,7 @@ class Operations:
     ) -> None:  # fmt: skip
         assert name not in self._rows, f"the operation {name} is described twice"
         hints = get_type_hints(carry_out)
+        assert kind is not Kind.EVENTS or "since" in hints["body"].__struct_fields__, f"{name} cannot be resumed"
         sentence, _, text = (inspect.getdoc(carry_out) or "").partition("\n\n")
         self._rows[name] = Operation(
             name=name,

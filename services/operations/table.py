@@ -48,9 +48,16 @@ class Table:
         return self._nearest(path, groups)
 
     def _find_nearest(self, path: str, groups: tuple[str, ...]) -> tuple[str, Operation]:
-        def nearness(found: tuple[str, Operation]) -> tuple[float, bool]:
-            name, operation = found
-            ratio = difflib.SequenceMatcher(None, path, name).ratio()
-            return ratio, not operation.group or operation.group in groups
-
-        return max(((name, each) for each in self._rows for name in each.paths), key=nearness)
+        matcher = difflib.SequenceMatcher(b=path)
+        best, found = (-1.0, False), ("", self._rows[0])
+        for each in self._rows:
+            is_here = not each.group or each.group in groups
+            for name in each.paths:
+                matcher.set_seq1(name)
+                # Bounds from above, each cheaper than what follows it.
+                if max(best) > 0 and (matcher.real_quick_ratio() < best[0] or matcher.quick_ratio() < best[0]):
+                    continue
+                nearness = (matcher.ratio(), is_here)
+                if nearness > best:
+                    best, found = nearness, (name, each)
+        return found

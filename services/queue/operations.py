@@ -15,7 +15,7 @@ from common.api_error import check_name
 from common.logs import get_logger
 from raft.node import RaftNode
 from services.node.host import Host
-from services.operations.answers import NotKept, check, told
+from services.operations.answers import NotKept, check, done_of, told
 from services.operations.call import Call
 from services.operations.operation import Operations, get, post
 from services.operations.refusals import READ, WRITE
@@ -97,9 +97,9 @@ async def enq_batch(call: Call, body: bodies.EnqBatchBody) -> EnqueuedMany | Not
 
 async def _put(call: Call, command: Any, count: int, done: type[Done]) -> Done | NotKept:
     result = await call.replicate(command)
-    check(result)
+    answer = done_of(result, done)
     call.host.metrics.served.queue_push += count
-    return told(result, done, done)
+    return answer
 
 
 def _bounds(call: Call) -> dict[str, int]:
@@ -207,7 +207,7 @@ async def config(call: Call, body: bodies.ConfigBody) -> Configured | NotKept:
         max_dead_bytes=body.max_dead_bytes,
         dead_ttl_ms=None if body.dead_ttl is None else bodies.milliseconds(body.dead_ttl),
     )
-    return told(await call.replicate(command), Configured, Configured)
+    return done_of(await call.replicate(command), Configured)
 
 
 @queue.answers("queue.redrive", post("/queue/redrive"), refuses=WRITE, right="admin", example={"queue": "jobs"})
@@ -218,7 +218,7 @@ async def redrive(call: Call, body: bodies.QueueBody) -> Moved | NotKept:
     tells of all that the request moved, the tries before included.
     """
     _check_queue(call, body.queue)
-    return told(await _swept(call, commands.Redrive(body.queue), "moved"), Moved, Moved)
+    return done_of(await _swept(call, commands.Redrive(body.queue), "moved"), Moved)
 
 
 @queue.answers(
@@ -232,7 +232,7 @@ async def purge(call: Call, body: bodies.PurgeBody) -> Purged | NotKept:
     command = bodies.purge_of(body, name_bytes_max=call.host.settings.name_bytes_max)
     result = await _swept(call, command, "purged")
     logger.warning("queue purged", queue=body.queue, state=body.state, asked_from=call.asked_from, result=result)
-    return told(result, Purged, Purged)
+    return done_of(result, Purged)
 
 
 @queue.answers("queue.delete", post("/queue/delete"), refuses=WRITE, right="admin", example={"queue": "jobs"})

@@ -15,6 +15,7 @@ from yarl import URL
 from common.api_error import ApiError, check_name
 from common.metrics import Metrics
 from common.middleware import request_middleware, shown_path
+from common.unreadable import refusal_of
 from common.web import has_hung_up, json_response, read_body, read_query
 from tests.helpers import eventually, serving
 
@@ -546,3 +547,25 @@ async def test_a_closed_connection_is_known_before_the_event_loop_hears_of_it(ha
             await eventually(lambda: len(seen) == 2)
 
     assert seen == [False, hangs_up]
+
+
+class Described(msgspec.Struct, forbid_unknown_fields=True):
+    """Fields that say what they are: a refusal must look through that."""
+
+    items: Annotated[list[Part] | None, msgspec.Meta(description="some")] = None
+    mode: Annotated[Literal["X", "S"], msgspec.Meta(description="of both")] = "X"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b'{"items": [{"kye": "a"}]}', "did you mean `key`?"),
+        (b'{"mode": "Q"}', "use `S`, `X`."),
+    ],
+)
+def test_a_field_that_is_described_is_refused_as_well_as_one_that_is_not(text, sentence):
+    """Goal: a typo inside of a list, and a word that is none of those there are, are told what would be right."""
+    with pytest.raises(msgspec.ValidationError) as refused:
+        msgspec.json.decode(text, type=Described)
+
+    assert sentence in refusal_of(refused.value, Described, text=text)

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from common.config import load_settings
 from common.metrics import Metrics
+from common.unreadable import refusal_of
 from services.app import create_app
 from services.catalogue import OPERATIONS
 from services.http import document
@@ -190,3 +191,41 @@ def test_two_operations_of_one_name_or_path_are_a_mistake():
 def test_a_get_takes_a_query_and_a_post_a_body():
     """Goal: nothing has both."""
     assert {each.at.method for each in OPERATIONS} == {GET, "POST"}
+
+
+# What goes wrong behind the decision
+
+
+class Counted(Answer, kw_only=True):
+    count: int
+
+
+async def test_an_answer_that_cannot_be_worded_is_taken_back():
+    """Goal: a lock that was granted to a client which then hears of an error is nobody's."""
+    taken_back = []
+    failing = Operations("lock")
+
+    @failing.answers("lock.fail", post("/lock/fail"))
+    async def fail(call: Call, body: EchoBody) -> Counted:
+        """Decide, and fail to say so."""
+        call.take_back = lambda: taken_back.append(body.text)
+        return msgspec.convert({"ok": True}, Counted)
+
+    settings = load_settings({}, {"groups": "lock"})
+    app = application(Host(settings=settings, metrics=Metrics(), boot="b", nodes={}), Table([*OPERATIONS, *failing]))
+    async with serving(app) as client:
+        response = await client.post("/lock/fail", json={"text": "a"})
+
+    assert (response.status, taken_back) == (500, ["a"])
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS], ids=named)
+def test_what_is_misspelled_in_a_body_is_named(operation):
+    """Goal: a typo is told what would be right, also inside of lists."""
+    for field in operation.example:
+        wrong = {name if name != field else f"{name}x": value for name, value in operation.example.items()}
+        with pytest.raises(msgspec.ValidationError) as refused:
+            msgspec.json.decode(msgspec.json.encode(wrong), type=operation.body)
+
+        sentence = refusal_of(refused.value, operation.body, text=msgspec.json.encode(wrong))
+        assert "no field is taken here" not in sentence
