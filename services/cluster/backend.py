@@ -1,4 +1,4 @@
-"""What a way of running nodes must be able to do; `local` and `containers` are the two that there are."""
+"""What a way of running nodes must be able to do; there are two, `local` and `containers`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from services.cluster.home import Cluster
 from services.cluster.log_view import LogView
 from services.cluster.topology import Node, Topology
 
-#: How long a node may take to stop by itself before it is made to.
+#: How long a node may take to stop by itself before it is killed.
 STOP_GRACE_SECONDS = 15.0
 
 
@@ -16,10 +16,10 @@ STOP_GRACE_SECONDS = 15.0
 class NodeProcess:
     """Whether a node's process runs."""
 
-    #: Process id on this machine; None where none runs, and while one was only just started.
+    #: Process id on this machine; None if none runs, or if one was only just started.
     pid: int | None
-    #: "running"; "stopped" (it was asked to); "dead" (it was killed or ended by itself); "elsewhere" (it was not
-    #: started from here, and nothing is known of its process); "unknown" (its data directory cannot be looked into).
+    #: "running"; "stopped" (somebody stopped it); "dead" (it was killed or ended by itself); "elsewhere" (it was not
+    #: started from here, and nothing is known about its process); "unknown" (its data directory cannot be read).
     state: str
     #: Why it is unknown.
     problem: str = ""
@@ -35,13 +35,13 @@ class Backend(Protocol):
     #: "local" or "docker".
     mode: str
     cluster: Cluster
-    #: The nodes that are looked after: the topology's, and those that were added on this machine.
+    #: The nodes that the commands manage: the topology's, and those that were added on this machine.
     topology: Topology
-    #: Where this machine reaches the nodes' client ports.
+    #: The host at which this machine reaches the nodes' client ports.
     host: str
 
     def prepare(self) -> None:
-        """Whatever comes before the first node can start; may take minutes.
+        """Everything that must happen before the first node can start; may take minutes.
 
         Raises:
             ClusterError: it cannot be done.
@@ -51,13 +51,13 @@ class Backend(Protocol):
         """Start every node that does not run; returns before they are ready."""
 
     def is_running(self) -> bool:
-        """Whether any node runs, also one that is not of this topology."""
+        """Whether any node runs, even one that is not of this topology."""
 
     def end_leftovers(self) -> list[str]:
         """Stop nodes that run although the cluster is down; returns which."""
 
     def end_all(self) -> None:
-        """Stop every node, also one that is not of this topology."""
+        """Stop every node, even one that is not of this topology."""
 
     def wipe(self) -> None:
         """Delete what the nodes stored. None may run.
@@ -67,33 +67,33 @@ class Backend(Protocol):
         """
 
     def processes(self) -> dict[str, NodeProcess]:
-        """How each node's process stands, by node id in the topology's order."""
+        """The state of each node's process, by node id in the topology's order."""
 
     def process_of(self, node: Node) -> NodeProcess:
-        """How the process of one node stands, which need not be of the topology."""
+        """The state of the process of one node, which may be outside the topology."""
 
     def start(self, node: Node) -> None:
         """Start one node that does not run; returns before it is ready."""
 
     def stop(self, *nodes: Node) -> set[str]:
-        """Stop nodes in good order, all at one time; returns those that had to be killed in the end.
+        """Stop nodes in good order, all at the same time; returns those that had to be killed in the end.
 
         Raises:
-            ClusterError: nothing is known of the process of one.
+            ClusterError: nothing is known about the process of one.
         """
 
     def kill(self, node: Node) -> None:
         """End one node at once, as a power cut would. Raises as `stop`."""
 
     def is_own(self, node: Node, data_dir: str) -> bool:
-        """Whether what answers as `node`, from that data directory, is the process that is looked after here."""
+        """Whether the process that answers as `node`, from that data directory, is the one that is managed here."""
 
     def log_tail(self, node: Node, lines: int) -> list[str]:
         """The last lines that the node wrote."""
 
     def show_logs(self, nodes: Sequence[Node], *, follow: bool, lines: int, view: LogView) -> None:
-        """Show the last lines of each node as one log; with `follow`, go on until interrupted.
+        """Show the last lines of each node as one log; with `follow`, continue until interrupted.
 
         Raises:
-            BrokenPipeError: nobody reads what is shown.
+            BrokenPipeError: nobody reads the output.
         """

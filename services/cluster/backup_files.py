@@ -1,7 +1,7 @@
-"""The file of a backup: what it may replace, and how it gets its place, whole and checked or not at all.
+"""The file of a backup: what it may replace, and how it gets its name, whole and checked or not at all.
 
-The rule: FILE is a regular file or nothing. A device, say, would be replaced by a file of that name, for everybody on
-this machine; and a symbolic link says that the file of that name is somebody else's business.
+The rule: FILE is a regular file, or nothing is there. Otherwise the backup could replace a device by a file, for
+everybody on this machine. A symbolic link says that somebody else decides about that file.
 """
 
 import os
@@ -16,7 +16,7 @@ from raft.storage.backup import Backup, verify_backup
 from raft.storage.files import RealFiles
 from services.cluster.errors import ClusterError, UsageError, reason
 
-#: What a path may lead to that is no regular file, in words. A symbolic link is not followed.
+#: Things that are not regular files, in words. Symbolic links are not followed.
 _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISLNK, "a symbolic link"),
@@ -28,11 +28,11 @@ _KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 
 def check_target(file: Path) -> None:
-    """See that a backup can be written to `file`, as far as that can be seen without writing.
+    """Check that a backup can be written to `file`, as far as that is possible without writing.
 
     Raises:
-        UsageError: it would replace what is no regular file, or there is no folder for it.
-        ClusterError: the system does not let us look.
+        UsageError: it would replace something that is not a regular file, or there is no folder for it. ClusterError:
+        the system does not let us look.
     """
     try:
         mode = file.lstat().st_mode
@@ -50,12 +50,12 @@ def check_target(file: Path) -> None:
 
 
 def write_backup(file: Path, pieces: Iterable[bytes]) -> Backup:
-    """Make `file` the backup that `pieces` add up to. They are not asked for before the file can be written.
+    """Make `file` the backup that consists of `pieces`. Do not ask for the pieces before the file can be written.
 
     Raises:
         UsageError: see `check_target`.
-        ClusterError: it cannot be written, or the pieces are no whole backup. The old file is left as it was.
-        Whatever `pieces` raises, with the same outcome.
+        ClusterError: it cannot be written, or the pieces are no whole backup. The old file stays as it was.
+        Everything that `pieces` raises; the old file stays as it was, too.
     """
     check_target(file)
     draft = file.with_name(f"{file.name}.{os.getpid()}.partial")
@@ -96,5 +96,5 @@ def describe_backup(backup: Backup) -> str:
 
 
 def _said(error: OSError, file: Path) -> str:
-    """What the system said, in words, of the file or of the folder that it lies in."""
+    """What the system said, in words, about the file or its folder."""
     return f"{file.parent if isinstance(error, PermissionError) else file}: {reason(error)}"

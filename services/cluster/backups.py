@@ -1,4 +1,4 @@
-"""Backups of a group, from a cluster that runs and into one that does not run yet."""
+"""Backups of a group: from a cluster that runs, and into one that does not run yet."""
 
 import contextlib
 import http.client
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 Loaded = TypeVar("Loaded")
 
-#: How long a node may let us wait for the next bytes of a backup.
+#: How long we wait for the next bytes of a backup from a node.
 READ_TIMEOUT_SECONDS = 60.0
 PIECE_BYTES = 1 << 20
 #: Of a refusal.
@@ -58,7 +58,7 @@ def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: 
 
     Raises:
         NoCluster, UsageError: there is nobody to ask, or `file` cannot be written (`check_target`).
-        ClusterError: the node refused, or what came is not whole.
+        ClusterError: the node refused, or the answer is not whole.
     """
     check_target(file)
     if address:
@@ -70,7 +70,7 @@ def take_backup(surroundings: Surroundings, group: str, file: Path, *, address: 
 
 
 def _ready_member(backend: Backend, group: str) -> tuple[tuple[str, int], dict[str, str]]:
-    """The address of a member that is ready, and what to send along; waits where one runs and the group may be
+    """The address of a member that is ready, and the headers to send. It waits if a member runs and the group may be
     electing."""
     calls = Calls(backend)
 
@@ -90,7 +90,7 @@ def _download(address: tuple[str, int], path: str, headers: dict[str, str]) -> I
     """What a node answers, piece by piece.
 
     Raises:
-        ClusterError: it refused, or it broke off.
+        ClusterError: it refused, or its answer broke off.
     """
     named = join_address(*address)
     connection = http.client.HTTPConnection(*address, timeout=READ_TIMEOUT_SECONDS)
@@ -111,7 +111,7 @@ def _download(address: tuple[str, int], path: str, headers: dict[str, str]) -> I
 
 
 def _detail(text: bytes) -> str:
-    """The sentence of a refusal; the text itself where it is none of ours."""
+    """The sentence of a refusal; the text itself if it is not one of our refusals."""
     try:
         return str(json.loads(text)["detail"])
     except (ValueError, TypeError, KeyError):
@@ -119,14 +119,14 @@ def _detail(text: bytes) -> str:
 
 
 def restore_cluster(surroundings: Surroundings, file: Path, topology_name: str = "") -> None:
-    """Write `file` as the beginning of its group on every node of a local cluster that is down. The same restore,
-    where it was interrupted, goes on.
+    """Write `file` as the beginning of its group on every node of a local cluster that is down. If the same restore
+    was interrupted, this continues it.
 
     Args:
-        topology_name: of the cluster; empty: the one in which it ran last, or of which there is data, else the first.
+        topology_name: of the cluster; empty: the one in which it ran last, or the one that has data, else the first.
 
     Raises:
-        InTheWay: a cluster is up, a node holds something of that group already, or another restore is unfinished.
+        InTheWay: a cluster is up, a node already holds something of that group, or another restore is unfinished.
         ClusterError: the file is damaged, or cannot be written.
     """
     from services.offline.restore import is_empty, life_of, write_group
@@ -176,7 +176,7 @@ def _topology(home: Home, name: str) -> Topology:
 
 
 def _group_folders(home: Home, topology: Topology, group: str) -> list[Path]:
-    """The group's folder of every node in that topology, also of those that were added to it."""
+    """The group's folder of every node in that topology, including nodes that were added to it."""
     cluster = home.cluster()
     added = [Path(node.data_dir) for node in cluster.added.get(topology.name, ())] if cluster else []
     folders = [folder for folder in home.data_folders() if folder.parents[1].name == topology.name]
@@ -184,11 +184,11 @@ def _group_folders(home: Home, topology: Topology, group: str) -> list[Path]:
 
 
 def abandon_restore(surroundings: Surroundings) -> None:
-    """Give up the restore that was interrupted: what it has written is removed, so that its nodes are empty again.
+    """Give up the restore that was interrupted: remove what it has written, so that its nodes are empty again.
 
     Raises:
-        InTheWay: a cluster is up, or a node has started on what was restored.
-        ClusterError: what was restored cannot be read or removed.
+        InTheWay: a cluster is up, or a node has started on the restored data.
+        ClusterError: the restored data cannot be read or removed.
     """
     from services.offline.restore import is_empty, life_of, was_started
 
@@ -214,7 +214,7 @@ def abandon_restore(surroundings: Surroundings) -> None:
                     f"acknowledged writes since. {under_way}"
                 )
             for folder in map(real, published.values()):
-                # Renamed first: half of a folder must not pass for one. A link must lead to something again.
+                # Rename it first: half of a folder must not count as a folder. A link must lead to something again.
                 draft = folder.with_name(folder.name + RESTORING_SUFFIX)
                 publish(folder, draft)
                 shutil.rmtree(draft)
@@ -231,10 +231,10 @@ def _check_down(home: Home) -> None:
 
 
 def _restore_under_way(home: Home, file: Path, topology: str) -> tuple[str, Restoring | None]:
-    """The group that `file` is of, and the restore that was interrupted and goes on with it; None where none was.
+    """The group of `file`, and the interrupted restore that continues with it; None if none was interrupted.
 
     Raises:
-        InTheWay: another one was.
+        InTheWay: another restore was interrupted.
     """
     under_way = read_journal(home.root)
     backup = _load(verify_backup, file)
@@ -246,7 +246,7 @@ def _restore_under_way(home: Home, file: Path, topology: str) -> tuple[str, Rest
 
 
 def _load_again(file: Path, under_way: Restoring | None, published: Sequence[Path]) -> "RestorableGroup":
-    """The backup, as the life of the restore that is under way, where one is."""
+    """The backup; if a restore is under way, with the life of that restore."""
     from services.offline.restore import LIFE_AGE_US_MAX, load_backup, was_started
 
     if under_way is None:
@@ -254,7 +254,7 @@ def _load_again(file: Path, under_way: Restoring | None, published: Sequence[Pat
     with reading_under(file):
         has_begun = any(map(was_started, published))
     if not has_begun and now_us() - made_us(under_way.life) > LIFE_AGE_US_MAX:
-        # Numbers follow the life: since then others may have been given those that it would begin with.
+        # The numbers depend on the life: since then another restore may have used those that it would begin with.
         raise InTheWay(
             f"A restore of the group {under_way.group} was interrupted, and that is more than a day ago: it has to "
             "begin anew. `mufakat restore --abandon` gives it up; then restore."
@@ -263,13 +263,13 @@ def _load_again(file: Path, under_way: Restoring | None, published: Sequence[Pat
 
 
 def restore_node(file: Path, data_dir: Path, cluster: str, *, life: str = "") -> None:
-    """Write `file` into the data directory of one node that does not run. To be done for every node of the group,
-    with the same file, the same members and the same life, before the first of them starts.
+    """Write `file` into the data directory of one node that does not run. Do this for every node of the group, with
+    the same file, the same members and the same life, before the first of them starts.
 
     Args:
-        life: what the restore on the first of the nodes has named.
+        life: the life that the restore on the first of the nodes has named.
 
-    Raises: as `restore_cluster`; UsageError where `cluster` cannot be read.
+    Raises: as `restore_cluster`; UsageError if `cluster` cannot be read.
     """
     from services.offline.restore import is_empty, load_backup, write_group
 
@@ -289,7 +289,7 @@ def restore_node(file: Path, data_dir: Path, cluster: str, *, life: str = "") ->
 
 def _load(load: Callable[..., Loaded], file: Path, **how: Any) -> Loaded:
     if not file.is_file():
-        # A pipe, say, would be waited for without end.
+        # Reading a pipe, for example, would wait without end.
         raise UsageError(f"{file} is no regular file. Name the file of a backup.")
     try:
         return load(file, **how)

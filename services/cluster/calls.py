@@ -1,7 +1,7 @@
-"""What the commands ask of the nodes of their own cluster, and of no other.
+"""What the commands ask the nodes of their own cluster, and no others.
 
-Another cluster may listen on the ports of ours: one that was started from another folder. So before anything is asked
-or changed here, the node that answers says which cluster it is of, and that is compared.
+Another cluster may listen on our ports: one that was started from another folder. So the node that answers first says
+its cluster, and we compare that before we ask or change anything.
 """
 
 import http.client
@@ -16,19 +16,20 @@ from services.cluster.errors import ClusterError, InTheWay, UsageError
 from services.cluster.probe import Told, ask_all, ask_health, ask_status, of_cluster
 from services.cluster.topology import Node
 
-#: A change of members may take that long in each group, a handover of leadership included.
+#: A change of members may take this long in each group, with a handover of leadership.
 CALL_TIMEOUT_SECONDS = 30.0
 ANSWER_BYTES_MAX = 4 << 20
 
-#: Answers that another node may give better.
+#: Statuses after which another node may have a better answer.
 ELSEWHERE = frozenset({0, 429, 502, 503, 504})
 
 
 def admin_headers(settings: Mapping[str, str]) -> dict[str, str]:
-    """What proves to a node that we may ask for everything: the first admin token in MUFAKAT_AUTH_TOKENS.
+    """Headers that prove to a node that we may ask for everything: they carry the first admin token in
+    MUFAKAT_AUTH_TOKENS.
 
     Args:
-        settings: those of the cluster; the environment where a node of any cluster is asked.
+        settings: those of the cluster; the environment if we ask a node of any cluster.
 
     Raises:
         UsageError: that variable cannot be read.
@@ -43,7 +44,7 @@ def admin_headers(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 def address_of(text: str) -> tuple[str, int]:
-    """Host and port of what somebody typed, also `[::1]:8000`.
+    """Host and port from what somebody typed, also `[::1]:8000`.
 
     Raises:
         UsageError: it is no address.
@@ -64,17 +65,17 @@ class Calls:
         self.headers = admin_headers(backend.cluster.settings)
 
     def address(self, node: Node) -> tuple[str, int]:
-        """Where the node serves its clients, seen from here."""
+        """The address at which the node serves its clients, seen from here."""
         return node.host or self._backend.host, node.client_port
 
     def told(self, node: Node) -> Told | str:
-        """What the node says of itself; else why it says nothing.
+        """What the node says about itself; else why it says nothing.
 
         Raises:
             InTheWay: a node of another cluster answers there.
         """
         if self.headers:
-            # Whoever listens there learns no token of ours before it has said that it is of this cluster.
+            # A listener gets no token of ours before it has said that it is of this cluster.
             known = ask_health(*self.address(node))
             if isinstance(known, str):
                 return known
@@ -91,7 +92,7 @@ class Calls:
         return answer
 
     def told_by_all(self, nodes: tuple[Node, ...]) -> dict[str, Told | str]:
-        """What each says; a node of another cluster is told of in words. Raises nothing."""
+        """What each node says; for a node of another cluster, a sentence. Raises nothing."""
 
         def ask(node: Node) -> Told | str:
             try:
@@ -102,7 +103,7 @@ class Calls:
         return ask_all(nodes, ask)
 
     def ask(self, node: Node, path: str, body: Any = None) -> dict[str, Any]:
-        """The decoded answer to a GET, or to a POST where there is a body, of a node that was found to be ours.
+        """The decoded answer of a node that is one of ours: to a POST if there is a body, else to a GET.
 
         Raises:
             InTheWay: another cluster answers there.
@@ -126,7 +127,7 @@ class Calls:
 def call(
     address: tuple[str, int], path: str, body: Any = None, *, headers: Mapping[str, str]
 ) -> tuple[int, dict[str, Any]]:
-    """One request, a POST where there is a body: the status and what was answered; (0, {}) where nobody answered."""
+    """One request, a POST if there is a body: the status and the answer; (0, {}) if nobody answered."""
     connection = http.client.HTTPConnection(*address, timeout=CALL_TIMEOUT_SECONDS)
     method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
     try:
@@ -148,7 +149,7 @@ def call(
 def admin_call(
     address: tuple[str, int], path: str, body: Any = None, *, headers: Mapping[str, str]
 ) -> dict[str, Any]:
-    """As `call`, where nothing but a success will do.
+    """As `call`, but it returns only a success.
 
     Raises:
         ClusterError: there was no answer, or it was a refusal; the text carries the node's sentence.

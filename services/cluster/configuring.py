@@ -22,10 +22,10 @@ HEADINGS = ("SETTING", "VALUE", "FROM")
 
 
 def show_settings(surroundings: Surroundings, *, as_json: bool) -> str:
-    """Every setting, its value and where that is from.
+    """Every setting, its value and where the value comes from.
 
     Raises:
-        ClusterError: what is kept cannot be read.
+        ClusterError: the kept settings cannot be read.
     """
     home = surroundings.home
     cluster = home.cluster()
@@ -41,7 +41,7 @@ def show_settings(surroundings: Surroundings, *, as_json: bool) -> str:
 
 
 def set_settings(surroundings: Surroundings, assignments: Sequence[str]) -> None:
-    """Change settings for all nodes, each from its next start on.
+    """Change settings for all nodes; each node takes them at its next start.
 
     Raises:
         UsageError: a variable is unknown, not one of the cluster, or its value is wrong.
@@ -57,7 +57,7 @@ def set_settings(surroundings: Surroundings, assignments: Sequence[str]) -> None
             raise InTheWay("Nodes with two ids or secrets do not talk to each other: `mufakat down` first.")
         after = changed(cluster, [each for each in assignments if each not in alone], surroundings.environ)
         given = {_variable(assignment): _text(surroundings, assignment) for assignment in alone}
-        # All is checked before anything is written.
+        # Check everything before writing anything.
         if ID_VARIABLE in given:
             after = replace(after, id=cluster_id(given[ID_VARIABLE]))
         if SECRET_VARIABLE in given:
@@ -80,7 +80,7 @@ def _variable(assignment: str) -> str:
 
 
 def _text(surroundings: Surroundings, assignment: str) -> str:
-    """The value that is given, or that the environment has."""
+    """The given value, or the one in the environment."""
     variable, equals, text = _variable(assignment), *assignment.partition("=")[1:]
     value = (text if equals else surroundings.environ.get(variable, "")).strip()
     if not value:

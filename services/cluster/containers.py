@@ -1,9 +1,8 @@
-"""Docker mode: one container a node.
+"""Docker mode: one container for each node.
 
-The compose files say what the containers are, so that `docker compose up` alone gives the same cluster.
-Bringing the cluster up and down goes through compose; looking at one node and starting, stopping or killing
-it goes to its container directly, because compose may start or stop what depends on it as well. The engine is
-the only record of which container runs.
+The compose files say what the containers are, so that `docker compose up` alone gives the same cluster. Compose
+brings the cluster up and down. To look at one node, or to start, stop or kill it, we call its container directly,
+because compose may also start or stop what depends on it. Only the engine records which container runs.
 """
 
 import json
@@ -22,27 +21,26 @@ from services.cluster.processes import is_port_free
 from services.cluster.settings import ID_VARIABLE, SECRET_VARIABLE
 from services.cluster.topology import SEPARATED, Node
 
-#: Compose's name for our containers, networks and volumes; docker/.env says it to those who call compose
-#: themselves.
+#: Compose's name for our containers, networks and volumes; docker/.env has it for people who call compose themselves.
 PROJECT_DEFAULT = "mufakat"
 
-#: What is shown while compose does as it was told.
+#: What the command shows while compose works.
 DOING = {
     "build": "Building the image",
     "up": "Making the containers",
     "down": "Ending the containers",
 }
 
-#: What every container of a project carries, and what says which service it is.
+#: The label that every container of a project has, and the label that names its service.
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 
-#: Exit codes of a process that was ended by a request to stop: its own 0, and 128 + SIGTERM.
+#: Exit codes of a process that ended on a request to stop: its own 0, and 128 + SIGTERM.
 STOPPED_EXIT_CODES = (0, 143)
 
 
 class ImageNotBuilt(ClusterError):
-    """The image cannot be made here; local mode may still work."""
+    """The image cannot be built here; local mode may still work."""
 
 
 class DockerBackend:
@@ -59,7 +57,7 @@ class DockerBackend:
         self._engine = engine
         self._environ = environ
         self._project = environ.get("COMPOSE_PROJECT_NAME") or PROJECT_DEFAULT
-        #: The address of this machine on which client ports are published.
+        #: The address of this machine on which the engine publishes client ports.
         self.publish = environ.get("MUFAKAT_PUBLISH") or "127.0.0.1"
         self.host = "127.0.0.1" if self.publish == "0.0.0.0" else self.publish
 
@@ -78,7 +76,7 @@ class DockerBackend:
         )
 
     def compose_environ(self) -> dict[str, str]:
-        """The caller's environment, and what the compose files leave open."""
+        """The caller's environment, and the variables that the compose files need."""
         ports = {
             f"{PORT_VARIABLE_PREFIX}{node.id.upper()}": str(node.client_port) for node in self.topology.nodes
         }
@@ -92,7 +90,7 @@ class DockerBackend:
         }
 
     def _containers(self) -> dict[str, dict[str, Any]]:
-        """What the engine says of each node's container, by node id."""
+        """What the engine says about each node's container, by node id."""
         ids = call_docker(
             "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={PROJECT_LABEL}={self._project}"
         ).split()
@@ -111,7 +109,7 @@ class DockerBackend:
         return str(container["Id"])
 
     def prepare(self) -> None:
-        """See that nothing of ours or of others is in the way, then build the image.
+        """Check that nothing of ours or of others is in the way, then build the image.
 
         Raises:
             InTheWay: containers of ours exist or a port is taken.
@@ -152,7 +150,7 @@ class DockerBackend:
         return bool(self._containers())
 
     def end_leftovers(self) -> list[str]:
-        # Containers that were not started by us are in the way (`prepare`): whose they are is not known.
+        # Containers that we did not start are in the way (`prepare`): we do not know whose they are.
         return []
 
     def end_all(self) -> None:
@@ -181,7 +179,7 @@ class DockerBackend:
         return {node.id for node in nodes if container_process(containers.get(node.id)).state != "stopped"}
 
     def is_own(self, node: Node, data_dir: str) -> bool:
-        # Every container calls its volume by the same name.
+        # Every container has the same name for its volume.
         return True
 
     def kill(self, node: Node) -> None:
@@ -205,7 +203,8 @@ class DockerBackend:
 
 
 def container_process(container: dict[str, Any] | None) -> NodeProcess:
-    """How a node's process stands, from what `docker inspect` says of its container; None where it has none."""
+    """The state of a node's process, from what `docker inspect` says about its container; None if it has no
+    container."""
     if container is None:
         return NodeProcess(None, "stopped")
     state = container["State"]

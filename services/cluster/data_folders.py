@@ -1,4 +1,4 @@
-"""The data directories that offline commands are given: which group's folder is meant, and what cannot be read of it.
+"""The data directories that offline commands get: which group's folder a path means, and what of it cannot be read.
 
 DIR is always one of two: a node's data directory, with one folder for each group, or one group's folder.
 """
@@ -15,13 +15,13 @@ from services.cluster.errors import ClusterError, InTheWay, UsageError, unreadab
 
 
 def quoted(paths: Iterable[Path]) -> str:
-    """Paths for a sentence, each as a shell reads it."""
+    """Paths for a sentence, each quoted for a shell."""
     return ", ".join(shlex.quote(str(path)) for path in paths)
 
 
 @contextlib.contextmanager
 def reading_under(root: Path) -> Iterator[None]:
-    """Turns what is wrong with the files under `root` into a sentence that names one of them."""
+    """Turns an error about the files under `root` into a sentence that names one of them."""
     try:
         yield
     except DataDirectoryInUse as error:
@@ -33,7 +33,7 @@ def reading_under(root: Path) -> Iterator[None]:
 
 
 def found_in(root: Path) -> Found:
-    """The directories with a log that `root` leads to, one at least.
+    """The directories with a log that `root` leads to, at least one.
 
     Raises:
         UsageError: there is none.
@@ -51,11 +51,10 @@ def found_in(root: Path) -> Found:
 
 
 def group_folders(root: Path, group: str = "") -> dict[str, Path]:
-    """The folders that `root` leads to, by group; of `group` alone, where it is named.
+    """The folders that `root` leads to, by group; only that of `group`, if it is named.
 
     Raises:
-        UsageError: there is none, or it cannot be told of which group it is.
-        OSError: a directory cannot be read.
+        UsageError: there is none, or its group is unknown. OSError: a directory cannot be read.
     """
     if group and group not in GROUPS:
         raise UsageError(f"There is no group {group!r}; the groups are {', '.join(GROUPS)}.")
@@ -70,7 +69,7 @@ def group_folders(root: Path, group: str = "") -> dict[str, Path]:
 
 
 def one_group_folder(root: Path, group: str = "") -> tuple[str, Path]:
-    """As `group_folders`, where it must be one."""
+    """As `group_folders`, but there must be exactly one."""
     folders = group_folders(root, group)
     if len(folders) > 1:
         raise UsageError(f"{root} holds the groups {', '.join(folders)}: say which one with `--group`.")
@@ -78,7 +77,7 @@ def one_group_folder(root: Path, group: str = "") -> tuple[str, Path]:
 
 
 def _group_of(folder: Path, group: str) -> str:
-    """Of which group a folder is that was named itself: `lock`, or `lock.damaged-20260131T120000`."""
+    """The group of a folder that was named itself: `lock`, or `lock.damaged-20260131T120000`."""
     told = folder.absolute().name.partition(".")[0]
     if told not in GROUPS:
         if not group:

@@ -1,6 +1,7 @@
-"""A backup out of a data directory whose node does not run: for when nobody is left to be asked.
+"""A backup from the data directory of a node that does not run: for the case that no node is left to ask.
 
-The rule: what is read is not changed, not even by a lock file, and the file says what it is: the state of one disk.
+The rule: this does not change what it reads, not even by a lock file, and the backup says what it is: the state of
+one disk.
 """
 
 from collections.abc import Iterator
@@ -19,9 +20,9 @@ from services.version import VERSION
 if TYPE_CHECKING:
     from services.offline.disks import Disk
 
-#: What stands for the node where nobody says which one it was.
+#: The node's name in the backup if nobody says which node it was.
 OFFLINE_NODE = "offline"
-#: What such a backup is not.
+#: What such a backup does not promise.
 CAVEAT = (
     "It is the state of one disk, not of the group: a write that only other nodes acknowledged is missing, and the "
     "last entries may never have been acknowledged."
@@ -29,15 +30,14 @@ CAVEAT = (
 
 
 def back_up_disk(root: Path, group: str, file: Path, *, node: str = "") -> Backup:
-    """Write what a data directory holds of `group` to `file`, whole and checked or not at all.
+    """Write the state of `group` in a data directory to `file`, whole and checked or not at all.
 
     Args:
-        root: a node's data directory or a group's folder; `group` may be empty where it holds one only.
-        node: whose disk it is, where the directory does not say so.
+        root: a node's data directory or a group's folder; `group` may be empty if it holds only one.
+        node: whose disk it is, if the directory does not say so.
 
     Raises:
-        UsageError: it cannot be told which folder is meant, or `file` cannot be written there.
-        InTheWay: a node runs on it.
+        UsageError: the folder is not clear, or `file` cannot be written there. InTheWay: a node runs on it.
         ClusterError: it is damaged or cannot be read, or `file` cannot be written.
     """
     # Imported here: the other commands start fast because they do without the services.
@@ -56,7 +56,7 @@ def back_up_disk(root: Path, group: str, file: Path, *, node: str = "") -> Backu
 
 
 def checked_id(node: str) -> str:
-    """The id that `--id` names; empty where it was not given.
+    """The id that `--id` names; empty if it was not given.
 
     Raises:
         UsageError: it is no id.
@@ -73,8 +73,8 @@ def _check_apart(file: Path, root: Path) -> None:
 
 
 def _pieces(disk: "Disk", node: str) -> Iterator[bytes]:
-    # What was given after this moment is not known, so it counts as the one at which the backup was taken: numbers
-    # leap by the time since then (services/offline/restore.py).
+    # We do not know which numbers were given after this moment, so it counts as the time of the backup: numbers jump
+    # forward by the time since then (services/offline/restore.py).
     cluster = kept_cluster(disk.directory.absolute().parent)
     head = BackupHead(disk.written_us // 1_000, disk.group, node, VERSION, cluster)
     encoder = BackupEncoder(head, disk.meta)

@@ -1,6 +1,6 @@
 """The Docker engine's command line: is there one, and one call to it.
 
-Two generations of compose are in use and both are served: the plugin (`docker compose`) and the older program
+Two generations of compose are in use, and this works with both: the plugin (`docker compose`) and the older program
 (`docker-compose`, 1.27 or newer).
 """
 
@@ -17,17 +17,17 @@ from pathlib import Path
 from services.cluster.errors import ClusterError
 from services.cluster.printing import ProgressLine
 
-#: How long an engine may take to say that it is there.
+#: How long an engine may take to answer.
 DETECT_TIMEOUT_SECONDS = 10.0
 
-#: How long a call may take that only looks at containers, starts them or ends them.
+#: How long a call that only looks at containers, starts them or ends them may take.
 CALL_TIMEOUT_SECONDS = 60.0
 
-#: How often the progress of a longer command is shown, and how long it may take to end once it was interrupted.
+#: How often the progress of a longer command is shown, and how long it may take to end after an interruption.
 PROGRESS_SECONDS = 0.5
 INTERRUPTED_SECONDS_MAX = 20.0
 
-#: Lines of its output that are shown of a command that failed.
+#: How many lines of its output are shown if a command fails.
 FAILURE_LINES = 20
 
 #: The folder of the Dockerfile and the compose files; they come with the repository, not with an installed
@@ -37,7 +37,7 @@ COMPOSE_FOLDER = Path(__file__).resolve().parents[2] / "docker"
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A Docker engine that answers, with a compose command to go with it."""
+    """A Docker engine that answers, with its compose command."""
 
     version: str
     #: How compose is called: ("docker", "compose") or ("docker-compose",).
@@ -57,7 +57,7 @@ class NoEngine:
 
 
 def _output(command: Sequence[str], timeout_seconds: float) -> str | None:
-    """What a command printed; None where it failed, hung or is not there."""
+    """What a command printed; None if it failed, hung or is not there."""
     try:
         done = subprocess.run(
             command,
@@ -120,8 +120,9 @@ def call_docker(*arguments: str, with_errors: bool = False) -> str:
 def run_logged(
     command: Sequence[str], what: str, *, log_path: Path, environ: Mapping[str, str] = os.environ
 ) -> int:
-    """Run a command that may take minutes and says much; returns its exit code. Its output goes to `log_path`, and a
-    progress line says `what` goes on. Where it fails, the end of its output is printed, and where the rest is.
+    """Run a command that may take minutes and print much; returns its exit code. Its output goes to `log_path`, and a
+    progress line says that `what` goes on. If it fails, this prints the end of its output, and says where the rest
+    is.
 
     Raises:
         ClusterError: it cannot be run, or its output cannot be kept.
@@ -153,7 +154,7 @@ def _await_end(process: "subprocess.Popen[bytes]", what: str, progress: Progress
             except subprocess.TimeoutExpired:
                 continue
     except BaseException:
-        # Interrupted: the command was, too, and may have something to take back.
+        # We were interrupted. So was the command, and it may have something to undo.
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(INTERRUPTED_SECONDS_MAX)

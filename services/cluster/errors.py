@@ -1,9 +1,9 @@
-"""What a cluster command may answer when it cannot do what was asked, and the exit code that goes with it.
+"""What a cluster command says when it cannot do what was asked, and the exit code for it.
 
     ClusterError            exit 1: it was tried and failed
-        UsageError          exit 2: asked in a way that cannot mean anything (an unknown node, say)
-        InTheWay            exit 3: something is in the way (a taken port, another cluster, half of one)
-        NoCluster           exit 4: there is no cluster to speak of
+        UsageError          exit 2: the arguments mean nothing (an unknown node, for example)
+        InTheWay            exit 3: something is in the way (a port in use, another cluster, a cluster half up)
+        NoCluster           exit 4: no cluster is up
 
 Every message is one or two sentences that say what is wrong and what to do.
 """
@@ -25,18 +25,18 @@ class UsageError(ClusterError):
 
 
 class InTheWay(ClusterError):
-    """Something that is already there has to be dealt with first."""
+    """Something is in the way, and the operator must remove it first."""
 
     exit_code = 3
 
 
 class NoCluster(ClusterError):
-    """No cluster was started from here, or it was taken down."""
+    """No cluster was started from this folder, or it was taken down."""
 
     exit_code = 4
 
 
-#: What to do about the errors of the system that commands meet, by number.
+#: What to do about the system's errors that commands can get, by number.
 _ADVICE = {
     errno.EACCES: "Run the command as the user whom it belongs to, or name another folder with MUFAKAT_HOME",
     errno.EPERM: "It is protected or belongs to another user (see `ls -ld`, `lsattr`)",
@@ -54,7 +54,7 @@ _ADVICE = {
 
 
 def in_words(error: OSError) -> str:
-    """An error of the system in one or two sentences: of which file, what, and what to do."""
+    """An error of the system in one or two sentences: the file, the error, and what to do."""
     if isinstance(error, TimeoutError) and error.errno is None:
         return f"{error}."
     file = f"{error.filename}: " if error.filename else ""
@@ -64,7 +64,7 @@ def in_words(error: OSError) -> str:
 
 
 def unreadable(error: OSError, path: Path) -> str:
-    """What the system said, in words: the file that it named, or `path`, and why that cannot be read."""
+    """What the system said, in words: the file that it named, or `path`, and why the file cannot be read."""
     return f"{error.filename or path} cannot be read: {reason(error)}"
 
 

@@ -1,6 +1,6 @@
-"""What several commands print while they run: the logs of containers, which only the engine has.
+"""The output of several commands while they run: the logs of containers, which only the engine has.
 
-One thread reads the pipe of each command. Lines are gathered for a moment before they are handed on, so that those of
+One thread reads the pipe of each command. It gathers lines for a moment before it hands them on, so that the lines of
 different nodes can be put in order.
 """
 
@@ -13,10 +13,10 @@ from contextlib import contextmanager
 
 from services.cluster.errors import ClusterError
 
-#: So long lines are gathered after the first of them has come.
+#: How long lines are gathered after the first one has come.
 GATHER_SECONDS = 0.25
 
-#: Lines that wait to be handed on; beyond it the commands wait.
+#: How many lines may wait to be handed on; beyond that the commands wait.
 LINES_WAITING_MAX = 10_000
 
 #: One line of a command, by its name; None: it has ended.
@@ -25,8 +25,8 @@ _Item = tuple[str, str | None]
 
 @contextmanager
 def followed(commands: Mapping[str, Sequence[str]]) -> Iterator[Iterator[dict[str, list[str]]]]:
-    """Run the commands and give what they print, output and errors alike, in batches: name to lines. It ends when all
-    of them have; leaving the context ends them.
+    """Run the commands and give what they print, output and errors, in batches: name to lines. It ends when all of
+    them have ended; leaving the context ends them.
 
     Raises:
         ClusterError: one of them cannot be run.
@@ -85,7 +85,7 @@ def _batches(lines: "queue.Queue[_Item]", running: int) -> Iterator[dict[str, li
 
 
 def _next(lines: "queue.Queue[_Item]", until: float) -> _Item | None:
-    """The next line, where one comes in time. However many wait, a batch ends."""
+    """The next line, if one comes in time. A batch ends at its time, however many lines wait."""
     left = until - time.monotonic()
     if left <= 0:
         return None

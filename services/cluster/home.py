@@ -1,19 +1,19 @@
-"""The folder in which a cluster lives, and what is known of it there.
+"""The folder of a cluster, and what it says about the cluster.
 
     MUFAKAT_HOME (default .mufakat)      mode 0700
         cluster.json                     the cluster: its id, its settings, how it runs or ran last; mode 0600
-        up                               there while its nodes are to run; taking the cluster down needs no room on a
-                                         full disk, therefore
-        cluster_secret                   what the nodes know each other by, mode 0600
+        up                               exists while its nodes shall run; so taking the cluster down needs no
+                                         room on a full disk
+        cluster_secret                   the secret by which the nodes know each other, mode 0600
         lock                             held while a command starts or ends processes
-        separated/node1/                 one folder a node, by topology: node1 is not the same node in each
+        separated/node1/                 one folder for each node, by topology: node1 is another node in each
             node.log                     what the process wrote
             data/                        its log and snapshots
-                PROCESS                  held by its process, and which one that is (`services.node.process_file`)
+                PROCESS                  its process holds it; it names the process (`services.node.process_file`)
 
-The data stays when the cluster is taken down, as it would on a server that is switched off. So do the settings: they
-belong to the cluster, not to the shell that a command is called from. `down --wipe` ends the cluster: the next `up`
-begins another one.
+The data stays when the cluster is taken down, as on a server that is switched off. The settings stay, too: they
+belong to the cluster, not to the shell of a command. `down --wipe` ends the cluster: the next `up` begins another
+one.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ try:
 except ImportError:  # Windows: only containers are run from there, and the engine orders its own commands.
     fcntl = None  # type: ignore[assignment]  # the type of the name is the module
 
-#: Where a cluster lives unless MUFAKAT_HOME says otherwise, from the folder that the command is called in.
+#: The folder of a cluster, unless MUFAKAT_HOME names another; below the folder in which the command is called.
 HOME_DEFAULT = ".mufakat"
 
-#: Of cluster.json.
+#: Format version of cluster.json.
 FORMAT = 2
 
-#: Whether nodes are to run: not; they are being started, and perhaps not all were; they were all started.
+#: Whether nodes shall run: no; yes, but perhaps not all were started yet; yes, and all were started.
 DOWN, STARTING, UP = "down", "starting", "up"
 
 
@@ -70,19 +70,19 @@ class Record:
 class Cluster:
     """What cluster.json tells."""
 
-    #: Made once, told by every node; no other cluster has it.
+    #: Made once. Every node tells it, and no other cluster has it.
     id: str
-    #: Variable to text, for every node alike; what is not here has its default.
+    #: Variable to text, the same for every node; what is not here has its default.
     settings: Mapping[str, str] = field(default_factory=dict)
-    #: None where it never ran.
+    #: None if it never ran.
     record: Record | None = None
     state: str = DOWN
-    #: Nodes on this machine beyond a topology, which were added to it, by the topology's name. The ports of those
-    #: that were started here are without the offset, as the topology's are.
+    #: Nodes on this machine that were added to a topology, by the topology's name. The ports of those that were
+    #: started here are without the offset, like the topology's.
     added: Mapping[str, tuple[Node, ...]] = field(default_factory=dict)
 
     def nodes(self) -> Topology:
-        """The topology and the nodes that were added to it. Only of one that has run.
+        """The topology and the nodes that were added to it. Only for a cluster that has run.
 
         Raises:
             UsageError: a port lies outside of 1 to 65535.
@@ -91,11 +91,11 @@ class Cluster:
         return TOPOLOGIES[self.record.topology].with_added(self.added_here()).shifted(self.record.port_offset)
 
     def added_here(self) -> tuple[Node, ...]:
-        """The nodes that were added to the topology in which it runs."""
+        """The nodes that were added to the topology in which the cluster runs."""
         return self.added.get(self.record.topology, ()) if self.record else ()
 
     def with_added_here(self, added: tuple[Node, ...]) -> "Cluster":
-        """The same with these nodes beyond its topology."""
+        """The same cluster with these nodes added to its topology."""
         assert self.record is not None
         return replace(self, added={**self.added, self.record.topology: added})
 
@@ -105,7 +105,7 @@ class _Content(msgspec.Struct):
 
     format: int
     id: str
-    #: The home that it was written in.
+    #: The home in which it was written.
     home: str
     settings: dict[str, str]
     record: Record | None
@@ -113,15 +113,15 @@ class _Content(msgspec.Struct):
 
 
 def new_cluster() -> Cluster:
-    """A cluster that nobody has heard of."""
+    """A new cluster with a new id."""
     return Cluster(secrets.token_hex(8))
 
 
 def write_file(path: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace a small file in one step, so that no reader ever sees half of it, nor a power cut leaves it.
+    """Replace a small file in one step, so that no reader ever sees half of it and no power cut leaves half of it.
 
     Raises:
-        OSError: with the file's name; what was there is there still.
+        OSError: with the file's name; the old file is still there.
     """
     draft = path.with_name(f"{path.name}.new")
     try:
@@ -148,31 +148,31 @@ class Home:
         return cls(Path(environ.get("MUFAKAT_HOME") or HOME_DEFAULT))
 
     def create(self) -> None:
-        """Make the folder where it is missing; nobody but its owner may look into it.
+        """Make the folder if it is missing; only its owner may look into it.
 
         Raises:
-            UsageError: there is something else.
+            UsageError: something else is there.
         """
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"{self.root} is no folder. Set MUFAKAT_HOME to that in which the cluster shall live.")
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def node_folder(self, topology: Topology, node: Node) -> Path:
-        """Where everything of one node lies."""
+        """The folder with everything of one node."""
         return self.root / topology.name / node.id
 
     def data_folders(self) -> list[Path]:
-        """The data directory of every node of which there is one, in every topology."""
+        """Every node's data directory that exists, in every topology."""
         return sorted(path for name in TOPOLOGIES for path in self.root.glob(f"{name}/*/data"))
 
     def stored_topology(self) -> str:
-        """The topology of which there is data, where it is just one; else empty."""
+        """The topology that has data, if it is exactly one; else empty."""
         stored = {folder.parents[1].name for folder in self.data_folders() if any(folder.glob("*/*"))}
         return stored.pop() if len(stored) == 1 else ""
 
     @property
     def cluster_path(self) -> Path:
-        """Where it stands what is known of the cluster."""
+        """The file that describes the cluster."""
         return self.root / "cluster.json"
 
     @property
@@ -184,7 +184,7 @@ class Home:
         return self.root / "cluster_secret"
 
     def cluster(self) -> Cluster | None:
-        """The cluster that lives here, up or down; None where none was begun.
+        """The cluster of this home, up or down; None if none was begun.
 
         Raises:
             ClusterError: it cannot be read.
@@ -203,7 +203,7 @@ class Home:
             ) from error
 
     def begin(self) -> Cluster:
-        """A cluster for a home in which none is written down: the one whose data lies here, else a new one."""
+        """A cluster for a home that describes none: the one whose data is here, else a new one."""
         ids = {id for folder in self.data_folders() if (id := kept_cluster(folder))}
         return Cluster(ids.pop()) if len(ids) == 1 else new_cluster()
 
@@ -222,7 +222,7 @@ class Home:
             write_file(self._state_path, cluster.state + "\n")
 
     def note_down(self) -> None:
-        """Write down that no node is to run. Needs no room on the disk. Raises OSError."""
+        """Write down that no node shall run. Needs no room on the disk. Raises OSError."""
         self._state_path.unlink(missing_ok=True)
 
     def _decode(self, text: bytes) -> Cluster:
@@ -231,7 +231,7 @@ class Home:
             raise ValueError("another format")
         added = content.added
         if content.home != str(self.root):
-            # A copy of the home, or it was moved: what lies elsewhere may be the original's.
+            # The home was copied or moved: data elsewhere may belong to the original.
             added = {name: tuple(node for node in nodes if not node.data_dir) for name, nodes in added.items()}
         cluster = Cluster(content.id, content.settings, content.record, self._state(), added)
         if cluster.record is not None:
@@ -243,17 +243,17 @@ class Home:
             text = self._state_path.read_text(encoding="utf-8", errors="replace").strip()
         except FileNotFoundError:
             return DOWN
-        # Where it cannot be read, nodes may run, and not all of them may.
+        # If it cannot be read, some nodes may run, perhaps not all.
         return text if text in (STARTING, UP) else STARTING
 
     def forget(self) -> None:
-        """The cluster is no more: not its id, not its settings, not its secret."""
+        """Remove the cluster's id, its settings and its secret."""
         self.note_down()
         self.cluster_path.unlink(missing_ok=True)
         self._secret_path.unlink(missing_ok=True)
 
     def record(self) -> Record | None:
-        """How the cluster that is up runs; None where none is. Raises as `cluster`."""
+        """How the cluster that is up runs; None if none is up. Raises as `cluster`."""
         cluster = self.cluster()
         return cluster.record if cluster is not None and cluster.state != DOWN else None
 
@@ -261,7 +261,7 @@ class Home:
         """The cluster that is up.
 
         Raises:
-            NoCluster: none is.
+            NoCluster: none is up.
         """
         cluster = self.cluster()
         if cluster is None or cluster.state == DOWN or cluster.record is None:
@@ -282,7 +282,7 @@ class Home:
         )
 
     def kept_secret(self) -> str:
-        """What the nodes know each other by; empty where nothing is kept yet."""
+        """The secret by which the nodes know each other; empty if none is kept yet."""
         try:
             return self._secret_path.read_text(encoding="utf-8").strip()
         except (FileNotFoundError, NotADirectoryError):
@@ -293,12 +293,12 @@ class Home:
             ) from error
 
     def cluster_secret(self, environ: Mapping[str, str]) -> str:
-        """What the nodes know each other by: made up once and kept, or the first time taken from
-        MUFAKAT_CLUSTER_SECRET.
+        """The secret by which the nodes know each other: the first time made or taken from MUFAKAT_CLUSTER_SECRET,
+        then kept.
 
         Raises:
-            UsageError: the one that is given is too short.
-            InTheWay: it is another one than is kept.
+            UsageError: the given secret is too short.
+            InTheWay: it differs from the kept one.
         """
         kept, given = self.kept_secret(), environ.get("MUFAKAT_CLUSTER_SECRET", "").strip()
         if not given or given == kept:
@@ -312,7 +312,7 @@ class Home:
         return self.keep_secret(given)
 
     def keep_secret(self, secret: str) -> str:
-        """Write the secret down and return it. Raises UsageError where it is too short."""
+        """Write the secret down and return it. Raises UsageError if it is too short."""
         if len(secret) < CLUSTER_SECRET_LENGTH_MIN:
             raise UsageError(
                 f"MUFAKAT_CLUSTER_SECRET is {len(secret)} characters long; at least {CLUSTER_SECRET_LENGTH_MIN} are "
@@ -323,7 +323,7 @@ class Home:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the folder while nodes are started or ended, so that two commands never work against each other.
+        """Lock the folder while nodes are started or ended, so that two commands never work against each other.
 
         Raises:
             InTheWay: another command holds it.

@@ -23,19 +23,19 @@ from services.cluster.wiping import holds_anything, wipe_nodes
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What `up` was asked for. None: as the cluster ran last."""
+    """What the caller of `up` asked for. None: as the cluster ran last."""
 
-    #: Where it never ran: the first of `TOPOLOGIES`.
+    #: If it never ran: the first of `TOPOLOGIES`.
     topology: str | None = None
-    #: "local" or "docker"; where it never ran: whichever is possible.
+    #: "local" or "docker"; if it never ran: the one that is possible.
     mode: str | None = None
     port_offset: int | None = None
 
     def record(self, last: Record | None, mode: str, *, stored: str = "") -> Record:
-        """How the cluster is to run, in that mode.
+        """How the cluster shall run, in that mode.
 
         Args:
-            stored: the topology of which there is data, where it is one.
+            stored: the topology that has data, if it is exactly one.
         """
         topology = self.topology or (last.topology if last else stored or next(iter(TOPOLOGIES)))
         offset = self.port_offset if self.port_offset is not None else last.port_offset if last else 0
@@ -44,18 +44,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the commands work in; tests bring their own."""
+    """What the commands use around them; tests bring their own."""
 
     home: Home
     environ: Mapping[str, str]
-    #: How the program was called, to be shown in advice.
+    #: How the program was called, for advice.
     program: str = "mufakat"
     detect: Callable[[], Engine | NoEngine] = detect_engine
-    #: What the process of a node is started with in local mode.
+    #: The command that starts a node's process in local mode.
     serve_command: tuple[str, ...] = SERVE_COMMAND
 
     def backend(self, cluster: Cluster) -> Backend:
-        """The way in which a cluster runs, or ran last.
+        """The backend with which a cluster runs, or ran last.
 
         Raises:
             ClusterError: it runs in containers and no engine answers.
@@ -77,11 +77,11 @@ class Surroundings:
         return self.backend(self.home.require_cluster())
 
     def settled(self, cluster: Cluster) -> Cluster:
-        """The cluster as its nodes are to be started: with its settings, from which the environment must not differ.
+        """The cluster as its nodes shall be started: with its settings. The environment must not differ from them.
 
         Raises:
-            UsageError, InTheWay: a variable is wrong, or differs from what is kept.
-            ClusterError: a restore was interrupted; some nodes have the group and others have not.
+            UsageError, InTheWay: a variable is wrong, or differs from the kept one.
+            ClusterError: a restore was interrupted; some nodes have the group and others do not.
         """
         unfinished = unfinished_restore(self.home.root)
         if unfinished is not None:
@@ -97,14 +97,13 @@ class Surroundings:
 
 
 def choose_mode(surroundings: Surroundings, asked: str | None, last: str | None = None) -> str:
-    """Which mode to use, said aloud with the reason.
+    """Which mode to use; this also prints it, with the reason.
 
     Args:
-        asked: by the command.
-        last: the one in which the cluster ran before: its data is there.
+        asked: the mode that the caller asked for. last: the mode in which the cluster ran before: its data is there.
 
     Raises:
-        ClusterError: the one that was asked for, or in which the cluster ran, is not to be had here.
+        ClusterError: the mode that was asked for, or in which the cluster ran, is not possible here.
     """
     wanted, why = asked or last, "as asked" if asked else "as before"
     if wanted == "local":
@@ -168,7 +167,7 @@ def _up_anew(surroundings: Surroundings, cluster: Cluster, request: Request) -> 
 
 
 def _prepared(surroundings: Surroundings, cluster: Cluster, request: Request, mode: str) -> Backend:
-    """The cluster as it shall run, with nothing in its way."""
+    """The backend of the cluster as it shall run, after a check that nothing is in its way."""
     record = request.record(cluster.record, mode, stored=surroundings.home.stored_topology())
     wanted = replace(cluster, record=record, state=STARTING)
     backend = surroundings.backend(wanted)
@@ -187,8 +186,9 @@ def _prepared(surroundings: Surroundings, cluster: Cluster, request: Request, mo
 
 
 def _start(home: Home, backend: Backend) -> None:
-    """Start what does not run. Before the first node starts it is written down that they are being started, and after
-    the last that they were: so `down` finds what an interrupted `up` left behind, and the next `up` goes on."""
+    """Start the nodes that do not run. Before the first one starts, write down that they are being started, and after
+    the last that they were started. So `down` finds what an interrupted `up` left behind, and the next `up`
+    continues."""
     home.keep(replace(backend.cluster, state=STARTING))
     echo(f"Starting {len(backend.topology.nodes)} nodes ({backend.topology.name} topology).")
     backend.start_all()
@@ -196,7 +196,7 @@ def _start(home: Home, backend: Backend) -> None:
 
 
 def _warn_of_other_data(home: Home, cluster: Cluster, backend: Backend) -> None:
-    """Say so where the cluster will not find what was stored before."""
+    """Warn if the cluster will not find what was stored before."""
     folder = home.root / backend.topology.name
     if backend.mode == "docker" and any(folder.glob("*/data/*/")):
         echo(
@@ -212,7 +212,7 @@ def _warn_of_other_data(home: Home, cluster: Cluster, backend: Backend) -> None:
 
 
 def _up_again(surroundings: Surroundings, cluster: Cluster, request: Request) -> Backend:
-    """`up` where a cluster is recorded already: the same one is fine, anything else is in the way."""
+    """`up` if a cluster is recorded already: the same one is fine, anything else is in the way."""
     record = cluster.record
     assert record is not None
     wanted = request.record(record, request.mode or record.mode)
@@ -253,11 +253,11 @@ def _check_ports(backend: Backend) -> None:
 
 
 def down(surroundings: Surroundings, *, wipe: bool) -> None:
-    """Stop every node that runs here; with `wipe`, delete what the cluster stored, also when it is down already.
+    """Stop every node that runs here; with `wipe`, delete what the cluster stored, even if it is down already.
 
     Raises:
-        NoCluster: there is nothing to stop, and nothing to delete.
-        ClusterError: not everything could be deleted, or cluster.json cannot be read; the nodes are ended.
+        NoCluster: there is nothing to stop and nothing to delete. ClusterError: not everything could be deleted, or
+        cluster.json cannot be read; the nodes are ended.
     """
     home = surroundings.home
     if not home.root.is_dir():
@@ -290,7 +290,8 @@ def down(surroundings: Surroundings, *, wipe: bool) -> None:
 
 
 def _down_unrecorded(surroundings: Surroundings, *, wipe: bool, is_known: bool) -> None:
-    """`down` where nothing says what ran: what runs is found by its data. A cluster that never ran has settings."""
+    """`down` if nothing says what ran: it finds the running nodes by their data. A cluster that never ran has
+    settings."""
     home = surroundings.home
     ended = end_unknown(home, surroundings.environ)
     stored = [name for name in TOPOLOGIES if (home.root / name).exists()]
@@ -305,7 +306,7 @@ def _down_unrecorded(surroundings: Surroundings, *, wipe: bool, is_known: bool) 
 
 
 def end_unknown(home: Home, environ: Mapping[str, str]) -> list[str]:
-    """End every node that runs on a data directory of this home, and say which."""
+    """End every node that runs on a data directory of this home; returns which."""
     cluster = replace(new_cluster(), record=Record("local", next(iter(TOPOLOGIES))))
     ended = LocalBackend(home, cluster, environ=environ).end_leftovers()
     for name in ended:
@@ -314,7 +315,7 @@ def end_unknown(home: Home, environ: Mapping[str, str]) -> list[str]:
 
 
 def _forget(home: Home, cluster: Cluster, topology: str) -> None:
-    """A wiped cluster is no more, unless there is data of its other topology."""
+    """Forget a wiped cluster, unless there is data of its other topology."""
     if restores_into(home.root, topology):
         remove_journal(home.root)
     if any(holds_anything(home.root / name) for name in TOPOLOGIES):
@@ -324,7 +325,7 @@ def _forget(home: Home, cluster: Cluster, topology: str) -> None:
 
 
 def summary(surroundings: Surroundings, backend: Backend) -> str:
-    """What stands under a successful `up`: the nodes, and three things to try."""
+    """What a successful `up` prints at its end: the nodes, and three things to try."""
     return f"{status_text(backend, cluster_status(backend))}\n\nTry next:\n{_next_steps(surroundings, backend)}"
 
 

@@ -1,8 +1,9 @@
-"""Local mode: one detached process a node, on this machine.
+"""Local mode: one detached process for each node, on this machine.
 
-There is no supervisor process. Who needs to know whether a node runs asks its data directory, which its process holds
-as long as it lives (`services.node.process_file`). So nothing restarts a node that was killed, nothing is left to
-crash, and a node is found by its data whatever became of the command that started it.
+There is no supervisor process. A command that needs to know whether a node runs looks at its data directory, which
+the process holds as long as it lives (`services.node.process_file`). So nothing restarts a node that was killed,
+there is no supervisor that could crash, and commands find a node by its data, whatever happened to the command that
+started it.
 """
 
 import contextlib
@@ -31,15 +32,15 @@ from services.node.process_file import look, reserve
 #: The nodes of a local cluster listen here and nowhere else.
 LOCAL_HOST = "127.0.0.1"
 
-#: How often followed log files are looked at.
+#: How often the command looks at log files that it follows.
 FOLLOW_SECONDS = 0.25
 
-#: What a node's process is started with.
+#: The command that starts a node's process.
 SERVE_COMMAND = (sys.executable, "-m", "services.cli", "serve")
 
 
 class LocalBackend:
-    """The nodes of one cluster as processes, with all that they leave behind under one home folder."""
+    """The nodes of one cluster as processes, with all their files under one home folder."""
 
     mode = "local"
     host = LOCAL_HOST
@@ -66,11 +67,11 @@ class LocalBackend:
         return Path(node.data_dir) if node.data_dir else self._folder(node) / "data"
 
     def log_path(self, node: Node) -> Path:
-        """The file that the node logs to, and that takes what else it writes to its output."""
+        """The file that the node logs to; it also gets everything else that the node writes to its output."""
         return self._folder(node) / "node.log"
 
     def prepare(self) -> None:
-        """See that nobody else listens where the nodes that do not run are to listen.
+        """Check that no other program listens on the ports of the nodes that do not run.
 
         Raises:
             InTheWay: a port is taken.
@@ -111,8 +112,9 @@ class LocalBackend:
         }
 
     def _joins(self, node: Node) -> bool:
-        """Whether it must not begin a group: it was added to one, or its disk is empty and another one here is not.
-        Two that have lost their disks would be a majority, and begin without what the third still holds."""
+        """Whether the node must not begin a group: it was added to one, or its disk is empty and another one here is
+        not. Two nodes that have lost their disks would be a majority, and would begin without the data that the third
+        still holds."""
         if node.id in self.topology.added:
             return True
         others = [other for other in self.topology.nodes if other.groups == node.groups and other != node]
@@ -134,7 +136,7 @@ class LocalBackend:
         folder = self._folder(node)
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # From here on the data directory is held: by us, then by the process, also where we are killed between.
+            # From here on somebody holds the data directory: we, then the process, even if we are killed in between.
             lock = reserve(self.data_dir(node))
         except DataDirectoryInUse as error:
             raise InTheWay(
@@ -161,7 +163,7 @@ class LocalBackend:
         except OSError as error:
             return NodeProcess(None, "unknown", in_words(error))
         if seen.is_held:
-            # A note may be of another process than the one that holds the directory.
+            # The note may name another process than the one that holds the directory.
             is_its = seen.record is not None and start_mark(seen.record.pid) == seen.record.started
             return NodeProcess(seen.record.pid if seen.record and is_its else None, "running")
         return NodeProcess(None, "dead" if seen.is_left_behind else "stopped")
@@ -180,11 +182,11 @@ class LocalBackend:
     def kill(self, node: Node) -> None:
         process = self._holder(node)
         if process is not None:
-            # What it noted of itself stays, so that the node is shown as dead, not as stopped.
+            # Its note stays, so that the node is shown as dead, not as stopped.
             kill_all([process])
 
     def end_all(self) -> None:
-        # All at the same time: one after the other they would go on electing leaders only to lose them.
+        # All at the same time: if they stopped one after the other, they would elect leaders and lose them again.
         found, problems = self._running()
         for name in sorted(end_all(found, grace_seconds=STOP_GRACE_SECONDS)):
             echo(f"{name} did not stop within {STOP_GRACE_SECONDS:.0f} s and was killed.")
@@ -204,8 +206,8 @@ class LocalBackend:
         return names
 
     def _running(self) -> tuple[dict[str, Process], list[str]]:
-        """Every process that holds a data directory of this home or of a node that was added, by the node's id, or
-        its topology and id where that is another one; and why some directories cannot be looked into."""
+        """Every process that holds a data directory of this home or of an added node, by the node's id, or by its
+        topology and id if the topology is another one; and why some directories cannot be read."""
         found, problems = {}, []
         for folder, name in self._data_dirs().items():
             try:
@@ -220,7 +222,7 @@ class LocalBackend:
         return found, problems
 
     def _data_dirs(self) -> dict[Path, str]:
-        """Every data directory that there is, and how its node is called."""
+        """Every data directory that exists, and the name of its node."""
         others = {
             folder: f"{folder.parent.parent.name}/{folder.parent.name}" for folder in self._home.data_folders()
         }
@@ -237,9 +239,9 @@ class LocalBackend:
         return holder(self.data_dir(node))
 
     def _note_stopped(self, node: Node) -> None:
-        """Have the node shown as stopped, not as dead, where it could not say so itself."""
+        """Note that the node was stopped, so that it is not shown as dead, if it could not note that itself."""
         data_dir = self.data_dir(node)
-        # Where it cannot be written, or somebody has started the node meanwhile, it is shown as what it is.
+        # If this cannot be written, or somebody has started the node meanwhile, its real state is shown.
         with contextlib.suppress(OSError, DataDirectoryInUse):
             if look(data_dir).is_left_behind:
                 lock = reserve(data_dir)
@@ -268,7 +270,7 @@ class LocalBackend:
 
 
 def _who_listens(ports: Iterable[int]) -> str:
-    """Who listens on the first of these ports that says it: a node of another cluster, say."""
+    """Who listens on these ports, from the first that says it: for example a node of another cluster."""
     for port in ports:
         known = ask_health(LOCAL_HOST, port)
         if not isinstance(known, str):

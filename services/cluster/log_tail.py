@@ -1,14 +1,14 @@
-"""The end of a log file, and what is added to it, also while it rolls over (common/log_file.py).
+"""The end of a log file and the lines that are added to it, also while it rolls over (common/log_file.py).
 
-The rule of the file: an open file is read to its end before the next one is opened, so nothing is missed at a
-roll-over; more than one between two looks would be needed for that.
+The rule of the file: read an open file to its end before you open the next one. So a roll-over loses nothing; only
+two of them between two looks could.
 """
 
 import os
 from pathlib import Path
 from typing import BinaryIO
 
-#: How much of a file's end is read to find its last lines; four times as much where they are not in it, and so on.
+#: How much of a file's end is read to find its last lines; four times as much if they are not in it, and so on.
 TAIL_BYTES = 256 * 1024
 
 #: Most bytes of one line; a longer one is shown in pieces.
@@ -16,7 +16,7 @@ LINE_BYTES_MAX = 1 << 20
 
 
 class LogTail:
-    """Reads one log that somebody else writes. Not there yet is as good as empty."""
+    """Reads one log that another process writes. A log that is not there yet counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,8 +25,8 @@ class LogTail:
         self._begun = b""
 
     def last_lines(self, count: int) -> list[str]:
-        """The last whole lines that are there, of the older file too where the new one has too few. Call it first;
-        `new_lines` goes on behind them."""
+        """The last whole lines, also of the older file if the new one has too few. Call it first; `new_lines`
+        continues after them."""
         lines: list[str] = []
         if self._open():
             assert self._file is not None
@@ -36,7 +36,7 @@ class LogTail:
         return lines[-count:] if count else []
 
     def rest(self) -> list[str]:
-        """The line that was begun and has no end, as far as it is there: a writer's last words."""
+        """The last line if it has no end: a writer's last words."""
         rest, self._begun = self._begun, b""
         return [_text(rest)] if rest else []
 
@@ -47,7 +47,7 @@ class LogTail:
         assert self._file is not None
         lines = self._read_on(self._file)
         if self._was_replaced(self._file):
-            # Once more: what was written between the first read and the roll-over.
+            # Read once more, for lines that were written between the first read and the roll-over.
             lines += [*self._read_on(self._file), *self.rest()]
             self.close()
             lines += self.new_lines()
@@ -98,8 +98,8 @@ def _lines_of_older(path: Path, count: int) -> list[str]:
 
 
 def _end_of(file: BinaryIO, count: int) -> bytes:
-    """The last lines of a file, `count` at least where there are so many, and what was begun behind them. The file is
-    at the end of that afterwards."""
+    """The last lines of a file, at least `count` if there are so many, and an unfinished line after them. The file's
+    position is then at the end of that."""
     size, read_bytes = file.seek(0, os.SEEK_END), TAIL_BYTES
     while True:
         start = file.seek(max(0, size - read_bytes))

@@ -1,10 +1,11 @@
-"""The logs of several nodes as one: by time over all of them, a line each, for people or as JSON.
+"""The logs of several nodes as one, in the order of time, for people or as JSON.
 
     2026-11-27 23:11:02.123 node1  warning  peer unreachable  peer=node2
                             node1           Fatal Python error: Aborted
 
-The rule of the file: what is no JSON object (an interpreter's own words) is shown as it is, and stays behind the line
-that the same node wrote before it. Texts of clients stand in some lines: what could steer a terminal is escaped.
+The rule of the file: a line that is not a JSON object (the interpreter's own words) is shown as it is, and stays
+after the line that the same node wrote before it. Some lines have texts of clients, so characters that could control
+a terminal are escaped.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any, TextIO
 #: Earlier than any line.
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
-#: Fields that have a column of their own, or that nobody looks for.
+#: Fields that have a column of their own, or that nobody needs.
 _COLUMNS = frozenset({"timestamp", "level", "event", "node", "logger", "exception"})
 
 _LEVEL_WIDTH = len("critical")
@@ -39,9 +40,9 @@ class Line:
 
     node_id: str
     raw: str
-    #: Its JSON object; None where it is none.
+    #: Its JSON object; None if it is not one.
     fields: dict[str, Any] | None
-    #: When it was written; None where it does not say.
+    #: When it was written; None if it does not say.
     written: datetime | None
 
     @classmethod
@@ -53,7 +54,7 @@ class Line:
 
 def by_time(logs: Mapping[str, Sequence[str]]) -> list[Line]:
     """The lines of all nodes (id to lines, in the order in which that node wrote them) as one log. A node's own lines
-    never change places, also where its clock was set back."""
+    never change their order, even if its clock was set back."""
     placed = []
     for node_id, raws in logs.items():
         latest = _NEVER
@@ -66,7 +67,7 @@ def by_time(logs: Mapping[str, Sequence[str]]) -> list[Line]:
 
 
 def wants_colours(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether colours are welcome there: on a terminal that knows them, unless NO_COLOR says otherwise."""
+    """Whether to use colours: on a terminal that supports them, unless NO_COLOR is set."""
     return stream.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
 
 
@@ -74,9 +75,8 @@ class LogView:
     """How lines are shown.
 
     Args:
-        node_ids: the nodes that may have lines, for the width of their column.
-        as_json: a JSON object a line, with the node in each.
-        stream: where they go; standard output unless told.
+        node_ids: the nodes that may have lines, for the width of their column. as_json: one JSON object in each line,
+        with the node in it. stream: where the lines go; by default standard output.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class LogView:
         """Print them.
 
         Raises:
-            BrokenPipeError: nobody reads what is printed.
+            BrokenPipeError: nobody reads the output.
         """
         encoding = self._stream.encoding or "utf-8"
         for line in lines:
@@ -100,7 +100,7 @@ class LogView:
         self._stream.flush()
 
     def render(self, line: Line) -> str:
-        """One line as text; of several lines where a traceback belongs to it."""
+        """One line as text; it becomes several lines if it has a traceback."""
         if self._as_json:
             return _as_json(line)
         fields = line.fields
@@ -158,14 +158,14 @@ def _as_json(line: Line) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as it stands behind its name: plain where it is one word, else as JSON."""
+    """A value as shown after its name: plain if it is one word, else as JSON."""
     if isinstance(value, str) and value and value.isprintable() and " " not in value and '"' not in value:
         return value
     return _printable(json.dumps(value, ensure_ascii=False))
 
 
 def _printable(text: str) -> str:
-    """The text without anything that a terminal obeys."""
+    """The text with everything escaped that could control a terminal."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

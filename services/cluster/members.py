@@ -1,7 +1,7 @@
-"""Asking a cluster that runs who its members are, and to add or remove one.
+"""Ask a running cluster who its members are, and add or remove one.
 
-A node that is added without an address is started here, beside the others, and looked after from then on as they are.
-So is one that was started by hand on this machine and then added.
+A node that is added without an address is started here, beside the others, and the commands manage it from then on
+like them. They also manage a node that was started by hand on this machine and then added.
 """
 
 import time
@@ -21,7 +21,7 @@ from services.cluster.roster import LOOPBACK_HOSTS, Seat, roster
 from services.cluster.topology import PORT_MAX, Node
 from services.cluster.waiting import POLL_SECONDS, wait_live
 
-#: A node that was started by hand learns from its leader which cluster it is of. So long may that take.
+#: How long a node that was started by hand may take to learn its cluster from its leader.
 LEARN_SECONDS_MAX = 5.0
 
 HEADINGS = ("GROUP", "MEMBER", "ADDRESS", "ROLE", "LEADER")
@@ -31,7 +31,7 @@ HEADINGS = ("GROUP", "MEMBER", "ADDRESS", "ROLE", "LEADER")
 class Whom:
     """Which nodes a command speaks to, and about what."""
 
-    #: host:port of one node of any cluster; empty: those of the cluster that is up here.
+    #: host:port of one node of any cluster; empty: the nodes of the cluster that is up here.
     address: str = ""
     #: The group; None: all groups of the nodes asked.
     group: str | None = None
@@ -42,7 +42,7 @@ class Audience:
     """Nodes that can answer for each other, in the order in which to ask them."""
 
     addresses: tuple[tuple[str, int], ...]
-    #: The group to name to them; None: all of theirs.
+    #: The group to name in the request; None: all groups of the nodes.
     group: str | None
     headers: dict[str, str]
 
@@ -81,7 +81,7 @@ def list_members(surroundings: Surroundings, whom: Whom) -> str:
 def add_member(surroundings: Surroundings, whom: Whom, member: str, address: str) -> None:
     """Add a server, as a learner until it has caught up. Without an address, start it here first.
 
-    Raises: as `list_members`; InTheWay where the environment says something else than the cluster's settings.
+    Raises: as `list_members`; InTheWay if the environment differs from the cluster's settings.
     """
     _check_id(member)
     if address:
@@ -101,7 +101,7 @@ def add_member(surroundings: Surroundings, whom: Whom, member: str, address: str
 
 
 def remove_member(surroundings: Surroundings, whom: Whom, member: str) -> None:
-    """Remove a server, and stop it where `add_member` started it here. Raises as `list_members`."""
+    """Remove a server, and stop it if `add_member` started it here. Raises as `list_members`."""
     _check_id(member)
     _change(surroundings, whom, "remove", {"remove": {"id": member}}, member)
     if whom.address or not _stop_added(surroundings, member):
@@ -116,7 +116,7 @@ def _check_id(member: str) -> None:
 
 
 def _check_carries(surroundings: Surroundings, whom: Whom, member: str) -> None:
-    """A node that is looked after here carries what it carries. Raises UsageError."""
+    """Check that a node that is managed here carries the group. Raises UsageError."""
     nodes = surroundings.require_backend().topology.nodes
     known = next((node for node in nodes if node.id == member), None)
     if known is not None and whom.group is not None and whom.group not in known.groups:
@@ -125,7 +125,8 @@ def _check_carries(surroundings: Surroundings, whom: Whom, member: str) -> None:
 
 
 def _stop_added(surroundings: Surroundings, member: str) -> bool:
-    """Stop and forget a node that `add_member` started, unless a group has it still; False where it is none."""
+    """Stop and forget a node that `add_member` started, unless it is still a member of a group; False if `add_member`
+    did not start it."""
     home = surroundings.home
     with home.exclusive():
         cluster = home.require_cluster()
@@ -147,7 +148,7 @@ def _was_added(cluster: Cluster, node: Node, member: str) -> bool:
 
 
 def _start_here(surroundings: Surroundings, whom: Whom, member: str) -> str:
-    """Start a node of this id beside the others, on the next port that is free; returns its address."""
+    """Start a node with this id beside the others, on the next free port; returns its address."""
     home = surroundings.home
     if whom.address:
         raise UsageError(f"Where is {member}? `mufakat member add {member} HOST:PORT`.")
@@ -166,7 +167,7 @@ def _start_here(surroundings: Surroundings, whom: Whom, member: str) -> str:
             assert cluster.record is not None
             stored = replace(node, client_port=node.client_port - cluster.record.port_offset)
             cluster = cluster.with_added_here((*cluster.added_here(), stored))
-            # Before it starts: whatever becomes of this command, the node is known.
+            # Before it starts: the node is then known, whatever happens to this command.
             home.keep(cluster)
             backend = surroundings.backend(cluster)
         if not backend.process_of(node).is_running:
@@ -177,7 +178,7 @@ def _start_here(surroundings: Surroundings, whom: Whom, member: str) -> str:
 
 
 def _new_node(backend: Backend, group: str | None, member: str) -> Node:
-    """A node beside those that carry the group: the same groups, the next port."""
+    """A new node beside those that carry the group: the same groups, the next port."""
     kinds = dict.fromkeys(node.groups for node in backend.topology.nodes if group is None or group in node.groups)
     if len(kinds) != 1:
         groups = "|".join(backend.topology.groups())
@@ -198,7 +199,7 @@ def _new_node(backend: Backend, group: str | None, member: str) -> Node:
 
 
 def _look_after(surroundings: Surroundings, member: str) -> None:
-    """Remember a member on this machine that was started by other means, so that `down` finds it."""
+    """Remember a member on this machine that was started in another way, so that `down` finds it."""
     with surroundings.home.exclusive():
         cluster = surroundings.home.require_cluster()
         if any(node.id == member for node in cluster.nodes().nodes):
@@ -226,7 +227,7 @@ def _change(
 
 
 def _audiences(surroundings: Surroundings, whom: Whom, member: str = "") -> Iterator[Audience]:
-    """Whom to ask: the node that was named, or those of the cluster here that run and are found to be of it."""
+    """Whom to ask: the named node, or the running nodes that really belong to the cluster here."""
     if whom.address:
         yield Audience((address_of(whom.address),), whom.group, admin_headers(surroundings.environ))
         return
@@ -236,7 +237,7 @@ def _audiences(surroundings: Surroundings, whom: Whom, member: str = "") -> Iter
         backend.topology.members(whom.group)
         yield _audience(calls, [seat for seat in now.seats if whom.group in seat.node.groups], whom.group, member)
         return
-    # Nodes with the same groups; where the member is one of them, no others.
+    # Nodes with the same groups; if the member is one of them, only these.
     kinds = dict.fromkeys(node.groups for node in backend.topology.nodes)
     own = [seat.node.groups for seat in now.seats if seat.node.id == member and seat.node.groups in kinds]
     for groups in own or kinds:
@@ -248,6 +249,6 @@ def _audience(calls: Calls, seats: list[Seat], group: str | None, member: str) -
     asked = [seat for seat in seats if seat.answer is not None]
     if not asked and strangers:
         raise ClusterError(strangers[0])
-    # Whoever is to be removed is asked last: it may be gone.
+    # Ask the node that shall be removed last: it may be gone.
     asked.sort(key=lambda seat: seat.node.id == member)
     return Audience(tuple(calls.address(seat.node) for seat in asked), group, calls.headers)

@@ -1,4 +1,4 @@
-"""What is done to single nodes of a cluster that is up: start, stop, kill, kill the leader."""
+"""Commands for single nodes of a cluster that is up: start, stop, kill, kill the leader."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,16 +14,16 @@ from services.cluster.roster import roster
 from services.cluster.topology import Node
 from services.cluster.waiting import look_while_electing, wait_live
 
-#: How long the others may take to elect a leader after theirs was killed.
+#: How long the others may take to elect a leader after the leader was killed.
 NEW_LEADER_SECONDS_MAX = 30.0
 
-#: Pause between two looks for the new leader; it bounds how exactly the time is told.
+#: Pause between two looks for the new leader; the reported time is not more exact than this.
 POLL_SECONDS = 0.01
 
 
 def start_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
-    """Start nodes that do not run, with the settings of the cluster, and wait until each answers. One that runs is
-    left alone. Where the cluster is down, it is up with these nodes alone.
+    """Start nodes that do not run, with the settings of the cluster, and wait until each answers. A node that runs is
+    left alone. If the cluster is down, it is then up with these nodes alone.
 
     Raises:
         UsageError: there is no node of that id.
@@ -52,13 +52,13 @@ def start_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
 
 
 def _known_cluster(home: Home) -> Cluster:
-    """The cluster that is up, or was. Raises NoCluster."""
+    """The cluster that is or was up. Raises NoCluster."""
     cluster = home.cluster()
     return cluster if cluster is not None and cluster.record is not None else home.require_cluster()
 
 
 def stop_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
-    """Stop nodes in good order: each finishes what it is at and hands over what it leads.
+    """Stop nodes in good order: each finishes its work and hands over what it leads.
 
     Raises:
         UsageError: there is no node of that id.
@@ -72,7 +72,7 @@ def stop_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
 
 
 def kill_nodes(surroundings: Surroundings, node_ids: Sequence[str]) -> None:
-    """Kill nodes as a power cut would (SIGKILL).
+    """Kill nodes at once, as a power cut would (SIGKILL).
 
     Raises:
         UsageError: there is no node of that id.
@@ -93,7 +93,7 @@ def _end_nodes(
     with surroundings.home.exclusive():
         nodes = find_nodes(backend, node_ids)
         processes = {node.id: backend.process_of(node) for node in nodes}
-        # Also those of which nothing is known: that is told, too.
+        # Also nodes about which nothing is known: the command says that, too.
         told = end(backend, [node for node in nodes if processes[node.id].state not in ("stopped", "dead")])
         for node in nodes:
             if node.id in told:
@@ -103,10 +103,10 @@ def _end_nodes(
 
 
 def find_nodes(backend: Backend, node_ids: Sequence[str]) -> list[Node]:
-    """The nodes of these ids, each once; members beyond the topology are asked for where they are needed.
+    """The nodes of these ids, each once; if needed, this asks for members beyond the topology.
 
     Raises:
-        UsageError: there is no node of an id.
+        UsageError: there is no node with one of the ids.
     """
     wanted = dict.fromkeys(node_ids)
     topology = backend.topology
@@ -126,7 +126,7 @@ def _pid(process: NodeProcess) -> str:
 
 
 def kill_leader(surroundings: Surroundings, group: str) -> None:
-    """Kill the leader of a group and tell who leads after it and how long that took.
+    """Kill the leader of a group, then tell who leads and how long the election took.
 
     Raises:
         UsageError: there is no such group.

@@ -1,6 +1,6 @@
 """What the commands print: tables and the progress line. (Logs of nodes are shown by `log_view`.)
 
-Plain text, no colours. A progress line rewrites itself on a terminal; elsewhere it is a line now and then.
+Plain text, no colours. A progress line rewrites itself on a terminal; elsewhere it is one line from time to time.
 """
 
 import sys
@@ -12,7 +12,7 @@ PROGRESS_SECONDS = 5.0
 
 
 def echo(text: str = "") -> None:
-    """Print one line now, whatever the output is."""
+    """Print one line at once, to any kind of output."""
     print(text, flush=True)
 
 
@@ -27,7 +27,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 class ProgressLine:
-    """One line that says how far a longer wait has come."""
+    """One line that shows the progress of a longer wait."""
 
     def __init__(self) -> None:
         self._rewrites = sys.stdout.isatty()
@@ -35,7 +35,7 @@ class ProgressLine:
         self._printed_at = float("-inf")
 
     def update(self, text: str) -> None:
-        """Show how far it is."""
+        """Show the progress."""
         now = time.monotonic()
         if self._rewrites:
             print("\r" + text.ljust(self._width), end="", flush=True)
@@ -45,7 +45,7 @@ class ProgressLine:
             self._printed_at = now
 
     def clear(self) -> None:
-        """Take the line away; what is printed next starts in its place."""
+        """Remove the line; the next output starts there."""
         if self._rewrites and self._width:
             print("\r" + " " * self._width + "\r", end="", flush=True)
             self._width = 0

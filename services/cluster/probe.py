@@ -1,8 +1,8 @@
 """What the nodes themselves say, over HTTP.
 
-Standard library only, and blocking: these calls are a handful of small requests to this machine, and the
-command that makes them must start fast. Nothing here raises because a node is away; that is an answer too. What
-answers may be a node of another cluster, on ports that are ours: whoever asks compares the cluster's id.
+Standard library only, and blocking: these calls are a few small requests to this machine, and the command that makes
+them must start fast. Nothing here raises because a node is away; that is an answer, too. A node of another cluster
+may answer on our ports, so the caller compares the cluster's id.
 """
 
 import http.client
@@ -17,7 +17,7 @@ from services.cluster.topology import Node
 #: How long a node may take to answer before it counts as away.
 PROBE_TIMEOUT_SECONDS = 2.0
 
-#: Largest answer that is read; a status takes some thousand bytes.
+#: Largest answer that is read; a status takes a few thousand bytes.
 ANSWER_BYTES_MAX = 1_048_576
 
 Answer = TypeVar("Answer")
@@ -25,19 +25,19 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class GroupTold:
-    """How one group stands, as one node sees it."""
+    """The state of one group, as one node sees it."""
 
     #: "leader", "follower" or "candidate".
     role: str
     term: int
-    #: The leader's id as far as the node knows; None while there is none.
+    #: The leader's id, as far as the node knows; None while there is none.
     leader: str | None
-    #: "voter", "learner" or "none"; empty where the node does not say.
+    #: "voter", "learner" or "none"; empty if the node does not say.
     membership: str = ""
     #: Entries that it knows to be committed and has not applied.
     lag: int = 0
     commit_index: int = 0
-    #: What the log takes on its disk.
+    #: Bytes of the log on the node's disk.
     log_bytes: int = 0
     ready: bool = False
     voters: tuple[str, ...] = ()
@@ -61,23 +61,23 @@ class GroupTold:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What `/status` told, and who told it."""
+    """What `/status` says, and which node said it."""
 
     id: str
-    #: Of the cluster; None where the node knows of none.
+    #: Id of the cluster; None if the node knows none.
     cluster: str | None
     pid: int | None = None
     data_dir: str = ""
     version: str = ""
-    #: None where the node does not say.
+    #: None if the node does not say.
     authentication: bool | None = None
     disk_free_bytes: int | None = None
     groups: dict[str, GroupTold] = field(default_factory=dict)
-    #: Why it is not ready, by group; empty where it is.
+    #: Why it is not ready, by group; empty if it is ready.
     not_ready: dict[str, str] = field(default_factory=dict)
-    #: Group to what is damaged.
+    #: What is damaged, by group.
     refused: dict[str, str] = field(default_factory=dict)
-    #: Id to host:port of the members of its groups; None where a member told nobody.
+    #: host:port of the members of its groups, by id; None if a member told nobody.
     addresses: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
@@ -107,8 +107,8 @@ def get_json(
     headers: Mapping[str, str] | None = None,
     timeout_seconds: float = PROBE_TIMEOUT_SECONDS,
 ) -> tuple[int, Any]:
-    """One GET: the status and the decoded answer. (0, None) where the node cannot be reached; an answer that
-    is no JSON counts as None."""
+    """One GET: the status and the decoded answer. (0, None) if the node cannot be reached; an answer that is not JSON
+    counts as None."""
     connection = http.client.HTTPConnection(host, port, timeout=timeout_seconds)
     try:
         connection.request("GET", path, headers=dict(headers or {}))
@@ -126,7 +126,7 @@ def get_json(
 
 
 def ask_health(host: str, port: int) -> tuple[str, str | None] | str:
-    """The id of the node there and its cluster's, which it tells anybody; else why it says nothing, in words."""
+    """The ids of the node there and of its cluster, which it tells everybody; else why it says nothing, in words."""
     status, answer = get_json(host, port, "/health")
     if status == 0:
         return "does not answer"
@@ -136,12 +136,12 @@ def ask_health(host: str, port: int) -> tuple[str, str | None] | str:
 
 
 def of_cluster(id: str | None) -> str:
-    """Of which cluster a node says it is, in words."""
+    """The cluster that a node names, in words."""
     return f"the cluster {id}" if id else "a cluster without an id"
 
 
 def ask_status(host: str, port: int, headers: Mapping[str, str] | None = None) -> Told | str:
-    """What the node there says of itself; where it says nothing, why, in words."""
+    """What the node there says about itself; else why it says nothing, in words."""
     status, answer = get_json(host, port, "/status", headers=headers)
     if status == 0:
         return "does not answer"
@@ -156,7 +156,7 @@ def ask_status(host: str, port: int, headers: Mapping[str, str] | None = None) -
 
 
 def ask_all(nodes: Iterable[Node], question: Callable[[Node], Answer]) -> dict[str, Answer]:
-    """The answers of all nodes, asked at the same time, by node id in the order given."""
+    """The answers of all nodes, by node id in the given order; all are asked at the same time."""
     asked = tuple(nodes)
     if not asked:
         return {}

@@ -1,7 +1,7 @@
 """Operating-system processes that outlive the command that started them.
 
-The rule of this file: a signal is sent only to a process that was just shown to be ours. Process ids are used
-again, so a process is known by its id *and* its start mark (`common.start_mark`), never by its id alone.
+The rule of this file: send a signal only to a process that we have just found to be ours. The system uses process ids
+again, so an id *and* a start mark (`common.start_mark`) name a process, never its id alone.
 """
 
 import contextlib
@@ -18,35 +18,35 @@ from pathlib import Path
 from common.start_mark import start_mark
 from services.node.process_file import INHERITED_VARIABLE, PROCESS_NAME, ProcessFile, look
 
-#: How often the end of a process is looked for.
+#: How often we check whether a process has ended.
 POLL_SECONDS = 0.01
 
-#: How long the system may take to clear away a killed process.
+#: How long the system may take to remove a killed process.
 KILL_SECONDS_MAX = 10.0
 
-#: How long a process that was just started may take until it says which one it is.
+#: How long a process that was just started may take to note its id.
 NAME_SECONDS_MAX = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process, beyond doubt."""
+    """Exactly one process."""
 
     pid: int
-    #: When it started, as the system tells it; differs for every process that ever has the same id.
+    #: When it started, as the system says; it differs for every process that ever has the same id.
     started: str
     #: The data directory that it holds.
     data_dir: Path | None = None
 
     def is_alive(self) -> bool:
-        """Whether it runs still (a zombie does not)."""
+        """Whether it still runs (a zombie does not)."""
         return start_mark(self.pid) == self.started
 
     def send(self, signal_number: int) -> bool:
-        """Send it a signal; False where it had ended.
+        """Send it a signal; False if it had ended.
 
         Raises:
-            PermissionError: it is another user's.
+            PermissionError: it belongs to another user.
         """
         if not self.is_alive():
             return False
@@ -56,7 +56,7 @@ class Process:
         return False
 
     def wait_end(self, timeout_seconds: float) -> bool:
-        """Wait for it to end and to let go of its data directory; False where it had not within that time."""
+        """Wait for it to end and to release its data directory; False if it did not in that time."""
         until = time.monotonic() + timeout_seconds
         # A process of several threads is a zombie before the last of them has closed its files.
         while self.is_alive() or (self.data_dir is not None and self._holds(self.data_dir)):
@@ -68,23 +68,23 @@ class Process:
 
     def _holds(self, data_dir: Path) -> bool:
         seen = look(data_dir)
-        # Where another one holds it by now, it says so, or will.
+        # If another process holds it by now, the note says so, or soon will.
         return seen.is_held and (seen.record is None or seen.record.started == self.started)
 
 
 def reap(pid: int) -> None:
-    """Take the exit status of a child of ours that has ended; nothing for anybody else's."""
+    """Take the exit status of a child of ours that has ended; do nothing for other processes."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
 
 
 def holder(data_dir: Path) -> Process | None:
-    """The process that runs a node on this data directory; None where none does. One that was just started is given
-    the time to say who it is.
+    """The process that runs a node on this data directory; None if none does. A process that was just started gets
+    time to note its id.
 
     Raises:
         TimeoutError: one holds the directory and cannot be found.
-        OSError: the directory cannot be looked into.
+        OSError: the directory cannot be read.
     """
     until = time.monotonic() + NAME_SECONDS_MAX
     while (seen := look(data_dir)).is_held:
@@ -92,7 +92,8 @@ def holder(data_dir: Path) -> Process | None:
             process = Process(seen.record.pid, seen.record.started, data_dir)
             if process.is_alive():
                 return process
-            # It has ended and the lock goes with it in a moment, or the note is not of whoever holds it now.
+            # Either it has ended and will release the lock in a moment, or the note names another process than the
+            # holder.
         if time.monotonic() > until - NAME_SECONDS_MAX / 2 and (found := _opener(data_dir)):
             return found
         if time.monotonic() > until:
@@ -105,9 +106,9 @@ def holder(data_dir: Path) -> Process | None:
 
 
 def _opener(data_dir: Path) -> Process | None:
-    """The process that has had the lock for a while, by what the system says of open files (Linux)."""
+    """The process that has had the lock for a while, from what the system says about open files (Linux)."""
     path = data_dir / PROCESS_NAME
-    # Twice: a command that only looks, or hands the lock down, has it for a moment.
+    # Look twice: a command that only looks, or passes the lock on, has it for a moment.
     found = _who_has_locked(path)
     time.sleep(POLL_SECONDS)
     found &= _who_has_locked(path)
@@ -121,7 +122,7 @@ def _who_has_locked(path: Path) -> set[int]:
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             if os.path.samestat(os.stat(descriptor), os.stat(path)):
-                # proc(5): of a file that carries a lock, by whomever it was taken, `lock: 1: FLOCK ...`.
+                # proc(5): a locked file has `lock: 1: FLOCK ...`, whoever took the lock.
                 told = Path(*descriptor.parts[:3], "fdinfo", descriptor.name).read_text(encoding="ascii")
                 if "FLOCK" in told and "WRITE" in told:
                     found.add(int(descriptor.parts[2]))
@@ -131,7 +132,7 @@ def _who_has_locked(path: Path) -> set[int]:
 def spawn(
     command: Sequence[str], *, environ: Mapping[str, str], folder: Path, log_path: Path, lock: ProcessFile
 ) -> None:
-    """Start a process in a session of its own, so that it outlives this one and its terminal, and hand `lock` down to
+    """Start a process in a session of its own, so that it outlives this one and its terminal, and pass `lock` on to
     it. Its output is added to `log_path`; it has no input.
 
     Raises:
@@ -148,17 +149,17 @@ def spawn(
             start_new_session=True,
             pass_fds=(lock.descriptor,),
         )
-    # Popen warns about children that it was never asked about; this one is meant to be left alone.
+    # Popen warns about children for which nobody waits; nobody shall wait for this one.
     child.returncode = 0
 
 
 def end_all(processes: Mapping[str, Process], *, grace_seconds: float) -> set[str]:
-    """Ask processes to stop, all at one time, and make those that have not once `grace_seconds` have passed. Returns
-    the names of these when all are gone.
+    """Ask processes to stop, all at the same time, and kill those that have not stopped after `grace_seconds`.
+    Returns the names of the killed ones when all are gone.
 
     Raises:
-        TimeoutError: the system does not let go of one (it hangs in a device).
-        PermissionError: one is another user's.
+        TimeoutError: the system cannot end one (it hangs in a device).
+        PermissionError: one belongs to another user.
     """
     for process in processes.values():
         process.send(signal.SIGTERM)
@@ -180,7 +181,7 @@ def kill_all(processes: Sequence[Process]) -> None:
 
 
 def wait_gone(processes: Sequence[Process]) -> None:
-    """Wait for killed processes to be gone. Raises TimeoutError."""
+    """Wait until killed processes are gone. Raises TimeoutError."""
     until = time.monotonic() + KILL_SECONDS_MAX
     for process in processes:
         if not process.wait_end(max(0.0, until - time.monotonic())):

@@ -1,7 +1,7 @@
-"""`mufakat recover`: says what a disk holds and what may be lost, asks, and makes a group of one out of it.
+"""`mufakat recover`: says what a disk holds and what may be lost, asks, and makes a group of one from it.
 
-The rule: whose disk it is and what it holds is settled for every group before anybody is asked, and nothing is
-changed before the answer. Only what was interrupted after an earlier answer is finished first.
+The rule: find out whose disk it is and what it holds, for every group, before you ask, and change nothing before the
+answer. Only a recovery that was interrupted after an earlier answer is finished first.
 """
 
 import contextlib
@@ -37,24 +37,24 @@ WARNING = (
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One group's disk, and whose it is."""
+    """One group's disk, and the node that it belongs to."""
 
     disk: "Disk"
     node: str
 
 
 def recover(root: Path, group: str, *, node: str, agree: Callable[[], bool]) -> None:
-    """Make a group of one out of what a data directory, or a group's folder, holds.
+    """Make a group of one from the content of a data directory or a group's folder.
 
     Args:
-        group: of a data directory, this one only; empty: all that it holds.
-        node: whose disk it is, where that cannot be told.
-        agree: whether to go on, asked once everything was said.
+        group: of a data directory, only this one; empty: all that it holds.
+        node: whose disk it is, if nothing else says that.
+        agree: whether to go on; called once everything was said.
 
     Raises:
-        UsageError: it cannot be told which folder is meant, or whose it is.
+        UsageError: the folder is not clear, or its node is unknown.
         InTheWay: a node runs on it.
-        ClusterError: it is damaged or cannot be written, or was not agreed to.
+        ClusterError: it is damaged or cannot be written, or the operator did not agree.
     """
     node, root = checked_id(node), root.absolute()
     with reading_under(root), contextlib.ExitStack() as locks:
@@ -80,13 +80,13 @@ def recover(root: Path, group: str, *, node: str, agree: Callable[[], bool]) -> 
 
 @contextlib.contextmanager
 def _no_process(folder: Path) -> Iterator[None]:
-    """No node's process holds the directory, nor takes it meanwhile."""
+    """No node's process holds the directory, and none takes it meanwhile."""
     with shared(folder / PROCESS_NAME):
         yield
 
 
 def _finish(root: Path, group: str) -> list[str]:
-    """Finish what was interrupted after its old directory was put aside; the groups of which that was so."""
+    """Finish recoveries that were interrupted after the old directory was put aside; returns their groups."""
     from services.offline.recovery import finish_recovery
 
     folders = [root]
@@ -113,9 +113,7 @@ def _look(group: str, folder: Path, given: str) -> Found:
     """Read one disk.
 
     Raises:
-        StorageError, OSError: it cannot be read.
-        UsageError: it cannot be told whose it is.
-        ClusterError: it holds nothing.
+        StorageError, OSError: it cannot be read. UsageError: its node is unknown. ClusterError: it holds nothing.
     """
     from services.offline.disks import load_disk
 
@@ -126,7 +124,7 @@ def _look(group: str, folder: Path, given: str) -> Found:
 
 
 def _whose(folder: Path, configuration: Configuration, given: str) -> str:
-    """The member whose disk it is: as its node has recorded, else as was given, else as the path tells."""
+    """The member whose disk it is: from the node's own record, else from `given`, else from the path."""
     from services.offline.disks import recorded_node
 
     members = configuration.members
@@ -148,7 +146,7 @@ def _whose(folder: Path, configuration: Configuration, given: str) -> str:
 
 
 def _tell(found: Found) -> bool:
-    """Say what a disk holds. False where there is nothing to recover."""
+    """Say what a disk holds. False if there is nothing to recover."""
     from services.offline.recovery import is_alone
 
     disk, meta = found.disk, found.disk.meta
@@ -180,7 +178,7 @@ def _carry_out(found: list[Found]) -> None:
 
 
 def _tell_next(found: list[Found]) -> None:
-    """What an operator does now."""
+    """Say what the operator has to do now."""
     echo(f"Next: start {found[0].node} alone and wait until it is ready. Then, for each other node: move its folder")
     echo("of each group that was recovered away, start it, and take it in:")
     for command in _commands(found) or ["mufakat member add ID HOST:PORT"]:
@@ -189,7 +187,8 @@ def _tell_next(found: list[Found]) -> None:
 
 
 def _commands(found: list[Found]) -> list[str]:
-    """Those that take the former members in again: into all groups at one time, where these had the same."""
+    """The commands that add the former members again; one command for all groups, if the groups had the same
+    members."""
     by_group = {each.disk.group: _former(each) for each in found}
     if len(by_group) > 1 and len(set(by_group.values())) == 1:
         return [f"mufakat member add {id} {address}" for id, address in next(iter(by_group.values()))]
@@ -201,6 +200,6 @@ def _commands(found: list[Found]) -> list[str]:
 
 
 def _former(found: Found) -> tuple[tuple[str, str], ...]:
-    """The other members, each with the address at which it was reached."""
+    """The other members, each with its address."""
     members = found.disk.meta.configuration
     return tuple((id, members.address_of(id) or "HOST:PORT") for id in members.members if id != found.node)

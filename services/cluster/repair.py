@@ -1,9 +1,9 @@
-"""Healing a node whose data is damaged: its files are put aside and the group takes it in anew.
+"""Healing a node whose data is damaged: its files are put aside, and the group admits it again.
 
     refused ──removed and added──> expected with a new disk ──put aside──> empty ──started──> learner, voter, ready
 
-The rule: only what the node itself refuses to use is touched, it is moved and never deleted, and only where a
-majority of the group is sound without this node: it has all that was ever acknowledged.
+The rule: touch only what the node itself refuses to use, move it and never delete it, and only if a majority of the
+group is sound without this node: that majority has all that was ever acknowledged.
 """
 
 import time
@@ -17,13 +17,13 @@ from services.cluster.roster import Roster, Seat, roster
 from services.cluster.topology import Node
 from services.cluster.waiting import POLL_SECONDS, check_running, look_while_electing, wait_live, wait_ready
 
-#: How long the group may take to bring the node up to date; a large state takes its time.
+#: How long the group may take to bring the node up to date; a large state takes long.
 VOTES_SECONDS_MAX = 600.0
 
 
 def repair_node(surroundings: Surroundings, node_id: str) -> None:
-    """Heal one node; returns once it votes again in each group. What was done half-way is done by asking again: the
-    group comes first, so that the node refuses its data as long as anything but its own start is left to do.
+    """Heal one node; returns once it votes again in each group. After an interruption, call it again: the change in
+    the group comes first, so that the node refuses its data until only its own start is left to do.
 
     Raises:
         UsageError: there is no node of that id.
@@ -57,8 +57,8 @@ def repair_node(surroundings: Surroundings, node_id: str) -> None:
 
 
 def _sound_member(backend: Backend, damaged: Node, group: str) -> Seat:
-    """One of a majority of the group's voters that is sound without the damaged node; waits where they run and may be
-    electing.
+    """A member of a majority of the group's voters that is sound without the damaged node. It waits if they run and
+    may be electing.
 
     Raises:
         ClusterError: there is none.
@@ -85,7 +85,7 @@ def _sound_member(backend: Backend, damaged: Node, group: str) -> Seat:
 
 
 def _admit_anew(calls: Calls, backend: Backend, node: Node, group: str, helper: Seat) -> None:
-    """Let the group forget the node's former disk and expect it with a new one."""
+    """Make the group forget the node's former disk and expect a new one."""
     assert helper.answer is not None
     reached_at = helper.answer.addresses.get(node.id)
     calls.ask(helper.node, "/admin/members", {"remove": {"id": node.id, "group": group}})

@@ -1,13 +1,14 @@
-"""The restore that is under way in a home: a journal that tells an interrupted one from a finished one.
+"""The restore that is under way in a home: a journal tells an interrupted restore from a finished one.
 
     HOME/restoring.json    group, topology, backup, life and folders of the restore; mode 0600
 
     drafts written ──journal written──> published one by one ──journal removed──> done
-                                          │ interrupted: the same restore goes on, with the same life
-                                          └ given up: what it published is removed, where no node started on it
+                                          │ interrupted: the same restore continues, with the same life
+                                          └ given up: what it published is removed, if no node started on it
 
-The rule: the journal is durable before the first folder gets its name, and goes after the last one has it. While it
-is there, some nodes may hold the group and others may be empty, so none of them may start (`unfinished_restore`).
+The rule: the journal is durable before the first folder gets its name, and is removed after the last folder has its
+name. While it is there, some nodes may hold the group and others may be empty, so none of them may start
+(`unfinished_restore`).
 """
 
 import json
@@ -31,16 +32,16 @@ class Restoring:
 
     group: str
     topology: str
-    #: The backup: where it was, and `Backup.checksum`.
+    #: The backup: its path, and `Backup.checksum`.
     file: str
     checksum: int
-    #: Of the group that begins.
+    #: The life of the group that begins.
     life: str
-    #: Node id to the folder of its group, from the home.
+    #: Node id to the folder of its group, relative to the home.
     folders: Mapping[str, str]
 
     def is_of(self, *, group: str, topology: str, checksum: int) -> bool:
-        """Whether that restore is this one."""
+        """Whether it is that restore."""
         return (self.group, self.topology, self.checksum) == (group, topology, checksum)
 
     def __str__(self) -> str:
@@ -52,7 +53,7 @@ class Restoring:
 
 
 def unfinished_restore(home_root: Path) -> str | None:
-    """Why no node of this home may start, in words; None where no restore was interrupted."""
+    """Why no node of this home may start, in words; None if no restore was interrupted."""
     try:
         under_way = read_journal(home_root)
     except ClusterError as error:
@@ -61,7 +62,7 @@ def unfinished_restore(home_root: Path) -> str | None:
 
 
 def restores_into(home_root: Path, topology: str) -> bool:
-    """Whether a restore into this topology was interrupted, or nobody can tell into which."""
+    """Whether a restore into this topology, or into an unknown one, was interrupted."""
     try:
         under_way = read_journal(home_root)
     except ClusterError:
@@ -70,7 +71,7 @@ def restores_into(home_root: Path, topology: str) -> bool:
 
 
 def read_journal(home_root: Path) -> Restoring | None:
-    """The restore that is under way; None where none is.
+    """The restore that is under way; None if none is.
 
     Raises:
         ClusterError: there is a journal, and it cannot be read.
@@ -90,18 +91,18 @@ def read_journal(home_root: Path) -> Restoring | None:
 
 
 def write_journal(home_root: Path, restoring: Restoring) -> None:
-    """Note, durably, that this restore is under way. Raises OSError."""
+    """Note durably that this restore is under way. Raises OSError."""
     write_file(home_root / JOURNAL_NAME, json.dumps(asdict(restoring)) + "\n", mode=0o600)
     RealFiles().sync_directory(home_root)
 
 
 def remove_journal(home_root: Path) -> None:
-    """Note, durably, that no restore is under way any more. Raises OSError."""
+    """Note durably that no restore is under way any more. Raises OSError."""
     (home_root / JOURNAL_NAME).unlink(missing_ok=True)
     RealFiles().sync_directory(home_root)
 
 
 def remove_drafts(home_root: Path) -> None:
-    """Remove what interrupted restores have written and not published. The home must be held exclusively."""
+    """Remove what interrupted restores have written and not published. The caller must hold the home exclusively."""
     for draft in home_root.glob(f"*/*/data/*{RESTORING_SUFFIX}"):
         shutil.rmtree(draft, ignore_errors=True)

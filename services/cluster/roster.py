@@ -1,8 +1,8 @@
-"""Who belongs to a cluster that runs: the nodes that are looked after here, and whom its groups name beyond them.
+"""Who belongs to a running cluster: the nodes that are managed here, and other nodes that its groups name.
 
-The topology says what `up` starts. Who the members are, the groups say, and they may have been changed since: a node
-beyond the topology counts in a quorum, may lead and can be asked; one that was removed does not. The rule of the
-file: a group's members are those that its leader names, else those that the node furthest ahead names.
+The topology says what `up` starts. The groups say who the members are, and that may have changed since. A node beyond
+the topology counts in a quorum, may lead and can be asked; a removed node does not and cannot. The rule of the file:
+a group's members are those that its leader names, else those that the node furthest ahead names.
 """
 
 from dataclasses import dataclass, replace
@@ -15,19 +15,19 @@ from services.cluster.probe import GroupTold, Told
 from services.cluster.topology import Node
 from services.node.process_file import look
 
-#: Hosts that are this machine.
+#: Names of this machine.
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """One node, with all that could be found out about it."""
+    """One node, with all that we could learn about it."""
 
     node: Node
     process: NodeProcess
-    #: What it says of itself; else why it says nothing.
+    #: What it says about itself; else why it says nothing.
     told: Told | str
-    #: Its groups in which the others name it: "voter" or "learner"; "none" where they do not, "" where nobody tells.
+    #: What the others name it, by group: "voter" or "learner"; "none" if they do not name it, "" if nobody says.
     memberships: dict[str, str]
 
     @property
@@ -36,12 +36,12 @@ class Seat:
 
     @property
     def is_removed(self) -> bool:
-        """Whether it is no member of any of its groups any more, by all of them."""
+        """Whether all of its groups say that it is no longer a member."""
         return set(self.memberships.values()) == {"none"}
 
     def reasons(self) -> dict[str, str]:
-        """Why it is not ready, by group; under "" where that is not about one. Groups that it was removed from do not
-        count, and nothing is ready of who does not answer."""
+        """Why it is not ready, by group; under "" if the reason is about no single group. Groups that it was removed
+        from do not count. A node that does not answer is not ready in any group."""
         if isinstance(self.told, str):
             return {"": self.told}
         return {group: why for group, why in self.told.not_ready.items() if self.memberships.get(group) != "none"}
@@ -54,7 +54,7 @@ class Roster:
     seats: tuple[Seat, ...]
 
     def members(self, group: str) -> list[Seat]:
-        """The members of a group; where nobody tells who they are, the nodes that carry it."""
+        """The members of a group; if nobody says who they are, the nodes that carry it."""
         return [seat for seat in self.seats if seat.memberships.get(group, "none") != "none"]
 
     def voters(self, group: str) -> list[Seat]:
@@ -64,7 +64,7 @@ class Roster:
         return next((seat for seat in self.seats if seat.node.id == node_id), None)
 
     def leaders(self, group: str) -> dict[str, GroupTold]:
-        """The members that say they lead `group`, by id: none while it elects, for a moment two after it."""
+        """The members that say they lead `group`, by id: none during an election, and for a moment two after it."""
         told = {seat.node.id: seat.answer.groups.get(group) for seat in self.members(group) if seat.answer}
         return {node_id: known for node_id, known in told.items() if known and known.role == "leader"}
 
@@ -96,7 +96,8 @@ def roster(backend: Backend, group: str = "") -> Roster:
 
 
 def _views(told: dict[str, Told | str]) -> dict[str, GroupTold]:
-    """Of each group, what the one says who knows best: a leader of the latest term, else who has got furthest."""
+    """For each group, what the best informed node says: a leader of the latest term, else the node that is furthest
+    ahead."""
     best: dict[str, GroupTold] = {}
     for answer in told.values():
         for group, known in () if isinstance(answer, str) else answer.groups.items():
@@ -110,7 +111,7 @@ def _rank(known: GroupTold) -> tuple[bool, int, int]:
 
 
 def _beyond(views: dict[str, GroupTold], told: dict[str, Told | str], known: set[str]) -> tuple[Node, ...]:
-    """The members that are not looked after here."""
+    """The members that are not managed here."""
     addresses: dict[str, str] = {}
     for answer in told.values():
         if not isinstance(answer, str):
@@ -131,7 +132,7 @@ def _beyond(views: dict[str, GroupTold], told: dict[str, Told | str], known: set
 
 
 def _located(node: Node, told: Told | str) -> Node:
-    """The node with its data directory, where it runs on this machine and its process is found there."""
+    """The node with its data directory, if it runs on this machine and its process is found there."""
     if isinstance(told, str) or node.host not in LOOPBACK_HOSTS or not told.data_dir:
         return node
     try:

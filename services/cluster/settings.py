@@ -1,8 +1,7 @@
-"""The settings that all nodes of a cluster have in common, where they come from, and who may change them.
+"""The settings that all nodes of a cluster share, where they come from, and what changes them.
 
-    first `up`              what stands in the environment is kept in cluster.json
-    every later command     what is kept holds; a variable that says something else is refused, not taken and not
-                            passed over
+    first `up`              keeps what the environment says in cluster.json
+    every later command     uses what is kept, and refuses a variable that says something else
     `mufakat config set`    changes what is kept
 
 So it does not matter from which shell a node is started. Values of secrets are never shown.
@@ -18,7 +17,7 @@ from common.parsers import parse_cluster_id
 from services.cluster.errors import InTheWay, UsageError
 from services.cluster.home import Cluster
 
-#: Different for every node of a cluster, so that no value from outside can be right for all of them.
+#: Variables that differ for every node of a cluster, so that no value from outside can be right for all nodes.
 OWN_VARIABLES = frozenset(
     {
         "MUFAKAT_NODE_ID",
@@ -34,30 +33,30 @@ OWN_VARIABLES = frozenset(
         "MUFAKAT_LOG_FILE",
     }
 )
-#: The same for all, and kept elsewhere: the id beside the settings, the secret in its own file.
+#: Variables that are the same for all, but kept elsewhere: the id beside the settings, the secret in its own file.
 ID_VARIABLE = "MUFAKAT_CLUSTER_ID"
 SECRET_VARIABLE = "MUFAKAT_CLUSTER_SECRET"
 
-#: What can be kept, by variable, in the order of the docs.
+#: The settings that can be kept, by variable, in the order of the docs.
 SHARED: dict[str, Setting] = {
     setting.variable: setting
     for setting in SETTINGS
     if setting.variable not in OWN_VARIABLES | {ID_VARIABLE, SECRET_VARIABLE}
 }
 
-#: Stands for the value of a secret.
+#: Shown instead of the value of a secret.
 HIDDEN = "(set; not shown)"
 
 
 def settle(cluster: Cluster, environ: Mapping[str, str], path: Path) -> Cluster:
-    """The cluster with its settings: those that are kept, and for one that never ran those of `environ`.
+    """The cluster with its settings: the kept ones, or for a cluster that never ran those of `environ`.
 
     Args:
         path: where they are kept, for the error.
 
     Raises:
-        UsageError: a variable is wrong, whatever is kept.
-        InTheWay: `environ` says something else than is kept.
+        UsageError: a variable is wrong.
+        InTheWay: `environ` differs from what is kept.
     """
     given = _given(environ)
     never_ran = cluster.record is None
@@ -77,8 +76,8 @@ def settle(cluster: Cluster, environ: Mapping[str, str], path: Path) -> Cluster:
 
 
 def changed(cluster: Cluster, assignments: Sequence[str], environ: Mapping[str, str]) -> Cluster:
-    """The cluster after `config set` of `VARIABLE=VALUE` each; `VARIABLE` alone takes the value from `environ`, an
-    empty value goes back to the default. The prefix MUFAKAT_ may be left out.
+    """The cluster after `config set` of each `VARIABLE=VALUE`; `VARIABLE` alone takes the value from `environ`, and
+    an empty value restores the default. The prefix MUFAKAT_ may be left out.
 
     Raises:
         UsageError: a variable is unknown, not one of the cluster, or its value is wrong.
@@ -99,10 +98,10 @@ def changed(cluster: Cluster, assignments: Sequence[str], environ: Mapping[str, 
 
 
 def shared_variable(name: str) -> str:
-    """The variable of a setting that a cluster has, from what somebody typed.
+    """The variable of a setting of the cluster, from what somebody typed.
 
     Raises:
-        UsageError: there is none of that name, or each node has its own.
+        UsageError: no setting has that name, or each node has its own value.
     """
     variable = full_name(name)
     if variable in SHARED:
@@ -113,7 +112,7 @@ def shared_variable(name: str) -> str:
 
 
 def full_name(name: str) -> str:
-    """The variable that somebody means: `snapshot-entries` is MUFAKAT_SNAPSHOT_ENTRIES."""
+    """The full name of a variable: `snapshot-entries` is MUFAKAT_SNAPSHOT_ENTRIES."""
     variable = name.strip().upper().replace("-", "_")
     return variable if variable.startswith(VARIABLE_PREFIX) else VARIABLE_PREFIX + variable
 
@@ -127,7 +126,7 @@ def cluster_id(text: str) -> str:
 
 
 def rows(cluster: Cluster) -> list[tuple[str, str, str]]:
-    """Variable, value and where that is from, for every setting."""
+    """Variable, value and where the value comes from, for every setting."""
     found = []
     for variable, setting in SHARED.items():
         kept = cluster.settings.get(variable)
@@ -137,7 +136,7 @@ def rows(cluster: Cluster) -> list[tuple[str, str, str]]:
 
 
 def _given(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the environment says of the settings of a cluster."""
+    """What the environment says about the settings of a cluster."""
     for variable in sorted(environ):
         is_known = variable in SHARED or variable in OWN_VARIABLES or variable in (ID_VARIABLE, SECRET_VARIABLE)
         if variable.startswith(VARIABLE_PREFIX) and not is_known and not is_for_commands(variable):

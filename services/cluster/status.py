@@ -1,4 +1,4 @@
-"""How a cluster stands: the rows that `mufakat status` shows, as a table or as JSON."""
+"""The state of a cluster: the rows that `mufakat status` shows, as a table or as JSON."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from services.cluster.backend import Backend
 from services.cluster.printing import table
 from services.cluster.roster import Roster, Seat, roster
 
-#: What stands in a cell about which nothing is known.
+#: Shown in a cell about which nothing is known.
 UNKNOWN = "-"
 
 HEADINGS = ("NODE", "GROUP", "ADDRESS", "PID", "STATE", "ROLE", "MEMBER", "TERM", "LEADER", "LAG", "LOG")
@@ -17,15 +17,15 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def cluster_status(backend: Backend) -> Roster:
-    """Every node of the topology and every member beyond it, all asked at the same time; nodes that do not answer are
-    there too."""
+    """Every node of the topology and every member beyond it, also those that do not answer; all are asked at the same
+    time."""
     return roster(backend)
 
 
 def state_of(seat: Seat, group: str = "") -> str:
-    """"running" (ready for traffic), "unready" (its process runs), "removed" (its process runs and it is no member of
-    any group, or not of `group`), "stopped" (on request), "dead", "away" (it does not run here and does not answer),
-    or "unknown" (its data directory cannot be looked into)."""
+    """"running" (ready for traffic), "unready" (its process runs), "removed" (its process runs, but it is no member
+    of any group, or not of `group`), "stopped" (on request), "dead", "away" (it does not run here and does not
+    answer), or "unknown" (its data directory cannot be read)."""
     if seat.answer is None and seat.process.state == "elsewhere":
         return "away"
     if not seat.process.is_running and seat.answer is None:
@@ -36,8 +36,8 @@ def state_of(seat: Seat, group: str = "") -> str:
 
 
 def status_json(backend: Backend | None, found: Roster | None) -> str:
-    """The same as JSON. `role`, `term` and `leader` are those of the node's first group, null where it does not
-    answer; `status` has them for each group."""
+    """The same as JSON. `role`, `term` and `leader` are those of the node's first group, null if it does not answer;
+    `status` has them for each group."""
     record = backend.cluster.record if backend else None
     told = {
         "mode": record.mode if record else None,
@@ -101,7 +101,7 @@ def _headline(backend: Backend, found: Roster) -> str:
 
 
 def _remarks(found: Roster) -> list[str]:
-    """What does not fit into a row: why a node is not ready, who removed it, how much room its disk has."""
+    """Notes that do not fit into a row: why a node is not ready, who removed it, how much room its disk has."""
     remarks = []
     for seat in found.seats:
         reasons = seat.reasons() if seat.process.is_running or seat.answer else {}
@@ -124,7 +124,7 @@ def _remarks(found: Roster) -> list[str]:
 
 
 def _authentication(backend: Backend, found: Roster) -> str:
-    """As the nodes have it, and what they will have from their next start on where that is something else."""
+    """Whether the nodes ask for tokens, and whether they will from their next start on, if that differs."""
     words = {True: "on", False: "off"}
     answers = [seat.answer.authentication for seat in found.seats if seat.answer]
     told = sorted({words[answer] for answer in answers if answer is not None})

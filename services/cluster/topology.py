@@ -1,7 +1,7 @@
 """Who the nodes of a cluster are: the topologies as data.
 
-A topology is a name and a table of nodes; a node is an id, the groups that it carries and its client port.
-All else follows from the table. Adding a topology means adding a row to `TOPOLOGIES`.
+A topology is a name and a table of nodes; a node is an id, the groups that it carries and its client port. All else
+follows from the table. To add a topology, add a row to `TOPOLOGIES`.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ class Node:
     """One process of a cluster."""
 
     id: str
-    #: The services that it carries: some of "lock", "queue", "cache".
+    #: The groups that it carries: some of "lock", "queue", "cache".
     groups: tuple[str, ...]
-    #: Where clients reach it.
+    #: The port at which clients reach it.
     client_port: int
-    #: On which host; empty: where the nodes of the topology are.
+    #: Its host; empty: the host of the topology's nodes.
     host: str = ""
-    #: Its data directory on this machine; empty: the one that its id and the topology give it, or unknown.
+    #: Its data directory on this machine; empty: the one that follows from its id and the topology, or unknown.
     data_dir: str = ""
 
     @property
     def peer_port(self) -> int:
-        """Where the other nodes reach it."""
+        """The port at which the other nodes reach it."""
         return self.client_port + PEER_PORT_OFFSET
 
 
@@ -41,14 +41,14 @@ class Topology:
     name: str
     #: All nodes, those that were added later at the end.
     nodes: tuple[Node, ...]
-    #: Ids of those that were added: no founders.
+    #: Ids of the nodes that were added: they are not founders.
     added: frozenset[str] = frozenset()
 
     def node(self, node_id: str) -> Node:
         """The node of that id.
 
         Raises:
-            UsageError: there is none; the message lists those that there are.
+            UsageError: there is none; the message lists the ids that exist.
         """
         for node in self.nodes:
             if node.id == node_id:
@@ -77,7 +77,7 @@ class Topology:
         return tuple(dict.fromkeys(group for node in self.nodes for group in node.groups))
 
     def companions(self, node: Node) -> tuple[Node, ...]:
-        """The nodes that `node` is told of: those that its groups began with, and itself."""
+        """The nodes that `node` learns from its settings: the founders of its groups, and itself."""
         return tuple(
             other
             for other in self.nodes
@@ -85,7 +85,8 @@ class Topology:
         )
 
     def site(self, address_of: Callable[[Node], str]) -> str:
-        """What `MUFAKAT_SITE` tells every node: where clients reach each group. Empty where all nodes carry all."""
+        """The value of `MUFAKAT_SITE` for every node: where clients reach each group. Empty if all nodes carry all
+        groups."""
         if all(node.groups == self.nodes[0].groups for node in self.nodes):
             return ""
         return ";".join(
@@ -93,7 +94,7 @@ class Topology:
         )
 
     def with_added(self, added: "tuple[Node, ...]") -> "Topology":
-        """The same table and further nodes; an id that is in it already stays what it is."""
+        """The same table and further nodes; a node whose id is already in it stays as it is."""
         known = {node.id for node in self.nodes}
         new = tuple(node for node in added if node.id not in known)
         return replace(self, nodes=self.nodes + new, added=self.added | {node.id for node in new})
@@ -104,7 +105,7 @@ class Topology:
         Raises:
             UsageError: a port would lie outside 1 to 65535.
         """
-        # A node that was started by hand is where its own settings say.
+        # The port of a node that was started by hand is the one in its own settings.
         nodes = tuple(
             node if node.data_dir else replace(node, client_port=node.client_port + port_offset)
             for node in self.nodes

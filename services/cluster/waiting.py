@@ -1,4 +1,4 @@
-"""Waiting until nodes are where they should be, with a bound and a sentence for when they never get there."""
+"""Waiting until nodes are in the wanted state, with a bound, and with a sentence for when they do not get there."""
 
 import time
 from collections.abc import Callable, Sequence, Sized
@@ -20,18 +20,18 @@ READY_SECONDS_MAX = 90.0
 #: How long one node may take until it answers at all; reading its log from the disk is part of it.
 LIVE_SECONDS_MAX = 60.0
 
-#: How long a group whose nodes run may be without a leader before a command that needs one gives up.
+#: How long a group whose nodes run may have no leader before a command that needs one gives up.
 ELECTION_SECONDS_MAX = 10.0
 
 #: Pause between two looks.
 POLL_SECONDS = 0.1
 
-#: How many of its last lines are shown of a node that ended.
+#: How many of its last lines are shown if a node ended.
 TAIL_LINES = 8
 
 
 def check_running(backend: Backend, nodes: Sequence[Node]) -> None:
-    """See that the nodes' processes run.
+    """Check that the nodes' processes run.
 
     Raises:
         ClusterError: one has ended; the message carries what it wrote last.
@@ -53,7 +53,7 @@ def wait_ready(
     backend: Backend, nodes: Sequence[Node], *, timeout_seconds: float = READY_SECONDS_MAX
 ) -> tuple[float, Roster]:
     """Wait until each of the nodes is ready in all groups whose member it is; returns how many seconds that took, and
-    how things stand then. Nodes that were removed from all of their groups are not waited for.
+    the state of the nodes then. It does not wait for nodes that were removed from all of their groups.
 
     Raises:
         ClusterError: a node ended, or they were not all ready in time.
@@ -85,7 +85,7 @@ def wait_ready(
 
 
 def wait_live(backend: Backend, node: Node, *, timeout_seconds: float = LIVE_SECONDS_MAX) -> None:
-    """Wait until one node answers; it need not be ready, for that it may need others that do not run.
+    """Wait until one node answers. It does not have to be ready, because for that it may need others that do not run.
 
     Raises:
         InTheWay: a node of another cluster answers in its place.
@@ -109,8 +109,8 @@ def look_while_electing(
     group: str,
     needed: Callable[[Roster], int] = lambda _: 1,
 ) -> tuple[Found, Roster]:
-    """What `look` finds in the roster of a group, once that is `needed` of the nodes, and the roster. It looks again
-    for as long as so many nodes run, and the group may be electing; after that it may have found fewer.
+    """What `look` finds in the roster of a group, once it finds `needed` nodes, and the roster. It looks again as
+    long as so many nodes run and the group may be electing; after that it may have found fewer.
 
     Raises:
         UsageError: there is no such group.

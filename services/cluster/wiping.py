@@ -1,8 +1,8 @@
 """Deleting what the nodes of a cluster stored.
 
-Folders may be links: an operator puts `separated`, a node's folder, its data or a group on another disk. What lies
-behind such a link is deleted and the link stays; any other link is only a file. The rule of the file: nothing is said
-to be gone that is there still.
+Folders may be links: an operator may put `separated`, a node's folder, its data or a group on another disk. What such
+a link leads to is deleted, and the link stays; any other link is only a file. The rule of the file: never say that
+something is gone if it is still there.
 """
 
 import os
@@ -12,10 +12,10 @@ from pathlib import Path
 from common.parsers import GROUPS
 from services.cluster.errors import ClusterError, in_words
 
-#: How many of the things that could not be deleted are named.
+#: How many of the things that could not be deleted the message names.
 NAMED_MAX = 3
 
-#: Which names of links are followed in a topology's folder, in a node's, in its data; None: all.
+#: Names of the links that are followed in a topology's folder, in a node's folder, in its data; None: all.
 _FOLLOWED: tuple[frozenset[str] | None, ...] = (None, frozenset({"data"}), frozenset(GROUPS))
 
 
@@ -23,7 +23,7 @@ def wipe_nodes(topology_folder: Path) -> None:
     """Delete all data and logs of a topology's nodes.
 
     Raises:
-        ClusterError: something is there still; the message names it.
+        ClusterError: something is still there; the message names it.
     """
     problems: list[str] = []
     if _empty(topology_folder, 0, problems) and not topology_folder.is_symlink():
@@ -34,12 +34,12 @@ def wipe_nodes(topology_folder: Path) -> None:
 
 
 def holds_anything(topology_folder: Path) -> bool:
-    """Whether a topology's nodes store anything still; links that stay are nothing."""
+    """Whether a topology's nodes still store anything; links that stay do not count."""
     return any(path.is_file() or (path.is_symlink() and not path.is_dir()) for path in topology_folder.glob("*/**/*"))
 
 
 def _empty(folder: Path, depth: int, problems: list[str]) -> bool:
-    """Delete what is in a folder, and note what could not be. False where anything is left, be it a link."""
+    """Delete what is in a folder, and note what could not be deleted. False if anything is left, even a link."""
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
