@@ -1,6 +1,6 @@
 """The commands about a cluster's settings: `config show`, `config set`.
 
-Like `services.cli.main`, only what a command is called and takes stands here.
+As in `services.cli.main`, this file only has the names and the arguments of the commands.
 """
 
 import os
@@ -19,13 +19,13 @@ def _surroundings() -> Surroundings:
 
 @click.group("config")
 def config_group() -> None:
-    """See and change the settings that all nodes of the cluster have in common."""
+    """See and change the settings that all nodes of the cluster share."""
 
 
 @config_group.command("show")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show_command(as_json: bool) -> None:
-    """Show each setting, its value and where that is from. Secrets are not shown."""
+    """Show each setting, its value and where the value comes from. Secrets are not shown."""
     echo(show_settings(_surroundings(), as_json=as_json))
 
 
@@ -33,9 +33,9 @@ def show_command(as_json: bool) -> None:
 @click.argument("assignment", nargs=-1, required=True, metavar="VARIABLE=VALUE...")
 def set_command(assignment: tuple[str, ...]) -> None:
     """Change settings: VARIABLE=VALUE, or VARIABLE alone to take its value from the environment, which keeps secrets
-    out of the process list. An empty value goes back to the default.
+    out of the process list. An empty value restores the default.
 
-    A node has the new settings from its next start on.
+    A node takes the new settings at its next start.
     """
     set_settings(_surroundings(), assignment)
 

@@ -1,4 +1,4 @@
-"""The program `mufakat`: what comes before everything else is imported, which takes a moment.
+"""The program `mufakat`: the part before all imports, which take a moment.
 
 Ctrl-C in that moment ends the process as it ends any other, without a traceback.
 """

@@ -1,7 +1,7 @@
-"""The `mufakat` command: `serve` runs one node, the others run and look after a cluster on this machine.
+"""The `mufakat` command: `serve` runs one node, the others run and manage a cluster on this machine.
 
-Only what a command is called and takes stands here; what it does is in `services.cluster`. Exit codes: 0
-done, 1 tried and failed, 2 asked wrongly, 3 something is in the way, 4 no cluster is up
+This file only has the names and the arguments of the commands; what they do is in `services.cluster`. Exit codes: 0
+done, 1 tried and failed, 2 wrong arguments, 3 something is in the way, 4 no cluster is up
 (`services/cluster/errors.py`).
 """
 
@@ -32,7 +32,7 @@ from services.node.process_file import INHERITED_VARIABLE
 #: How often `status --watch` looks.
 WATCH_SECONDS = 2.0
 
-#: How many lines of each node `logs` shows unless told.
+#: How many lines of each node `logs` shows by default.
 LOG_LINES_DEFAULT = 20
 
 
@@ -47,7 +47,7 @@ class Commands(click.Group):
             click.echo(str(error).replace("`mufakat ", f"`{_program()} "), err=True)
             context.exit(error.exit_code)
         except BrokenPipeError:
-            # Who read our output has gone; nothing is left to say, and the interpreter must not try to.
+            # The reader of our output has gone; we have nothing more to say, and the interpreter must not try to.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(1)
         except StorageError as error:
@@ -61,7 +61,7 @@ class Commands(click.Group):
 
 
 def _program() -> str:
-    """How to call this program again from here, as a shell reads it."""
+    """How to call this program again from here, quoted for a shell."""
     called = sys.argv[0]
     if os.path.basename(called) != "mufakat":
         return "mufakat"
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def _flags_of_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command one flag for each setting; those that are not given come from the environment."""
+    """Give a command one flag for each setting; settings without a flag come from the environment."""
     for setting in reversed(SETTINGS):
         flag = f"--{setting.field.replace('_', '-')}"
         command = click.option(flag, setting.field, metavar="VALUE", help=_help_of(setting))(command)
@@ -103,7 +103,7 @@ def serve_command(**flags: str | None) -> None:
         settings = load_settings(os.environ, flags)
     except SettingsError as error:
         raise UsageError(str(error)) from error
-    # Imported here: the other commands start fast because they do without what only a node needs.
+    # Imported here: the other commands start fast because they do not import what only a node needs.
     from common.runtime import run
     from services.app import run_node
 
@@ -135,7 +135,7 @@ def up_command(topology: str | None, mode: str | None, port_offset: int | None) 
 @main.command("down")
 @click.option("--wipe", is_flag=True, help="Delete what the nodes stored, too.")
 def down_command(wipe: bool) -> None:
-    """Stop the whole cluster. What it stored is kept for the next `up`."""
+    """Stop the whole cluster. It keeps what it stored for the next `up`."""
     down(_surroundings(), wipe=wipe)
 
 
@@ -156,7 +156,7 @@ def stop_command(node: tuple[str, ...]) -> None:
 @main.command("kill")
 @click.argument("node", nargs=-1, required=True)
 def kill_command(node: tuple[str, ...]) -> None:
-    """Kill nodes as a power cut would (SIGKILL)."""
+    """Kill nodes at once, as a power cut would (SIGKILL)."""
     kill_nodes(_surroundings(), node)
 
 
@@ -199,7 +199,7 @@ def status_command(as_json: bool, watch: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line, with the node in each.")
 def logs_command(node: tuple[str, ...], follow: bool, lines: int, as_json: bool) -> None:
-    """Show what nodes wrote, those named or else all, as one log by time."""
+    """Show what the named nodes, or all nodes, wrote, as one log in the order of time."""
     backend = _surroundings().require_backend()
     nodes = [backend.topology.node(node_id) for node_id in dict.fromkeys(node)] or list(backend.topology.nodes)
     colours = wants_colours(sys.stdout, os.environ)
@@ -207,7 +207,7 @@ def logs_command(node: tuple[str, ...], follow: bool, lines: int, as_json: bool)
     try:
         backend.show_logs(nodes, follow=follow, lines=lines, view=view)
     except BrokenPipeError:
-        # Whoever read this has seen enough. What is left in the buffer must not fail at the end of the process.
+        # The reader has seen enough. What is left in the buffer must not fail at the end of the process.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

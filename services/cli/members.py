@@ -1,6 +1,6 @@
 """The commands about a cluster's members: `member list`, `member add`, `member remove`.
 
-Like `services.cli.main`, only what a command is called and takes stands here.
+As in `services.cli.main`, this file only has the names and the arguments of the commands.
 """
 
 import os
@@ -28,16 +28,16 @@ def _whom(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group("member")
 def member_group() -> None:
-    """See and change which servers a cluster consists of.
+    """See and change which servers the cluster has.
 
-    Where tokens are in use, the admin token is that of the cluster; with --node, the one in MUFAKAT_AUTH_TOKENS.
+    If tokens are in use, the command sends the cluster's admin token; with --node, the one in MUFAKAT_AUTH_TOKENS.
     """
 
 
 @member_group.command("list")
 @_whom
 def list_command(address: str, group: str | None) -> None:
-    """Show the members of each group, where they are and whether they vote."""
+    """Show the members of each group, their addresses and whether they vote."""
     echo(list_members(_surroundings(), Whom(address, group)))
 
 
@@ -48,8 +48,8 @@ def list_command(address: str, group: str | None) -> None:
 def add_command(member: str, where: str, address: str, group: str | None) -> None:
     """Add the server ID, whose clients reach it at HOST:PORT. Without HOST:PORT, start it here first (local mode).
 
-    Elsewhere, start it with `mufakat serve`, MUFAKAT_JOIN=true and a MUFAKAT_CLUSTER that names everybody, before or
-    after.
+    In other modes, start it with `mufakat serve`, MUFAKAT_JOIN=true and a MUFAKAT_CLUSTER that names everybody,
+    before or after this.
     """
     add_member(_surroundings(), Whom(address, group), member, where)
 
@@ -58,7 +58,7 @@ def add_command(member: str, where: str, address: str, group: str | None) -> Non
 @click.argument("member", metavar="ID")
 @_whom
 def remove_command(member: str, address: str, group: str | None) -> None:
-    """Remove the server ID. A leader hands leadership over first."""
+    """Remove the server ID. A leader hands over leadership first."""
     remove_member(_surroundings(), Whom(address, group), member)
 
 

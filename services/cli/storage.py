@@ -1,6 +1,6 @@
-"""The commands that look at and move stored data: `backup`, `restore`, `repair`, `recover`, `wal dump`, `wal verify`.
+"""The commands that inspect and move stored data: `backup`, `restore`, `repair`, `recover`, `wal dump`, `wal verify`.
 
-Like `services.cli.main`, only what a command is called and takes stands here.
+As in `services.cli.main`, this file only has the names and the arguments of the commands.
 """
 
 import os
@@ -40,12 +40,12 @@ def _surroundings() -> Surroundings:
 @click.option("--id", "node", default="", help="With --data-dir: whose it is, where it does not say so itself.")
 @click.argument("file", type=click.Path(path_type=Path))
 def backup_command(group: str, address: str, data_dir: Path | None, node: str, file: Path) -> None:
-    """Write a group's state, as of now, to FILE.
+    """Write a group's present state to FILE.
 
-    FILE is replaced only once the whole backup has come and was checked, and only where it is a regular file. Where
-    tokens are in use, the admin token is taken from MUFAKAT_AUTH_TOKENS.
+    The command replaces FILE only once it has the whole backup and has checked it, and only if FILE is a regular
+    file. If tokens are in use, it takes the admin token from MUFAKAT_AUTH_TOKENS.
 
-    With --data-dir the state of one disk is written, which is not that of the group. The directory is not changed.
+    With --data-dir it writes the state of one disk, which is not that of the group. It does not change the directory.
     """
     if data_dir is not None:
         if address:
@@ -78,10 +78,10 @@ def backup_command(group: str, address: str, data_dir: Path | None, node: str, f
 def restore_command(
     file: Path | None, topology: str | None, data_dir: Path | None, cluster: str, life: str, *, abandon: bool
 ) -> None:
-    """Begin a group anew from the backup FILE.
+    """Begin a group again from the backup FILE.
 
-    The cluster must be down and hold nothing of that group. Other groups are left alone. A restore that was
-    interrupted goes on when it is asked for again.
+    The cluster must be down and hold nothing of that group. Other groups are left alone. If a restore was
+    interrupted, the same command finishes it.
     """
     if abandon:
         if file or data_dir or cluster or life:
@@ -101,10 +101,10 @@ def restore_command(
 @click.command("repair")
 @click.argument("node")
 def repair_command(node: str) -> None:
-    """Heal NODE, whose data is damaged, from the others.
+    """Heal NODE, whose data is damaged; the other nodes send it theirs.
 
-    What it refuses to use is put aside, not deleted, and the node joins those groups anew. A majority of each must be
-    sound without it.
+    The data that it refuses to use is put aside, not deleted, and the node joins those groups again. A majority of
+    each must be sound without it.
     """
     repair_node(_surroundings(), node)
 
@@ -115,10 +115,10 @@ def repair_command(node: str) -> None:
 @click.option("--id", "node", default="", help="Whose disk it is, where that cannot be told from DIR.")
 @click.option("--yes", is_flag=True, help="Go on without being asked.")
 def recover_command(directory: Path, group: str, node: str, *, yes: bool) -> None:
-    """Make a group of one out of DIR, where a majority of the group's disks is lost for good.
+    """Make a group of one node from DIR, when a majority of the group's disks is lost for ever.
 
     DIR is a node's data directory or a group's folder, and its node does not run. What only the other disks hold is
-    lost. The former folder is kept beside the new one.
+    lost. The old folder is kept beside the new one.
     """
     recover(directory, group, node=node, agree=lambda: yes or _agrees())
 
@@ -131,7 +131,7 @@ def _agrees() -> bool:
 
 @click.group("wal")
 def wal_group() -> None:
-    """Look into data directories; nothing is changed."""
+    """Look into data directories; this changes nothing."""
 
 
 _DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -158,9 +158,9 @@ def dump_command(directory: Path) -> None:
 @wal_group.command("verify")
 @click.argument("directory", type=_DIRECTORY)
 def verify_command(directory: Path) -> None:
-    """Check everything in DIRECTORY as a node does on its start; exit code 1 where it would refuse.
+    """Check everything in DIRECTORY as a node does on its start; the exit code is 1 if the node would refuse.
 
-    What a repair or a recovery has put aside is checked only where it is named itself.
+    To check a folder that a repair or a recovery has put aside, name that folder itself.
     """
     with reading_under(directory):
         found = found_in(directory)

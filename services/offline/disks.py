@@ -1,7 +1,7 @@
-"""One disk of a group, read on its own: the state that a node would have that started on it and went on alone.
+"""One disk of a group, read alone: the state of a node that would start on it and go on alone.
 
-The rule: what was committed is not known on one disk, so every entry is carried out that is there. The last of them
-may never have been acknowledged to anybody, and what only the others hold is missing. Whoever uses this says so.
+The rule: one disk does not know what was committed, so this carries out every entry on it. The last entries may never
+have been acknowledged to anybody, and entries that only the other disks hold are missing. The callers say so.
 """
 
 import json
@@ -20,24 +20,24 @@ from services.catalogue import SERVICES
 from services.node.process_file import PROCESS_NAME
 from services.replicated.machine import ReplicatedMachine, UnknownCommand
 
-#: More than any such file holds.
+#: More bytes than any such file holds.
 _PROCESS_BYTES_MAX = 64 << 10
-#: What a machine may raise for bytes that no version of it wrote.
+#: Errors that a machine may raise for bytes that no version of it wrote.
 _NOT_OURS = (ValueError, TypeError, KeyError, IndexError, StopIteration)
 
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """What a group's data directory comes to."""
+    """The state in a group's data directory."""
 
     group: str
     directory: Path
     #: After the last entry.
     machine: ReplicatedMachine
-    #: Where in the log that is; its configuration has no voters where the log does not tell the members.
+    #: Where in the log that is; its configuration has no voters if the log does not say the members.
     meta: SnapshotMeta
     hard_state: HardState
-    #: Wall clock when it was written to for the last time, microseconds since 1970.
+    #: Wall clock at the last write to it, microseconds since 1970.
     written_us: int
 
     @property
@@ -46,12 +46,11 @@ class Disk:
 
 
 def load_disk(contents: DirectoryContents, group: str) -> Disk:
-    """Load the snapshot and carry out every entry behind it, as a node does.
+    """Load the snapshot and carry out every entry after it, as a node does.
 
     Raises:
-        CorruptSnapshot, CorruptLog: it holds what no version up to this one wrote.
-        UnknownFormat: a newer version wrote it.
-        OSError: the snapshot cannot be read.
+        CorruptSnapshot, CorruptLog: it holds something that no version up to this one wrote. UnknownFormat: a newer
+        version wrote it. OSError: the snapshot cannot be read.
     """
     base = contents.snapshot or SnapshotMeta()
     path = str(contents.directory)
@@ -74,7 +73,7 @@ def load_disk(contents: DirectoryContents, group: str) -> Disk:
 
 
 def loaded_machine(group: str, chunks: Iterable[bytes], path: str) -> ReplicatedMachine:
-    """The machine of a group with the state that `chunks`, read from `path`, hold.
+    """The machine of a group with the state in `chunks`, which were read from `path`.
 
     Raises:
         CorruptSnapshot: it is no state of that group.
@@ -88,14 +87,14 @@ def loaded_machine(group: str, chunks: Iterable[bytes], path: str) -> Replicated
 
 
 def _written_us(directory: Path) -> int:
-    """By the files' times. A copy may say a later one than the truth, which is no worse than not to know."""
+    """From the files' times. A copy may have a later time than the true one; that is no worse than no time at all."""
     with os.scandir(directory) as found:
         return max((each.stat().st_mtime_ns for each in found if each.is_file()), default=0) // 1_000
 
 
 def recorded_node(directory: Path) -> str:
-    """The node that ran last on a data directory, or on the one that a group's directory lies in; empty where that is
-    not recorded."""
+    """The node that ran last on a data directory, or on the one that a group's directory is in; empty if that is not
+    recorded."""
     for folder in (directory, directory.absolute().parent):
         try:
             with open(folder / PROCESS_NAME, "rb") as file:

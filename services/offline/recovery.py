@@ -1,14 +1,14 @@
-"""A group of one made out of one disk: the way out where a majority of the disks is lost for good.
+"""A group of one made from one disk, for the case that a majority of the disks is lost for ever.
 
-    lock ──read, written anew──> lock and lock.recovering-TIME
+    lock ──read, written again─> lock and lock.recovering-TIME
          ──old one put aside──>  lock.recovered-TIME and lock.recovering-TIME
          ──new one published──>  lock.recovered-TIME and lock
 
-What the disk holds becomes the beginning of a new life (`raft.life`), as a backup does, with one voter; the group's
-other disks are of the former one and are refused from then on. Numbers leap as they do in a restore
-(`services.offline.restore`), from the moment at which the disk was written to for the last time: the others may
-have given more since. The rule: until the old directory is put aside everything is as it was. From then on
-`finish_recovery` puts the new one in its place, whatever came between, and no node opens another one there
+The content of the disk becomes the beginning of a new life (`raft.life`) with one voter, as a backup does. The
+group's other disks are of the former life and are refused from then on. Numbers jump forward as in a restore
+(`services.offline.restore`), counted from the last write to the disk: the other nodes may have given more numbers
+since. The rule: until the old directory is put aside, everything is as before. From then on `finish_recovery` puts
+the new directory in its place, whatever happened in between, and no node opens another one there
 (`raft.storage.beside`).
 """
 
@@ -36,10 +36,10 @@ from services.offline.restore import Leap, write_beginning
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """A group of one, ready to be written in the place of the disk that it comes from."""
+    """A group of one, ready to replace the directory that it comes from."""
 
     disk: Disk
-    #: Where its log begins; the configuration has its only voter and its life.
+    #: Where its log begins; the configuration names its only voter and its life.
     meta: SnapshotMeta
     chunks: tuple[bytes, ...]
 
@@ -49,12 +49,12 @@ class Recovery:
 
 
 def plan_recovery(disk: Disk, node: NodeId) -> Recovery:
-    """Make the new life of a disk with `node` as its only voter. The disk's machine is used up.
+    """Make the new life of a disk with `node` as its only voter. Do not use the disk's machine after this.
 
     Raises:
         RestoreRefused: the clock is wrong.
     """
-    # Its checksum is none: no backup may be restored beside it as the same life.
+    # The life has no checksum of a backup, so that no backup can be restored beside it as the same life.
     life = restored_life(secrets.randbits(32))
     leap = Leap.since(disk.written_us, life)
     disk.machine.inner.skip_numbers(leap.skipped, leap.floor)
@@ -65,10 +65,10 @@ def plan_recovery(disk: Disk, node: NodeId) -> Recovery:
 
 
 def carry_out(recovery: Recovery) -> Path:
-    """Put the new life in the place of the old one; returns where the old one is kept. Its lock must be held.
+    """Replace the old life by the new one; returns where the old one is kept. The caller must hold its lock.
 
     Raises:
-        DiskFull, OSError: everything is as it was, or `finish_recovery` goes on.
+        DiskFull, OSError: everything is as before, or `finish_recovery` can finish it.
     """
     directory = real(recovery.disk.directory)
     for stale in directory.parent.glob(f"{escape(directory.name)}{RECOVERING_SUFFIX}*"):
@@ -88,11 +88,11 @@ def carry_out(recovery: Recovery) -> Path:
 
 
 def finish_recovery(directory: Path) -> bool:
-    """Where a recovery of `directory` was interrupted after the old one was put aside: put the new one in its place.
-    True where that was so.
+    """If a recovery of `directory` was interrupted after the old one was put aside, put the new one in its place.
+    True if this was the case.
 
     Raises:
-        OSError: it cannot be done; asking again is safe.
+        OSError: it cannot be done; it is safe to call again.
     """
     draft = unfinished_recovery(directory)
     if draft is None:
@@ -102,5 +102,5 @@ def finish_recovery(directory: Path) -> bool:
 
 
 def is_alone(disk: Disk, node: NodeId) -> bool:
-    """Whether there is nothing to recover, because `node` is the only member."""
+    """Whether `node` is the only member, so that there is nothing to recover."""
     return disk.meta.configuration.members == (node,)

@@ -1,21 +1,21 @@
-"""Beginning a group anew from a backup: writes the data directories of nodes that do not run.
+"""Begins a group again from a backup: writes the data directories of nodes that do not run.
 
-Every node of the new group is given the same snapshot as the beginning of its log, the same members and the same
-*life* (`raft.life`), which no other restore has. The rule: nothing is written before the whole backup was checked and
-loaded by today's machine, and never over anything.
+Every node of the new group gets the same snapshot as the beginning of its log, the same members and the same *life*
+(`raft.life`), which no other restore has. The rule: write nothing before the whole backup was checked and loaded by
+today's machine, and never overwrite anything.
 
-Numbers that clients were given before (fencing tokens, message ids, receipts; log indexes, and with them versions)
-must not be given to others a second time, neither those of the group that the backup is of nor those of a group that
-was restored from it before. So they follow the wall clock, at the moment that the life names:
+Clients got numbers before: fencing tokens, message ids, receipts; log indexes, and with them versions. A group must
+not give them a second time, neither those of the group of the backup nor those of a group that was restored from it
+before. So they follow the wall clock, at the moment that the life names:
 
     next number = max(number in the backup + NUMBERS_SKIPPED + microseconds since the backup was taken,
                       microseconds since NUMBERS_SINCE_US)
 
 No group gives a million numbers of a kind in a second for long: each is at least one step of its single-threaded
-machine. So the numbers of a group that was restored never overtake the second line, and whoever restores later
-begins above all that came before, in whichever order backups are taken and restored; without a file or a service that
-would have to remember anything. The first line is for backups whose numbers are beyond the second already, because a
-clock was wrong. JavaScript reads numbers up to `NUMBERS_MAX` exactly; the clock reaches it in the year 2305.
+machine. So the numbers of a restored group never overtake the second line, and a later restore begins above all
+earlier numbers, in whatever order backups are taken and restored. No file or service has to remember anything for
+that. The first line is for backups whose numbers are already beyond the second, because a clock was wrong. JavaScript
+reads numbers up to `NUMBERS_MAX` exactly; the clock reaches it in the year 2305.
 """
 
 import os
@@ -36,15 +36,16 @@ from raft.storage.reading import read_directory
 from services.catalogue import SERVICES
 from services.offline.disks import loaded_machine
 
-#: From here on the wall clock counts numbers, in microseconds since 1970: 2020-01-01.
+#: The moment from which the numbers count, in microseconds since 1970: 2020-01-01.
 NUMBERS_SINCE_US = 1_577_836_800_000_000
-#: Skipped in any case, for clocks that differ a little: ten seconds' worth at the most, and of real groups minutes'.
+#: Skipped in any case, for clocks that differ a little: numbers for at least ten seconds, and in real groups for
+#: minutes.
 NUMBERS_SKIPPED = 10_000_000
 #: No number is above this one: the largest up to which JSON numbers are exact everywhere.
 NUMBERS_MAX = 2**53
-#: How far behind the moment at which the backup was taken this machine's clock may be.
+#: How far this machine's clock may be behind the moment at which the backup was taken.
 CLOCK_BEHIND_US_MAX = NUMBERS_SKIPPED // 2
-#: A life is given to further nodes before the first starts. A day later a node that lacks its data has lost it.
+#: Further nodes get the life before the first one starts. After a day, a node that lacks its data has lost it.
 LIFE_AGE_US_MAX = 86_400_000_000
 
 
@@ -54,11 +55,11 @@ class RestoreRefused(StorageError):
 
 @dataclass(frozen=True, slots=True)
 class RestorableGroup:
-    """A backup, checked, loaded and made ready to be written for any number of nodes."""
+    """A backup that is checked, loaded and ready to be written for any number of nodes."""
 
     backup: Backup
     chunks: tuple[bytes, ...]
-    #: Of the group that begins.
+    #: The life of the group that begins.
     life: str
     #: Where its log begins.
     index: Index
@@ -66,23 +67,23 @@ class RestorableGroup:
 
 @dataclass(frozen=True, slots=True)
 class Leap:
-    """How a number moves: beyond all that anybody can have been given."""
+    """How numbers jump forward: beyond all that anybody can have got."""
 
     skipped: int
     floor: int
 
     @classmethod
     def of(cls, backup: Backup, life: str) -> "Leap":
-        """From the moment at which the backup was taken to the one at which `life` was made. Raises as `since`."""
+        """From the moment at which the backup was taken to the moment at which `life` was made. Raises as `since`."""
         return cls.since(backup.head.taken_ms * 1_000, life)
 
     @classmethod
     def since(cls, taken_us: int, life: str) -> "Leap":
-        """From a moment, microseconds since 1970, by which nobody had numbers beyond those of the state, to the one
-        at which `life` was made.
+        """From `taken_us`, when nobody had numbers beyond those of the state, to the moment at which `life` was made;
+        microseconds since 1970.
 
         Raises:
-            RestoreRefused: the clock that tells that moment is wrong.
+            RestoreRefused: the clock is wrong.
         """
         began_us = made_us(life)
         if began_us < taken_us - CLOCK_BEHIND_US_MAX:
@@ -96,10 +97,10 @@ class Leap:
         return leap
 
     def index(self, index: Index) -> Index:
-        """Where the log begins whose state is of `index`.
+        """The index at which the log of a state of `index` begins.
 
         Raises:
-            RestoreRefused: it would be beyond what JSON numbers can say exactly.
+            RestoreRefused: it would be too large for an exact JSON number.
         """
         begins = self(index)
         if begins > NUMBERS_MAX:
@@ -114,14 +115,13 @@ def load_backup(path: Path, *, life: str = "", has_begun: bool = False) -> Resto
     """Check a backup file and load it as a node would.
 
     Args:
-        life: of the group that begins, where it was restored on another of its nodes already; else it is made.
-        has_begun: that one has started since, and the node that this is for has certainly not: the life may be old.
+        life: of the group that begins, if another of its nodes was restored already; else it is made here.
+        has_begun: another node may have started since, but this node certainly has not: the life may be old.
 
     Raises:
-        CorruptSnapshot: it is damaged, or holds what no version up to this one wrote.
-        UnknownFormat: a newer version wrote it.
-        RestoreRefused: the clock is wrong, or `life` is not what a restore has made.
-        OSError: it cannot be read.
+        CorruptSnapshot: it is damaged, or holds something that no version up to this one wrote. UnknownFormat: a
+        newer version wrote it. RestoreRefused: the clock is wrong, or no restore made `life`. OSError: it cannot be
+        read.
     """
     backup = verify_backup(path)
     life = life or restored_life(backup.checksum)
@@ -147,7 +147,7 @@ def _utc(us: int) -> str:
 
 
 def is_empty(directory: Path) -> bool:
-    """Whether a group's data directory holds nothing: it is not there, or nothing was ever written to it."""
+    """Whether a group's data directory is empty: it is not there, or nothing was ever written to it."""
     return not directory.exists() or not any(name != "LOCK" for name in os.listdir(directory))
 
 
@@ -159,8 +159,8 @@ def write_group(
 ) -> SnapshotMeta:
     """Write the data directories of the group's nodes, all complete or none; returns where their log begins.
 
-    Only what interrupts it between two renames leaves some without the others. That does no harm: nodes that were
-    left out are empty and the group takes them in, and a minority waits for them.
+    Only an interruption between two renames leaves some nodes without the group. That does no harm: those nodes are
+    empty, and the group admits them; if those that were written are a minority, they wait for the others.
 
     Args:
         before_publishing: called once all of them are written, before the first gets its name.
@@ -194,8 +194,8 @@ def write_group(
 
 
 def write_beginning(directory: Path, meta: SnapshotMeta, chunks: Sequence[bytes], *, term: Term = 0) -> None:
-    """Write a data directory, durably, whose log begins with this snapshot, in `term` or the snapshot's, if that is
-    later.
+    """Write a data directory durably. Its log begins with this snapshot, in `term` or in the snapshot's term, if that
+    is later.
 
     Raises:
         DiskFull, OSError: it cannot be written.
@@ -209,7 +209,7 @@ def write_beginning(directory: Path, meta: SnapshotMeta, chunks: Sequence[bytes]
 
 
 def life_of(directory: Path) -> str:
-    """The life that a directory's log begins with; empty where it says none, or cannot be read."""
+    """The life with which a directory's log begins; empty if it says none or cannot be read."""
     try:
         found = read_directory(directory)
     except (StorageError, OSError):
@@ -218,12 +218,12 @@ def life_of(directory: Path) -> str:
 
 
 def was_started(directory: Path) -> bool:
-    """Whether a node has started on a directory since a restore wrote it: it may have promised something then.
+    """Whether a node has started on a directory since a restore wrote it: then it may have promised something.
 
     Raises:
         StorageError, OSError: the directory cannot be read.
     """
     found = read_directory(directory)
-    # A start names the directory before it does anything else; the log tells it too, should that file be gone.
+    # A start first gives the directory its incarnation. If that file is gone, the log shows the start, too.
     beginning = found.snapshot is not None and found.hard_state == HardState(found.snapshot.term)
     return (directory / INCARNATION_NAME).exists() or bool(found.entries) or not beginning
