@@ -1,1 +1,2 @@
-"""Real clusters under real faults. Each is a command with a verdict, not part of the test run: see the Makefile."""
+"""Real clusters under real faults. Each module is a command with a verdict, not part of the test run: see the
+Makefile."""

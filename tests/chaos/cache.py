@@ -3,9 +3,9 @@
     python -m tests.chaos.cache [--seconds 180] [--seed n]            (`make chaos-cache`)
 
 A real cluster of three nodes; 16 clients read, write and delete 20 keys through all of them and note when each
-request was sent and answered. A request that was refused certainly had no effect; one without an answer may have
-had. The history of each key must be that of a register. Prints the figures and the verdict; exit 0 where it is
-linearizable and enough of the reads were local hits.
+request was sent and answered. A request that was refused certainly had no effect; a request without an answer may
+have had one. The history of each key must be that of a register. Prints the figures and the verdict; the exit code is
+0 if the history is linearizable and enough of the reads were local hits.
 """
 
 import argparse

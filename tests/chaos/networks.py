@@ -1,7 +1,7 @@
-"""One network namespace per node, joined by a bridge, so that the way between two nodes can be cut for real.
+"""One network namespace for each node, joined by a bridge, so that the way between two nodes can really be cut.
 
-Needs root and iproute2's `ip`. A cut is a route that loses what is sent to the peer, on both sides: nothing is
-refused or reset, as in a cable that was pulled. Clients, which live outside of the namespaces, reach every node.
+Needs root and iproute2's `ip`. A cut is a route that loses what is sent to the peer, on both sides. Nothing is
+refused or reset, as when a cable is pulled. Clients are outside of the namespaces and reach every node.
 """
 
 import os

@@ -1,5 +1,5 @@
-"""One request of a client of the lease simulation, on the way that `services.cache.operations` takes: a hit from
-memory, else a ReadIndex for what is absent, else a command; the grant comes a little later than the answer."""
+"""One request of a client of the lease simulation. It takes the same way as `services.cache.operations`: a hit from
+memory, else a ReadIndex for an absent key, else a command; the grant comes a little later than the answer."""
 
 from __future__ import annotations
 

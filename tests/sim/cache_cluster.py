@@ -1,11 +1,11 @@
-"""Cache nodes with leases and drifting clocks under one seed: the real core, proposals, machine, grants and account,
-on a simulated network. The history of each key must be that of a register.
+"""Cache nodes with leases and drifting clocks under one seed: the real core, proposals, machine, grants and account
+of invalidations, on a simulated network. The history of each key must be that of a register.
 
     python -m tests.sim.cache_cluster [--seeds 100] [--seed first]        (`make sim-cache`)
 
-One process, no real time, no asyncio. `cache_node` is a node, `cache_nemesis` what goes wrong, this file time, the
-network, the clients and the watcher: a reader that sits at every node and knows when looking is worth while. What it
-reads is read like any client's, from memory and with no message, and goes into the history; the checker judges.
+One process, no real time, no asyncio. `cache_node` is a node and `cache_nemesis` is what goes wrong. This file has
+time, the network, the clients and the watcher: a reader at every node that knows when a read could show something
+old. It reads like any client, from memory and with no message, and its reads go into the history; the checker judges.
 """
 
 import argparse

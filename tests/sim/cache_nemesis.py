@@ -1,7 +1,7 @@
 """What goes wrong in the lease simulation: the ordinary faults, and short stories in which a lease and a change of
 the line, of the leader or of the clock meet.
 
-The rule of the file: a story breaks things and mends them again; it never looks at what the code believes.
+The rule of the file: a story breaks things and repairs them again; it never looks at what the code believes.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """One cache node of the lease simulation: the real replica with its core, proposals, reads and machine, the real
-grants and account, on a disk that answers at once and a clock that runs a little wrong.
+grants and account, on a disk that answers at once and with a clock that runs a little wrong.
 """
 
 from __future__ import annotations

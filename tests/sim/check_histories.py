@@ -1,8 +1,8 @@
-"""Histories made for the checker's tests: legal ones of any size, and spoiled copies of them.
+"""Histories for the checker's tests: legal ones of any size, and spoiled copies of them.
 
-A legal one comes from running the operations of many processes against plain objects: each takes effect at one
-instant between its call and its return, so the order of these instants is the proof that the history is legal.
-An unknown operation takes effect soon, much later, or never.
+To make a legal history, the operations of many processes run against plain objects. Each takes effect at one instant
+between its call and its return, so the order of these instants proves that the history is legal. An unknown operation
+takes effect soon, much later, or never.
 """
 
 import heapq

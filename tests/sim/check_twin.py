@@ -1,6 +1,7 @@
-"""The checker's dumb twin: tries every order of a tiny history against a plain object, and nothing cleverer.
+"""The checker's simple twin: it tries every order of a tiny history against a plain object, and does nothing
+cleverer.
 
-Shares no code with `tests.sim.check` but the `Operation`.
+It shares no code with `tests.sim.check` except the `Operation`.
 """
 
 import json

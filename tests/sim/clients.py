@@ -1,9 +1,9 @@
 """Clients: processes that send commands and reads to any node, retry with an idempotency key, and keep a history.
 
-The check that runs all the time uses the log, which the simulator can see: an operation that was answered took
-effect at an index of the log, and that index must lie behind everything answered before it was called. That is
-linearizability of the whole state, at the cost of one comparison. The histories are for the checker that sees
-nothing but calls and answers.
+The check that runs all the time uses the log, which the simulator can see. An operation that was answered took effect
+at an index of the log, and that index must be after everything that was answered before the operation was called.
+That is linearizability of the whole state, at the cost of one comparison. The histories are for the checker, which
+sees only calls and answers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Clocks that run at different rates: what a node believes of time. True time is in microseconds."""
+"""Clocks that run at different rates: what a node believes about time. True time is in microseconds."""
 
 
 class SimClock:

@@ -1,27 +1,28 @@
 """The cache's coherence protocol as a small explicit-state model, for exhaustive search.
 
-The rule of this file: it states the protocol once more, by itself, in as few words as it takes; it shares no
-code with the service. A state is violated where a node may serve a value older than one that a client has already
-seen; `coherence_search` walks through everything that can happen and looks for one.
+The rule of this file: it states the protocol a second time, as shortly as possible, and shares no code with the
+service. A state is a violation if a node may serve a value older than one that a client has already seen.
+`coherence_search` walks through everything that can happen and looks for such a state.
 
-What is modelled: the order of committed entries; how far each node has applied it; the newest leader and one
-that was deposed and does not know; leases, the notes that leaders keep of them, grants, pending holders and
-held-back answers; messages that travel as slowly as they like, or never arrive. Time is in ticks of L / `lease`.
+What is modelled: the order of committed entries; how far each node has applied it; the newest leader and one that was
+deposed and does not know; leases, the notes that leaders keep of them, grants, pending holders and withheld answers;
+messages that take any time, or never arrive. Time is in ticks of L / `lease`.
 
-What is simplified, each time so that more can happen than in reality and never less:
+What is simplified, always so that more can happen than in reality and never less:
 
-- Votes. Any node may win at any moment, whoever is cut off from whom: majorities may lie outside of the nodes
-  that hold lines, as with a leader cut off with one follower out of five.
-- Rounds. `Q`, the send time of a leader's newest acknowledged round, is now for as long as it is the newest
-  leader, and the moment of its fall from then on: the latest that it can be, hence the longest leases.
-- Hits. A node that may serve is taken to serve at once: `seen` (the newest version that a client has seen)
-  rises immediately.
+- Votes. Any node may win at any moment, whichever nodes are cut off: the majority may be outside of the nodes that
+  hold lines, as when a leader and one follower of five are cut off.
+- Rounds. `Q`, the send time of a leader's newest acknowledged round, is the present moment as long as it is the
+  newest leader, and the moment of its fall after that. That is the latest possible `Q`, so leases are the longest
+  possible.
+- Hits. A node that may serve counts as serving at once: `seen` (the newest version that a client has seen) rises
+  immediately.
 - The way of a request to the leader: an operation begins when its entry is appended.
 
-What is left out for good: logs that differ (an entry counts from the moment when it is committed), more than one
-deposed leader at a time, more than one reply and one grant of a lease under way for each node.
+What is left out: logs that differ (an entry counts from the moment when it is committed), more than one deposed
+leader at a time, more than one reply and one grant of a lease under way for each node.
 
-What a state is made of is written in `coherence_rules`.
+`coherence_rules` says what a state consists of.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
-"""The coherence model's nouns, and what holds in any state: who may serve what, which answers may be given.
+"""The coherence model's nouns, and the rules for any state: who may serve what, and which answers may be given.
 
-The rule of this file: nothing here is an event. `coherence_model` has the events; after each of them `settled` lets
-happen what happens at once.
+The rule of this file: nothing here is an event. `coherence_model` has the events; after each of them `settled` does
+what happens at once.
 
 State, integers and tuples of integers only, so that hashes are the same in every process:
 
@@ -13,9 +13,10 @@ State, integers and tuples of integers only, so that hashes are the same in ever
     seen        newest version that a client has seen, per key
     left        how many puts, fills, deletes, elections, restarts and invalidations may still happen
 
-A lead is what a node that believes to lead keeps: the ticks since its Q, the ticks for which it gives no answers yet,
-the place of its no-op, and for each node: whether it is known to have applied the no-op, for how many ticks it may
-still serve, what it must have applied before it gets a lease, and, per key, 1 + the entry that it is waited for.
+A lead is what a node keeps that believes that it leads: the ticks since its Q, the ticks for which it gives no
+answers yet, and the index of its no-op. And for each node: whether it is known to have applied the no-op, for how
+many ticks it may still serve, what it must have applied before it gets a lease, and, for each key, 1 + the entry that
+it must still apply.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Exhaustive breadth-first search through the coherence model.
 
-The rule of this file: it knows nothing of the protocol. It remembers states by 64-bit hashes that do not tell nodes
-apart, so that of up to six states that differ only in names one is visited.
+The rule of this file: it knows nothing about the protocol. It remembers states by 64-bit hashes that do not depend on
+the names of nodes. So it visits one of up to six states that differ only in names.
 """
 
 from dataclasses import dataclass, field

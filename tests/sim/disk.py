@@ -1,9 +1,9 @@
-"""A simulated disk: an ordered queue of writes, what of it is durable, and what a crash makes of the rest.
+"""A simulated disk: an ordered queue of writes, how much of it is durable, and what a crash does with the rest.
 
-A `Persist` is written as records, in order: a leader's snapshot, the hard state, then each entry. When power goes,
-every record that was not fsynced is, each by itself, kept, lost or torn; recovery reads in order and ends at the
-first that is not whole, and what lies behind it is cut off, kept or not. The durable part is held as what
-recovery would read, so that checks can look at it after every event.
+A `Persist` is written as records, in order: a leader's snapshot, the hard state, then each entry. When power fails,
+each record that was not fsynced is kept, lost or torn, independently of the others. Recovery reads in order, ends at
+the first record that is not whole, and cuts off everything after it, kept or not. The durable part is stored as
+recovery would read it, so that checks can look at it after every event.
 """
 
 from __future__ import annotations

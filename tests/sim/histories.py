@@ -1,8 +1,7 @@
-"""After a run: what clients saw must be explainable without looking inside.
+"""After a run: what clients saw must have an explanation that does not use the inside of the nodes.
 
-Operations on keys that a model of the checker knows are handed to it. Locks of the small machine may end by
-themselves: for each grant with a time to live there is a release that may have happened at any time (see
-tests/sim/check).
+The checker gets the operations on keys for which it has a model. Locks of the small machine may end by themselves:
+for each grant with a time to live there is a release that may have happened at any time (see tests/sim/check).
 """
 
 from __future__ import annotations

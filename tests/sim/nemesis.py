@@ -1,4 +1,4 @@
-"""What goes wrong, and when: draws faults by the plan's weights, does them, and takes them back after a while."""
+"""What goes wrong, and when: it draws faults by the plan's weights, causes them, and ends them after a while."""
 
 from __future__ import annotations
 

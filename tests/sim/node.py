@@ -1,10 +1,9 @@
-"""A simulated node: one RaftCore and the driver around it, which does what the Ready contract says and no more.
+"""A simulated node: one RaftCore and the driver around it, which does exactly what the contract of `Ready` says.
 
     deliver / timer / client request  ->  core  ->  take_ready  ->  network, disk queue, machine
 
-The driver keeps the order that raft/core/ready.py demands. What it may choose, it chooses by the seed's plan: how
-many events it feeds before one `take_ready`, how long a write takes, and at which boundary inside one step power
-fails.
+The driver keeps the order that raft/core/ready.py demands. The seed's plan decides what is free: how many events it
+feeds before one `take_ready`, how long a write takes, and at which boundary inside one step power fails.
 """
 
 from __future__ import annotations

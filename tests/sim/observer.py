@@ -1,8 +1,8 @@
-"""What the simulator tells those who watch it, and what a watcher that found something raises.
+"""What the simulator tells its watchers, and what a watcher raises when it has found something.
 
-A watcher subclasses `Observer` and overrides the hooks that it needs; `Observers` calls only those. Invariants
-are watchers that raise `Violation`; situations are watchers that count. Hooks of one node are called after the
-node has run to completion, with what changed since the last call, so that a check looks at news only.
+A watcher subclasses `Observer` and overrides the hooks that it needs; `Observers` calls only those. Invariants are
+watchers that raise `Violation`; situations are watchers that count. Hooks of one node are called after the node has
+run to completion, with what changed since the last call, so that a check only looks at news.
 """
 
 from __future__ import annotations

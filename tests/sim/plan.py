@@ -1,5 +1,5 @@
-"""What one seed does: swarm testing. Each seed enables a random part of everything at random intensity, since a
-run with every fault at once hides what a few of them do together."""
+"""What one seed does: swarm testing. Each seed enables a random part of all faults at random intensity, because a run
+with every fault at once hides what a few of them do together."""
 
 from dataclasses import dataclass, field
 from random import Random

@@ -2,8 +2,8 @@
 
 chaos     the plan's faults, until its events are used up
 majority  a random majority is healed and the rest frozen: it must elect, commit and serve in time
-all       everyone is healed: all must reach equal state
-after     nothing acknowledged is missing, and the histories are explainable
+all       all nodes are healed: all must reach equal state
+after     nothing acknowledged is missing, and the histories have an explanation
 """
 
 from __future__ import annotations

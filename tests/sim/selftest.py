@@ -1,4 +1,4 @@
-"""Does the simulator bite? Plants each bug and counts the seeds until it is caught."""
+"""Does the simulator find bugs? This plants each bug and counts the seeds until it is caught."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wraps whatever machine a seed drives: joined snapshots, and one way to make it."""
+"""Wraps the machine that a seed drives: joined snapshots, and one way to make it."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,8 +1,8 @@
-"""What clients ask of the machines of the three services, wrapped as a route wraps them.
+"""What clients ask the machines of the three services, wrapped as a route wraps it.
 
-Keys whose first letter is the model's (`l`, `q`, `r`) are used with operations that the linearizability checker
-knows, and go into the history; everything else (waiting, visibility, sessions of several keys) goes to other keys
-and is judged by equality of all replicas and of all answers.
+Keys whose first letter is that of a model (`l`, `q`, `r`) get operations that the linearizability checker knows, and
+go into the history. Everything else (waiting, visibility, sessions of several keys) uses other keys; there, all
+replicas and all answers must be equal.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Leases and the cache service, simulated: clean as they are, and caught with a bug in them."""
+"""Leases and the cache service, simulated: the real code is clean, and planted bugs are caught."""
 
 import pytest
 

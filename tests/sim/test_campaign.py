@@ -1,4 +1,5 @@
-"""The simulator as part of the tests: seeds, the evidence that they were worth it, and that it bites."""
+"""The simulator as part of the tests: seeds, the proof that faults occurred in them, and the proof that it finds
+bugs."""
 
 import os
 import re

@@ -1,8 +1,8 @@
 """The coherence protocol, explored exhaustively: as designed it never shows a value older than one that was seen, and
-every bug that is planted in it is found.
+the search finds every bug that is planted in it.
 
-`COHERENCE_MODEL_STATES` (default 10,000) bounds the search of the one configuration that is too large to be finished
-in a test run; give some hundred thousand or a million for a deeper look.
+`COHERENCE_MODEL_STATES` (default 10,000) bounds the search of the one configuration that is too large to finish in a
+test run; set it to some hundred thousand or a million for a deeper look.
 """
 
 import os

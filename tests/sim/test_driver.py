@@ -1,4 +1,4 @@
-"""The simulated driver, where it could be wrong by itself and put the blame on the core."""
+"""The simulated driver, in cases where its own fault could look like a fault of the core."""
 
 from dataclasses import replace
 

@@ -1,5 +1,5 @@
-"""Streams of snapshot data: what the driver does below an InstallSnapshot. A stream takes its time, may break off,
-and its end is reported to the leader's core, delivered or not."""
+"""Streams of snapshot data: what the driver does below an InstallSnapshot. A stream takes time and may break off. The
+leader's core hears of its end, delivered or not."""
 
 from __future__ import annotations
 

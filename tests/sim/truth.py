@@ -1,4 +1,4 @@
-"""What is true of the cluster as a whole, put together from what single nodes do.
+"""What is true about the cluster as a whole, put together from what single nodes do.
 
 `entries` holds every committed entry by index, from the first node whose commit index covered it; a reference
 machine applies them once, and every node's answers and snapshots are compared with the first ones.

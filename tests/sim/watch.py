@@ -1,7 +1,7 @@
-"""Sees what changed at one node since the last look, and tells the observers only that.
+"""Finds what changed at one node since the last look, and tells the observers only that.
 
-The shadow of a log holds the same `Entry` objects as the log did at the last look: the longest common prefix is
-found by identity from the end, so the cost is that of the news.
+The shadow of a log holds the same `Entry` objects as the log at the last look. It finds the longest common prefix by
+identity from the end, so the cost is that of the news.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What clients ask of each kind of machine."""
+"""What clients ask each kind of machine."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Random `mufakat` commands against a local cluster while clients write, judged after every one.
+"""Random `mufakat` commands against a local cluster while clients write, with a check after every command.
 
     python -m tests.chaos.operator [--seconds 600] [--seed n]            (`make chaos-operator SECONDS=n SEED=n`)
 
-It heals the cluster, lets one disaster happen (`disasters.py`), then some of what operators do (`actions.py`), and
-heals again. The rules are in `judge.py`. Prints the seed and a table; exit 0 where no rule was broken and, in a run
-of 300 s and more, every action was tried. OPERATOR_TALKS=1 prints each step as it is done.
+It heals the cluster, causes one disaster (`disasters.py`), then does some of what operators do (`actions.py`), and
+heals again. `judge.py` has the rules. It prints the seed and a table. The exit code is 0 if no rule was broken and,
+in a run of 300 s or more, every action was tried. OPERATOR_TALKS=1 prints each step.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""What an operator does in a day: start, stop, kill, freeze, add, remove, back up, and be interrupted at it.
+"""What an operator does in a day: start, stop, kill, freeze, add, remove, back up, and be interrupted.
 
-An action takes the world and the chance of its step. It may return False: it did not fit what was there and did
+An action takes the world and the random numbers of its step. It returns False if it did not fit the situation and did
 nothing. The rule of the file: nothing here destroys data (`disasters.py` does).
 """
 

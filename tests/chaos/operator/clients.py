@@ -1,7 +1,7 @@
-"""Clients that write while commands run, what was acknowledged to them, and the look whether that is still there.
+"""Clients that write while commands run, what was acknowledged to them, and the check that it is still there.
 
-Every write has a key of its own and an `Idempotency-Key`, and is sent again until it is acknowledged or given up. The
-rule of the file: what is in the ledger was acknowledged; of everything else nothing is claimed.
+Every write has a key of its own and an `Idempotency-Key`, and the client sends it again until it is acknowledged or
+given up. The rule of the file: everything in the ledger was acknowledged; nothing is known about other writes.
 """
 
 import contextlib

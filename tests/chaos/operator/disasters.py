@@ -1,7 +1,7 @@
 """What happens to disks, files and ports: damage, loss, a full disk, a restore, a recovery, another cluster.
 
-The rule of the file: the data of one node at most is destroyed between two healings, right after the first of them,
-except where the story itself says how the rest comes back (restore, recover).
+The rule of the file: between two healings, at most one node's data is destroyed, right after the first of them,
+unless the story itself brings the rest back (restore, recover).
 """
 
 import contextlib

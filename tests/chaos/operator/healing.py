@@ -1,7 +1,7 @@
-"""Making a cluster whole again as the docs say, whatever `status` shows, and the look whether all is there then.
+"""Making a cluster whole again as the docs say, whatever `status` shows, and the check that everything is there then.
 
-The rule of the file: each turn looks at the status anew and does the one next thing that docs/operations.md names for
-what it shows.
+The rule of the file: each turn looks at the status again and does the one next thing that docs/operations.md names
+for it.
 """
 
 import re

@@ -1,9 +1,9 @@
-"""What must hold after every action, whatever it was.
+"""What must be true after every action.
 
-    1  no acknowledged write is gone (`healing.py` asks for it)
+    1  no acknowledged write is gone (`healing.py` checks it)
     2  no node runs that `status` does not show
     3  no command says something untrue
-    4  no traceback, and no command that takes for ever
+    4  there is no traceback, and every command ends
 
 Each finding carries the seed and the actions so far.
 """

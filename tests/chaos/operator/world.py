@@ -1,7 +1,7 @@
-"""What the operator works in: a home, the `mufakat` command as a process, the nodes as the system sees them.
+"""What the operator works with: a home, the `mufakat` command as a process, the nodes as the system sees them.
 
-The rule of the file: it does and finds out, and judges nothing but how a command ended (`judge.py` does the rest). A
-node is found by what the system says of its process, never by what a command says of it.
+The rule of the file: it acts and observes, and judges only how a command ended (`judge.py` does the rest). It finds a
+node by what the system says about its process, never by what a command says about it.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The verdict on a history: each key alone, then the offending part of the key that has the smallest one."""
+"""The verdict on a history: it checks each key alone, then finds the smallest offending part of a key."""
 
 import math
 from collections.abc import Hashable, Iterable

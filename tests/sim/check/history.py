@@ -1,4 +1,4 @@
-"""The nouns of a history, and the one place where malformed ones are refused."""
+"""The nouns of a history, and the only place that refuses malformed ones."""
 
 import json
 import math

@@ -1,9 +1,9 @@
 """Locks: which orders of acquires and releases are possible.
 
-The tokens say in which order the known holds of a key began, so all that is open is how each hold ended (by a
-known release of its owner, or by one of the owner's unknown releases) and which known release ended a hold that
-nobody saw (a *phantom*: an unknown acquire of the same process, placed right before that release). Unknown
-operations are means, used only then. A hold is ended only when the next one has to begin.
+The tokens say in which order the known holds of a key began. Two questions are open. How did each hold end: by a
+known release of its owner, or by one of the owner's unknown releases? And which known release ended a hold that
+nobody saw (a *phantom*: an unknown acquire of the same process, placed right before that release)? Unknown operations
+are means, used only for these. A hold ends only when the next one has to begin.
 
 Core of a configuration: (number of known holds that began, whether the last of them still lasts, tokens that
 phantoms used up since, which known releases happened). `spent`: unknown operations that were used.

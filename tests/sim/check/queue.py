@@ -1,15 +1,14 @@
 """Queues: which orders of enqueues and dequeues are possible.
 
-The order of overlapping enqueues is nobody's concern until they are dequeued, so it is never searched. A value may
-be the oldest exactly if no enqueue that is still in the queue returned before that value's enqueue was called; and
-the queue may be empty exactly if every enqueue that has returned is dequeued. So the set of dequeued enqueues is
-all that a configuration needs. To take out a value, everything that returned before its call has to go first, in
-the order of the returns, each by a dequeue that gave this value or by an unknown one: with distinct values there is
-nothing to choose. Unknown dequeues are means, used only then. Unknown enqueues never return, so they are in
-nobody's way.
+The order of overlapping enqueues does not matter until they are dequeued, so it is never searched. A value may be the
+oldest exactly if no enqueue that is still in the queue returned before that value's enqueue was called. The queue may
+be empty exactly if every enqueue that has returned is dequeued. So a configuration only needs the set of dequeued
+enqueues. To take out a value, everything that returned before its call has to go first, in the order of the returns,
+each by a dequeue that gave this value or by an unknown one. With distinct values there is nothing to choose. Unknown
+dequeues are means, used only then. Unknown enqueues never return, so they stop nothing.
 
-Core of a configuration: (dequeued enqueues, dequeues with a value that happened), as masks. `spent`: unknown
-dequeues used. `owed`: open dequeues that found nothing and for which the queue was not empty yet.
+Core of a configuration: (dequeued enqueues, dequeues with a value that happened), as masks. `spent`: unknown dequeues
+used. `owed`: open dequeues that found nothing, while the queue has not been empty since their call.
 """
 
 from collections import Counter

@@ -1,15 +1,16 @@
 """Registers: which orders of reads, writes and cas are possible.
 
-What keeps the search small: a write need not be placed at all if another write was placed while it was open, as it
-may have happened just before that one and been overwritten unseen. So a write becomes a debt at its call and is
-forgiven as soon as any write is placed. It is placed when its return is reached unforgiven, when a result needs
-its value, or at its return in case somebody asks for its value later. All values that no result ever names are one
+This keeps the search small: a write does not have to be placed if another write was placed while it was open, because
+it may have happened just before that one, and nobody saw its value. So a write becomes a debt at its call, and the
+debt ends as soon as any write is placed. A write is placed at its return if its debt has not ended, when a result
+needs its value, or at its return in case a later result needs its value. All values that no result ever names are one
 value, `UNNAMED`. Writes that may never have happened are no debt: they are means, used when a result needs them; of
-several equal means the one that goes stale first. And a value that is still asked for is not left when nobody can
-bring it back: with distinct values there is then little to choose.
+several equal means the one that expires first. And the search does not leave a value that a result still needs if no
+write can bring it back. With distinct values there is then little to choose.
 
 Core of a configuration: (value, which certain cas happened). `spent`: writes and optional cas that were placed.
-`owed`: open reads and failed cas that the value has not suited since their call; open writes not yet forgiven.
+`owed`: open reads and failed cas that the value has not suited since their call; open writes whose debt has not
+ended.
 """
 
 from collections.abc import Collection, Iterator

@@ -1,10 +1,10 @@
 """The search that the three models share: just-in-time linearization with memory.
 
-The events of a key's history, calls and returns, are walked in time order. A *configuration* is what may have
-happened so far, `(core, spent, owed)`. Nothing is decided before it must be: only when an operation returns
-whose effect the configuration does not hold yet does the model list every way of making it have happened by now.
-The walk is depth first; a configuration is dropped where an equal or better one was seen at the same event.
-Better means: the same `core` and a subset of `spent` (means that are used up) and of `owed` (debts to be paid).
+The search walks through the events of a key's history, calls and returns, in time order. A *configuration* is what
+may have happened so far, `(core, spent, owed)`. Nothing is decided before it must be. When an operation returns and
+the configuration does not have its effect yet, the model lists every way in which it can have happened by now. The
+walk is depth first. It drops a configuration if it has seen an equal or better one at the same event. Better means:
+the same `core` and a subset of `spent` (means that are used up) and of `owed` (debts that are open).
 """
 
 from collections.abc import Hashable, Iterator

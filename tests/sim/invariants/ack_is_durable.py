@@ -1,4 +1,4 @@
-"""A success reply vouches for entries that are on the follower's disk, equal to the leader's (known bug 3, 33)."""
+"""A success reply confirms entries that are on the follower's disk and equal to the leader's (known bug 3, 33)."""
 
 from raft.core.messages import AppendEntriesReply, InstallSnapshotReply, Message
 from raft.core.types import Role

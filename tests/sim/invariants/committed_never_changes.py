@@ -1,4 +1,4 @@
-"""What was committed once is committed everywhere: every node's committed entries are the known ones."""
+"""An entry that was committed once is committed everywhere: every node's committed entries are the known ones."""
 
 from raft.core.types import Index
 from tests.sim.node import SimNode

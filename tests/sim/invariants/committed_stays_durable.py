@@ -1,4 +1,4 @@
-"""A node that vouched for a committed entry still holds it after a restart (known bugs 53, 62)."""
+"""A node that confirmed a committed entry still holds it after a restart (known bugs 53, 62)."""
 
 from raft.core.messages import AppendEntriesReply, Message
 from raft.core.types import Index, Term

@@ -1,4 +1,4 @@
-"""applied <= commit <= last, durable <= last, and compaction stays behind what is applied (known bug 32)."""
+"""applied <= commit <= last, durable <= last, and compaction never passes what is applied (known bug 32)."""
 
 from tests.sim.node import SimNode
 from tests.sim.observer import Observer

@@ -1,7 +1,7 @@
 """An entry that was committed in a term is in the log of every later term's leader (Figure 3, Leader Completeness).
 
-The term in which it was committed, not the entry's own: a candidate that wins late, when a leader of a later term has
-committed already, may lack what that one committed and can commit nothing itself (seed 4244).
+This is about the term in which it was committed, not the entry's own. A candidate may win late, when a leader of a
+later term has already committed. It may lack what that leader committed, and can commit nothing itself (seed 4244).
 """
 
 from raft.core.types import Role, Term

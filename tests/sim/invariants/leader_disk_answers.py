@@ -1,4 +1,4 @@
-"""A leader whose disk owes an answer for long steps down (known bug 38)."""
+"""A leader whose disk does not answer for long steps down (known bug 38)."""
 
 from raft.core.types import Role
 from tests.sim.node import SimNode

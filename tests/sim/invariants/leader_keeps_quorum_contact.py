@@ -1,4 +1,4 @@
-"""A leader that no quorum has acknowledged for an election timeout does not lead any longer (CheckQuorum)."""
+"""A leader that no quorum has acknowledged for an election timeout no longer leads (CheckQuorum)."""
 
 from raft.core.types import Configuration, Role
 from tests.sim.node import SimNode

@@ -1,7 +1,7 @@
-"""A node's read lease has ended by its own clock before the leader takes it for ended by its own.
+"""A node's read lease ends by the node's clock before the leader counts it as ended by the leader's clock.
 
-Otherwise the leader may answer a write while the node still serves what that write replaced. Judged for the
-leader of the highest term, once it may answer at all."""
+Otherwise the leader may answer a write while the node still serves what that write replaced. The check is for the
+leader of the highest term, once it may release any answers."""
 
 from raft.core import leases
 from raft.core.types import Role

@@ -1,9 +1,9 @@
-"""No lease that a leader grants outlives its own, which ends one lease after the newest round that a quorum has
-acknowledged: another leader may be at work from then on.
+"""No lease that a leader grants runs longer than its own, which ends one lease after the newest round that a quorum
+has acknowledged: from then on there may be another leader.
 
-The quorum is that of the configuration at the moment of the grant. Where the configuration changes right after it,
-in the same turn, the grant stands: every majority of the next configuration meets every one of the last (thesis
-4.1), and so somebody who still keeps a promise to this leader."""
+The quorum is that of the configuration at the moment of the grant. If the configuration changes right after it, in
+the same turn, the grant stays valid: every majority of the next configuration meets every majority of the last one
+(thesis 4.1), so it has a member that still keeps a promise to this leader."""
 
 from raft.core import election
 from raft.core.types import Configuration, Role

@@ -1,7 +1,7 @@
 """Two logs that hold an entry of the same index and term are identical up to there (Figure 3, Log Matching).
 
-Each (index, term) is known with its entry and the term before it; by induction over the entries that are new to
-a log, the whole prefix is equal."""
+The check knows each (index, term) with its entry and the term before it. By induction over the entries that are new
+to a log, the whole prefix is equal."""
 
 from raft.core.types import Entry, Index, Term
 from tests.sim.node import SimNode

@@ -1,4 +1,5 @@
-"""What a leader believes of a follower is true on that follower's disk, unless it durably moved to a later term."""
+"""What a leader believes about a follower is true on that follower's disk, unless the follower durably moved to a
+later term."""
 
 from raft.core.types import Role
 from tests.sim.node import SimNode

@@ -1,4 +1,4 @@
-"""A node grants its vote to one candidate a term, counted in what leaves the node."""
+"""A node grants its vote to one candidate in a term; the check counts the messages that leave the node."""
 
 from raft.core.messages import Message, RequestVoteReply
 from raft.core.types import NodeId, Term

@@ -1,4 +1,4 @@
-"""A leader's log holds at most one configuration behind its commit index (thesis 4.1)."""
+"""A leader's log holds at most one configuration after its commit index (thesis 4.1)."""
 
 from raft.core.types import Entry, EntryKind, Index, Role
 from tests.sim.node import SimNode

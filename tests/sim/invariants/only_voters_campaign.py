@@ -1,5 +1,5 @@
-"""Only a voter campaigns; one that its latest configuration leaves out may until it knows that committed
-(thesis 4.2.1, 4.2.2)."""
+"""Only a voter campaigns; a server that its latest configuration leaves out may campaign until it knows that this
+configuration is committed (thesis 4.2.1, 4.2.2)."""
 
 from raft.core.types import Role, Term
 from tests.sim.node import SimNode

@@ -1,4 +1,4 @@
-"""A leader's next index for a peer lies behind its match index and within reach of its log."""
+"""A leader's next index for a peer is above its match index and within reach of its log."""
 
 from raft.core.types import Role
 from tests.sim.node import SimNode

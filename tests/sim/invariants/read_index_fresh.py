@@ -1,4 +1,4 @@
-"""A read's index covers everything that was committed anywhere when the read was asked for."""
+"""A read's index covers everything that was committed anywhere when the read began."""
 
 from raft.core.ready import ReadState
 from raft.core.types import Index

@@ -1,4 +1,4 @@
-"""A leader whose removal is committed does not lead any longer."""
+"""A leader whose removal is committed no longer leads."""
 
 from raft.core.types import Role
 from tests.sim.node import SimNode

@@ -1,4 +1,4 @@
-"""A node's own requests carry strictly rising sequences within one life: a reply names one request."""
+"""A node's own requests carry strictly rising sequences within one boot: a reply names one request."""
 
 from raft.core.messages import AppendEntries, InstallSnapshot, Message, RequestVote
 from tests.sim.node import SimNode

@@ -1,4 +1,4 @@
-"""A snapshot is labelled with a committed entry's index, term and time, and the configuration there (paper 7)."""
+"""The meta of a snapshot has a committed entry's index, term and time, and the configuration there (paper 7)."""
 
 from raft.core.membership import decode_configuration
 from raft.core.types import Configuration, EntryKind, SnapshotMeta

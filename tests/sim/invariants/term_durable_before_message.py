@@ -1,5 +1,5 @@
-"""Nothing of a term, and no vote, leaves a node before both are on its disk (Figure 2: "updated on stable storage
-before responding to RPCs"). Pre-votes bind nobody and are free."""
+"""No message of a term, and no vote, leaves a node before both are on its disk (Figure 2: "updated on stable storage
+before responding to RPCs"). Pre-votes bind nobody and may leave at once."""
 
 from raft.core.messages import Message, RequestVote, RequestVoteReply
 from tests.sim.node import SimNode

@@ -1,5 +1,5 @@
-"""A leader's count of uncommitted bytes is right: the bound of its tail rests on it (known bug 35). The bound
-itself is checked where the driver proposes."""
+"""A leader's count of uncommitted bytes is right: the bound of its tail needs it (known bug 35). The simulated driver
+checks the bound itself when it proposes."""
 
 from raft.core.types import Entry, Index, Role
 from tests.sim.node import SimNode

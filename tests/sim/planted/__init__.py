@@ -1,10 +1,10 @@
 """Planted bugs: one-line changes of the core, or of the driver and disk below it, each taken from a bug that another
-Raft system shipped. They prove that the simulator bites.
+Raft system shipped. They prove that the simulator finds bugs.
 
-The production code carries no switches. A bug names a function, a piece of its source and what stands there
-instead; planting compiles the changed source and swaps the function's code object in this process, so that every
-reference to the function has the bug, and taking it out again swaps it back. A piece that is no longer in the
-source, or more than once, is an error: the table cannot rot silently.
+The production code has no switches. A bug names a function, a piece of its source and the text that replaces it. To
+plant it, we compile the changed source and swap the function's code object in this process, so that every reference
+to the function has the bug; to take it out again, we swap it back. A piece that is no longer in the source, or is
+there more than once, is an error: the table cannot become wrong silently.
 """
 
 import inspect

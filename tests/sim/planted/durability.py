@@ -1,4 +1,4 @@
-"""What is on the disk, and what is said before it is."""
+"""What is on the disk, and messages that leave before it is."""
 
 from tests.sim.planted import Bug
 
