@@ -51,7 +51,7 @@ async def watch_disk(
 
     Args:
         on_missing: called when one of the directories is no longer there. What is written to deleted files is gone at
-        the next start, so the node must promise nothing on them.
+            the next start, so the node must promise nothing on them.
     """
     while True:
         try:

@@ -202,17 +202,17 @@ class Connection(RequestHandler):
         self._request_handler = listener.handle
         #: aiohttp forgets its own before the last bytes have gone.
         self._transport: asyncio.Transport | None = None
-        #: What it is counted under: an address, or a network of IPv6.
+        #: The address under which it is counted: an address, or a network of IPv6.
         self.address = ""
-        #: What is under way, how far it had come, and when that was; None where nothing is to be waited for.
+        #: What is under way, how far it had come, and when that was; None if there is nothing to wait for.
         self._progress: tuple[object, int, float] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self.address = counted_address(transport.get_extra_info("peername"))
         super().connection_made(transport)
-        # aiohttp has set its timer, for the pause between two requests. Before the first one the time is another; and
-        # the timer must not be late for the first pause: it is put off when it fires too early.
+        # aiohttp has set its timer, for the pause between two requests. Before the first request the time is
+        # different. The timer must not be late for the first pause; if it fires too early, it is set again.
         if self._keepalive_handle is not None:
             self._keepalive_handle.cancel()
         limits, now = self._listener.limits, self._loop.time()
@@ -242,7 +242,8 @@ class Connection(RequestHandler):
         self._request_handler = handle
 
     def look(self, now: float) -> None:
-        """End what does not get on: called about once a second, with a time that stands still while the node does."""
+        """End what makes no progress. Called about once a second, with a time that stands still while the node
+        does."""
         limits = self._listener.limits
         found = self._under_way()
         if found is None:
@@ -267,25 +268,25 @@ class Connection(RequestHandler):
             self._transport.abort()
 
     def _under_way(self) -> tuple[object, int] | None:
-        """What is to get on, a request whose body comes or an answer that is being taken, and a number that rises as
-        it does."""
+        """What must make progress (a request whose body comes, or an answer that the client takes), and a number that
+        rises with that progress."""
         request, transport = self._current_request, self._transport
         assert transport is not None
         if transport.is_closing():
             return "the last answer", -transport.get_write_buffer_size()
         if request is None and self.writing_paused:
-            # Which answer it is: requests that have come, and those of them that wait.
+            # Names the answer: the number of requests that have come, and of those that wait.
             return (self._request_count, len(self._messages)), -transport.get_write_buffer_size()
         if request is None or self._reading_paused or request.content.is_eof() or request.content.exception():
             return None
         if self._messages:
-            # Behind half a body there is no next request: the parser met something that is none of the body's.
+            # After half a body there is no next request: the parser found something that does not belong to the body.
             self._give_up_body(request, bad_request("The body is not chunked as HTTP asks; send it again whole."))
             return None
         return request, request.content.total_bytes
 
     def _give_up_body(self, request: web.BaseRequest, error: ApiError) -> None:
-        """Whoever reads the body is told; nothing that comes after it is heard."""
+        """Tell the reader of the body; ignore everything that comes after it."""
         error.headers.update(_CLOSE)
         self._messages.clear()
         self._lingering_time = 0.0
@@ -298,7 +299,7 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what went wrong outside of the application: nearly always, what came is not HTTP."""
+        """The answer to an error outside of the application: nearly always, what came is not HTTP."""
         if request.writer.output_size > 0:
             raise ConnectionError("half an answer is on its way")
         if isinstance(exc, ApiError):
@@ -313,14 +314,14 @@ class Connection(RequestHandler):
         else:
             log.error("request failed", repr(type(exc)), status=status, exc_info=exc)
             refusal = internal_error()
-        # Of a request that could not be read, aiohttp believes that it was of HTTP/1.0.
+        # aiohttp believes that a request which it could not read was HTTP/1.0.
         request._version = HttpVersion11
         response = error_response(refusal)
         response.force_close()
         return response
 
     def log_exception(self, *args: Any, **fields: Any) -> None:
-        """What aiohttp would log of a connection that it then closes."""
+        """What aiohttp would log about a connection that it then closes."""
         error = fields.get("exc_info")
         if not isinstance(error, ApiError):
             log.error("connection failed", repr(type(error)), problem=str(args[0] if args else ""), exc_info=error)

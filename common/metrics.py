@@ -87,7 +87,7 @@ class HistogramFamily:
         return child
 
     def observe(self, value: float) -> None:
-        """Observe, where the metric has no labels."""
+        """Observe, if the metric has no labels."""
         self._children[()].observe(value)
 
     def collect(self) -> Metric:
@@ -153,7 +153,7 @@ class CounterFamily(_ScalarFamily):
         return child
 
     def add(self, count: int = 1) -> None:
-        """Count, where the metric has no labels."""
+        """Count, if the metric has no labels."""
         self._children[()].value += count
 
     def collect(self) -> Metric:

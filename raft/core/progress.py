@@ -162,7 +162,7 @@ class Progress:
         return True
 
     def on_snapshot_advanced(self, share: float, now_ms: int) -> None:
-        """So much of the snapshot has come."""
+        """This share of the snapshot has arrived."""
         if self.state is ProgressState.SNAPSHOT:
             self.snapshot_share, self.snapshot_failed = share, False
             self.advanced_ms = now_ms

@@ -315,7 +315,7 @@ class SegmentStart(NamedTuple):
     sequence: int
     #: Bytes of the segment before; 0 for the first ever. It must still be that long and intact.
     previous_bytes: int
-    #: The log's last entry when this segment began; 0 where there was none.
+    #: The log's last entry when this segment began; 0 if there was none.
     last_index: int
     last_term: int
 

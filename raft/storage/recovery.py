@@ -166,8 +166,8 @@ def read_log(files: Files, directory: Path) -> LogContents:
     """Read every segment of a directory in order. With no segment at all, the contents are empty.
 
     Raises:
-        CorruptLog: something is damaged or missing, and a power loss cannot be the reason. UnknownFormat: a newer
-        version wrote a segment.
+        CorruptLog: something is damaged or missing, and a power loss cannot be the reason.
+        UnknownFormat: a newer version wrote a segment.
     """
     contents = LogContents()
     sequences = segment_sequences(files.names(directory))

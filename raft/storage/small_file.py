@@ -19,7 +19,8 @@ def read_line(files: Files, path: Path, form: re.Pattern[bytes], what: str) -> s
     """The one line that the file holds; empty if there is no such file.
 
     Raises:
-        CorruptStorage: it holds anything else than `form`. OSError: the disk does not do as asked.
+        CorruptStorage: it holds anything else than `form`.
+        OSError: the disk does not do as asked.
     """
     if path.name not in files.names(path.parent):
         return ""

@@ -184,8 +184,9 @@ class Snapshots:
         """Check the whole transfer and make it a snapshot, durably. It counts once the log is reset to it.
 
         Raises:
-            RejectedChunk: what has arrived is not that snapshot; it was dropped. DiskFull: the filesystem finds only
-            now that there is no room; what has arrived was dropped. OSError: the disk must not be trusted any more.
+            RejectedChunk: what has arrived is not that snapshot; it was dropped.
+            DiskFull: the filesystem finds only now that there is no room; what has arrived was dropped.
+            OSError: the disk must not be trusted any more.
         """
         if snapshot_id != self._part_id or self._part is None:
             expected = self.received_bytes(snapshot_id)

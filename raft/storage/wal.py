@@ -170,7 +170,7 @@ class Wal:
 
     @property
     def entry_bytes(self) -> int:
-        """Bytes of entries behind the newest snapshot; cheap, for it is asked with each apply."""
+        """Bytes of entries after the newest snapshot; cheap, because it is called with each apply."""
         return self._entry_bytes
 
     def statistics(self) -> WalStatistics:

@@ -31,8 +31,8 @@ def check_target(file: Path) -> None:
     """Check that a backup can be written to `file`, as far as that is possible without writing.
 
     Raises:
-        UsageError: it would replace something that is not a regular file, or there is no folder for it. ClusterError:
-        the system does not let us look.
+        UsageError: it would replace something that is not a regular file, or there is no folder for it.
+        ClusterError: the system does not let us look.
     """
     try:
         mode = file.lstat().st_mode

@@ -54,7 +54,8 @@ def group_folders(root: Path, group: str = "") -> dict[str, Path]:
     """The folders that `root` leads to, by group; only that of `group`, if it is named.
 
     Raises:
-        UsageError: there is none, or its group is unknown. OSError: a directory cannot be read.
+        UsageError: there is none, or its group is unknown.
+        OSError: a directory cannot be read.
     """
     if group and group not in GROUPS:
         raise UsageError(f"There is no group {group!r}; the groups are {', '.join(GROUPS)}.")

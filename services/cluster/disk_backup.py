@@ -37,7 +37,8 @@ def back_up_disk(root: Path, group: str, file: Path, *, node: str = "") -> Backu
         node: whose disk it is, if the directory does not say so.
 
     Raises:
-        UsageError: the folder is not clear, or `file` cannot be written there. InTheWay: a node runs on it.
+        UsageError: the folder is not clear, or `file` cannot be written there.
+        InTheWay: a node runs on it.
         ClusterError: it is damaged or cannot be read, or `file` cannot be written.
     """
     # Imported here: the other commands start fast because they do without the services.

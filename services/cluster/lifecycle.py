@@ -100,7 +100,8 @@ def choose_mode(surroundings: Surroundings, asked: str | None, last: str | None 
     """Which mode to use; this also prints it, with the reason.
 
     Args:
-        asked: the mode that the caller asked for. last: the mode in which the cluster ran before: its data is there.
+        asked: the mode that the caller asked for.
+        last: the mode in which the cluster ran before: its data is there.
 
     Raises:
         ClusterError: the mode that was asked for, or in which the cluster ran, is not possible here.
@@ -256,8 +257,8 @@ def down(surroundings: Surroundings, *, wipe: bool) -> None:
     """Stop every node that runs here; with `wipe`, delete what the cluster stored, even if it is down already.
 
     Raises:
-        NoCluster: there is nothing to stop and nothing to delete. ClusterError: not everything could be deleted, or
-        cluster.json cannot be read; the nodes are ended.
+        NoCluster: there is nothing to stop and nothing to delete.
+        ClusterError: not everything could be deleted, or cluster.json cannot be read; the nodes are ended.
     """
     home = surroundings.home
     if not home.root.is_dir():

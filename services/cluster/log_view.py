@@ -75,8 +75,9 @@ class LogView:
     """How lines are shown.
 
     Args:
-        node_ids: the nodes that may have lines, for the width of their column. as_json: one JSON object in each line,
-        with the node in it. stream: where the lines go; by default standard output.
+        node_ids: the nodes that may have lines, for the width of their column.
+        as_json: one JSON object in each line, with the node in it.
+        stream: where the lines go; by default standard output.
     """
 
     def __init__(

@@ -113,7 +113,9 @@ def _look(group: str, folder: Path, given: str) -> Found:
     """Read one disk.
 
     Raises:
-        StorageError, OSError: it cannot be read. UsageError: its node is unknown. ClusterError: it holds nothing.
+        StorageError, OSError: it cannot be read.
+        UsageError: its node is unknown.
+        ClusterError: it holds nothing.
     """
     from services.offline.disks import load_disk
 

@@ -49,8 +49,9 @@ def load_disk(contents: DirectoryContents, group: str) -> Disk:
     """Load the snapshot and carry out every entry after it, as a node does.
 
     Raises:
-        CorruptSnapshot, CorruptLog: it holds something that no version up to this one wrote. UnknownFormat: a newer
-        version wrote it. OSError: the snapshot cannot be read.
+        CorruptSnapshot, CorruptLog: it holds something that no version up to this one wrote.
+        UnknownFormat: a newer version wrote it.
+        OSError: the snapshot cannot be read.
     """
     base = contents.snapshot or SnapshotMeta()
     path = str(contents.directory)

@@ -119,9 +119,10 @@ def load_backup(path: Path, *, life: str = "", has_begun: bool = False) -> Resto
         has_begun: another node may have started since, but this node certainly has not: the life may be old.
 
     Raises:
-        CorruptSnapshot: it is damaged, or holds something that no version up to this one wrote. UnknownFormat: a
-        newer version wrote it. RestoreRefused: the clock is wrong, or no restore made `life`. OSError: it cannot be
-        read.
+        CorruptSnapshot: it is damaged, or holds something that no version up to this one wrote.
+        UnknownFormat: a newer version wrote it.
+        RestoreRefused: the clock is wrong, or no restore made `life`.
+        OSError: it cannot be read.
     """
     backup = verify_backup(path)
     life = life or restored_life(backup.checksum)
