@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 from msgspec import Struct
 
+from common import unreadable
 from common.config import load_settings
 from common.metrics import Metrics
-from common.unreadable import refusal_of
 from services.app import create_app
 from services.catalogue import OPERATIONS
 from services.http import document
@@ -227,5 +227,5 @@ def test_what_is_misspelled_in_a_body_is_named(operation):
         with pytest.raises(msgspec.ValidationError) as refused:
             msgspec.json.decode(msgspec.json.encode(wrong), type=operation.body)
 
-        sentence = refusal_of(refused.value, operation.body, text=msgspec.json.encode(wrong))
+        sentence = unreadable.refusal_of(refused.value, operation.body, text=msgspec.json.encode(wrong))
         assert "no field is taken here" not in sentence
