@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from common.logs import get_logger
+from raft.core.errors import ConfigurationBusy, ConfigurationRefused
 from raft.core.quorum import quorum_size
 from raft.core.raft import RaftCore
 from raft.core.types import NOBODY, Configuration, HardState, Index, NodeId, Role, Term
 from raft.life import ANY_LIFE, described_life, given_life, is_life, may_be_the_same
 from raft.membership import BIND, MemberChange, Membership
 from raft.storage import Recovered
+from raft.versions import FIRST_VERSION, Versions
 
 #: Pause between two rounds of questions while this node is empty, and while its id is not bound yet.
 ASK_SECONDS = 0.1
@@ -76,6 +78,7 @@ class AdmittedNode(Protocol):
     group: str
     core: RaftCore
     membership: Membership
+    versions: Versions
     admitted: bool
     hindrance: str
 
@@ -91,11 +94,17 @@ def is_empty(recovered: Recovered) -> bool:
 
 
 async def answer(
-    node: AdmittedNode, request: AdmissionRequest, life: str = ANY_LIFE, *, given: str = ""
+    node: AdmittedNode,
+    request: AdmissionRequest,
+    life: str = ANY_LIFE,
+    *,
+    known: int = FIRST_VERSION,
+    given: str = "",
 ) -> AdmissionReply:
     """What this node says to an asker whose data is of `life`. Only a leader admits.
 
     Args:
+        known: the version of the log that the asker knows (`raft.versions`).
         given: what the group is to have for a life, where it has none.
     """
     core = node.core
@@ -112,9 +121,16 @@ async def answer(
     bound = configuration.incarnation_of(request.node)
     if bound and bound != request.incarnation:
         return AdmissionReply(REFUSED, reason=_other_disk(request))
+    try:
+        node.versions.check(request.node, known)
+    except ConfigurationRefused as refusal:
+        return AdmissionReply(REFUSED, reason=str(refusal))
+    except ConfigurationBusy:
+        # That is known once the change below can be made, which looks again.
+        pass
     give_up = asyncio.get_running_loop().time() + BIND_SECONDS_MAX
     change = MemberChange(BIND, request.node, request.address, request.incarnation)
-    reply = await node.membership.change_here(change, give_up, life=given)
+    reply = await node.membership.change_here(change, give_up, life=given, known=known)
     if reply.outcome not in ("done", "same") or core.state.role is not Role.LEADER:
         return AdmissionReply(WAIT, core.state.term, core.state.leader, reason=reply.reason)
     committed = core.configurations.at(core.log.commit_index)
@@ -250,7 +266,7 @@ class Admission:
                 await asyncio.sleep(CHECK_SECONDS)
                 return
             if leader == node.id:
-                await answer(node, request, given=given)
+                await answer(node, request, known=node.versions.known, given=given)
                 await asyncio.sleep(ASK_SECONDS)
                 return
         elif now_s - self._leader_seen_s < LEADERLESS_SECONDS_MAX:

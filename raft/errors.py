@@ -7,6 +7,7 @@ RaftError
 │   ├── NoQuorum          the leader cannot reach a majority
 │   ├── Overloaded        too much is waiting at this node or in the log
 │   ├── StorageFailed     this node's disk failed or is full
+│   ├── NotKnownToAll     a member of the group may not know yet what the command says
 │   └── Stopping          this node is shutting down
 ├── TooLarge              the command is larger than what nodes can send each other: it never can be done
 ├── MembershipRefused     the change of members is not possible; says why
@@ -50,6 +51,13 @@ class TooLarge(RaftError):
 
 class StorageFailed(NotDone):
     """The disk of this node refused a write, or is full."""
+
+
+class NotKnownToAll(NotDone):
+    """The command is newer than the version that all members of the group have agreed on (`raft.versions`)."""
+
+    def __init__(self) -> None:
+        super().__init__("not every node of the group knows this yet; upgrade all of them first")
 
 
 class MembershipRefused(RaftError):

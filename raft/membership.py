@@ -21,6 +21,7 @@ from raft.core.types import NOBODY, Configuration, Index, NodeId, Role, Term
 from raft.errors import MembershipRefused, NoLeader, OutcomeUnknown
 from raft.handover import LeadingNode, hand_over
 from raft.status import NodeConfig
+from raft.versions import Versions
 
 #: How long a change may take, the handover of a leader that is to be removed included.
 CHANGE_SECONDS_MAX = 8.0
@@ -70,6 +71,7 @@ class ChangingNode(LeadingNode, Protocol):
     id: NodeId
     group: str
     config: NodeConfig
+    versions: Versions
 
     def now_ms(self) -> int: ...
 
@@ -108,9 +110,14 @@ class Membership:
         raise NoLeader("no leader is known that could change the members")
 
     async def change_here(
-        self, change: MemberChange, give_up: float | None = None, *, life: str = ""
+        self, change: MemberChange, give_up: float | None = None, *, life: str = "", known: int | None = None
     ) -> MemberChangeReply:
-        """Carry the change out where this node leads. `life`: what the group gets with it, where it has none."""
+        """Carry the change out where this node leads.
+
+        Args:
+            life: what the group gets with it, where it has none.
+            known: the version of the log that the member says it knows, where it has just said so.
+        """
         node = self._node
         give_up = self._time() + CHANGE_SECONDS_MAX if give_up is None else give_up
         asked_ms = node.now_ms()
@@ -121,10 +128,14 @@ class Membership:
                 return MemberChangeReply("elsewhere")
             try:
                 wanted = _after(core.configuration, change, life, node.config.addresses)
+                if change.action == BIND:
+                    node.versions.check(change.member, known)
                 if wanted == core.configuration:
                     # In the log is not enough: until it is committed it may still be undone.
                     committed = await self._committed(core.configurations.latest_index, None, give_up)
                     return MemberChangeReply("same" if committed else "unknown")
+                if change.action == ADD:
+                    node.versions.check(change.member)
                 # Before it hands over, too: what is refused leaves everything as it is.
                 answering.check_removal(core, wanted, after_ms=asked_ms)
                 if change.action == REMOVE and change.member == node.id and not handed_over:

@@ -42,6 +42,7 @@ from raft.state_machine import StateMachine
 from raft.status import NodeConfig, NodeStatus, why_no_leader
 from raft.storage import Recovered, Storage
 from raft.transport.limits import COMMAND_BYTES_MAX, check_limits
+from raft.versions import Versions
 
 #: What listeners hear, with the error that everybody is told from now on, when this node takes no more requests.
 CLOSED_TOPIC = "raft.closed"
@@ -111,6 +112,7 @@ class RaftNode(Replica):
         self.snapshotter = Snapshotter(self, storage, transport)
         self.membership = Membership(self, transport)
         self.inquiries = Inquiries(self, transport)
+        self.versions = Versions(self)
         self.admitted = admitted
         #: How far the group's log was committed when a leader took this node in, in this life of the process.
         self.admitted_index: Index = 0
@@ -366,6 +368,8 @@ class RaftNode(Replica):
                 self.expire(now_ms)
                 self._alarm.set(now_ms + self._wake_ms, now_ms)
                 return
+            if self.core.configuration.learners:
+                self.core.held_back = self.versions.held_back()
             self.turn(now_ms, messages, lost_peers)
             self.snapshotter.release_log()
             self._set_alarm(now_ms)

@@ -92,6 +92,8 @@ def on_committed(raft: Server) -> None:
 
 def maybe_promote(raft: Server, peer: NodeId) -> bool:
     """Leader: a learner that has caught up becomes a voter."""
+    if peer in raft.held_back:
+        return False
     if peer not in raft.configuration.learners or raft.progress[peer].applied_index == 0:
         return False
     if raft.log.last_index - raft.progress[peer].match_index > raft.config.learner_lag_max:

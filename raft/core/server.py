@@ -123,6 +123,8 @@ class Server(ABC):
         #: Leader: one for each other member. Rebuilt in sorted order, so that every walk has one order.
         self.progress: dict[NodeId, Progress] = {}
         self.heartbeat_deadline_ms = 0
+        #: Leader: learners that the driver does not want to vote yet, however much they hold.
+        self.held_back: frozenset[NodeId] = frozenset()
         #: Leader: index of its no-op; reads and membership changes wait for its commit.
         self.term_start_index: Index = 0
         #: The highest commit index that a leader has named, even if the entries up to it are not here yet.

@@ -5,6 +5,7 @@
     X-Mufakat-Address         host:port for clients; tells a node that does not know the sender yet where to answer
     X-Mufakat-Incarnations    lock=<incarnation>,...: the data directory of each of its groups
     X-Mufakat-Lives           lock=<life>,...: which life of the group its data is of (raft.life)
+    X-Mufakat-Known           which version of the log it knows (raft.versions); of requests only
     X-Mufakat-Cluster         which cluster it is of, where it knows (raft.cluster_id); refusals say it, too
 
 What may change while a stream stands, lives and cluster, is also a text frame there, sent before the first message
@@ -27,13 +28,17 @@ from raft.cluster_id import ClusterId
 from raft.core.types import NOBODY, NodeId
 from raft.life import ANY_LIFE, UNKNOWN_LIFE, may_be_the_same
 from raft.node import RaftNode
+from raft.versions import FIRST_VERSION
 
 AUTHORIZATION_HEADER = "Authorization"
 NODE_HEADER = "X-Mufakat-Node"
 ADDRESS_HEADER = "X-Mufakat-Address"
 INCARNATIONS_HEADER = "X-Mufakat-Incarnations"
 LIVES_HEADER = "X-Mufakat-Lives"
+KNOWN_HEADER = "X-Mufakat-Known"
 CLUSTER_HEADER = "X-Mufakat-Cluster"
+#: More digits than a version has.
+_KNOWN_LENGTH_MAX = 9
 #: The cluster's place in a text frame; no group is called so.
 _CLUSTER = "cluster"
 
@@ -51,12 +56,15 @@ class Identity:
     #: Group to the life that its data is of, as of now.
     lives: Callable[[], Mapping[str, str]] = dict
     cluster: ClusterId = field(default_factory=ClusterId)
+    #: Which version of the log this node knows.
+    known: int = FIRST_VERSION
 
     def request_headers(self) -> dict[str, str]:
         return {
             AUTHORIZATION_HEADER: f"Bearer {self.secret}",
             NODE_HEADER: self.node,
             ADDRESS_HEADER: self.address,
+            KNOWN_HEADER: str(self.known),
             **self.answer_headers(),
         }
 
@@ -65,13 +73,15 @@ class Identity:
 
 
 class Stated:
-    """What a peer says of its data directories and its cluster."""
+    """What a peer says of its data directories, its cluster and itself."""
 
-    __slots__ = ("_incarnations", "_judged", "_lives", "cluster")
+    __slots__ = ("_incarnations", "_judged", "_lives", "cluster", "known")
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         #: Which cluster it is of; empty where it says none.
         self.cluster = headers.get(CLUSTER_HEADER, "")
+        #: Which version of the log it knows.
+        self.known = _decode_known(headers.get(KNOWN_HEADER, ""))
         self._incarnations = _decode(headers.get(INCARNATIONS_HEADER, ""))
         self._lives = _decode(headers.get(LIVES_HEADER, ""))
         #: By group what was judged last, behind what that followed from.
@@ -119,6 +129,12 @@ def said_frame(lives: Mapping[str, str], cluster: str) -> str:
 
 def _decode(header: str) -> dict[str, str]:
     return {group: value for group, _, value in (part.partition("=") for part in header.split(","))}
+
+
+def _decode_known(header: str) -> int:
+    """Nodes of an earlier version say nothing."""
+    is_number = header.isascii() and header.isdigit() and len(header) <= _KNOWN_LENGTH_MAX
+    return int(header) if is_number else FIRST_VERSION
 
 
 def does_answer_count(node: RaftNode, peer: NodeId, incarnation: str, life: str = ANY_LIFE) -> bool:

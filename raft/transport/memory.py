@@ -97,7 +97,8 @@ class MemoryNetwork:
         if receiver is None or (sender, to) in self._cut:
             return None
         asked = decode_admission_request(encode_admission_request(request))
-        reply = await admission.answer(receiver, asked, self._life_of(sender))
+        known = self._receivers[sender].versions.known
+        reply = await admission.answer(receiver, asked, self._life_of(sender), known=known)
         return decode_admission_reply(encode_admission_reply(reply))
 
     def _life_of(self, node: NodeId) -> str:
@@ -105,6 +106,12 @@ class MemoryNetwork:
 
     def _may_mix(self, sender: NodeId, receiver: RaftNode) -> bool:
         return may_be_the_same(self._life_of(sender), receiver.life)
+
+    def known_by(self, asker: NodeId, peer: NodeId) -> int | None:
+        """Which version of the log `peer` knows, as it says to `asker`; None where it cannot be reached."""
+        if peer not in self._receivers or (peer, asker) in self._cut:
+            return None
+        return self._receivers[peer].versions.known
 
     def is_attached(self, node: NodeId) -> bool:
         return node in self._receivers

@@ -7,7 +7,6 @@ change; else the configuration's does.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 from common.config import PEER_PORT_OFFSET
@@ -51,8 +50,8 @@ class Peers:
         self._known = known
         self._observe_rpc = observe_rpc
         self._on_failure = on_failure
-        #: Streams that are open from a peer, and the address that it named.
-        self._streams: Counter[NodeId] = Counter()
+        #: What is said on the streams that are open from a peer, and the address that it named.
+        self._streams: dict[NodeId, list[Stated]] = {}
         self._named: dict[NodeId, str] = {}
         #: Peers whose version says of which life its data is.
         self._say_lives: set[NodeId] = set()
@@ -90,21 +89,21 @@ class Peers:
                 silence_ms=self.silence_ms,
             )
             link.start(self._on_failure)
-            link.on_peer_streams(self._streams[peer])
+            self._tell_link(peer)
 
-    def stream_opened(self, peer: NodeId, address: str, *, says_lives: bool) -> None:
-        """`peer` sends on a stream and names its address."""
-        self._streams[peer] += 1
+    def stream_opened(self, peer: NodeId, stated: Stated, address: str, *, says_lives: bool) -> None:
+        """`peer` sends on a stream, where it states this, and names its address."""
+        self._streams.setdefault(peer, []).append(stated)
         self._named[peer] = address
         (self._say_lives.add if says_lives else self._say_lives.discard)(peer)
         if peer not in self.links:
             self.sync()
         self._tell_link(peer)
 
-    def stream_closed(self, peer: NodeId) -> None:
-        self._streams[peer] -= 1
+    def stream_closed(self, peer: NodeId, stated: Stated) -> None:
+        left = self._streams[peer] = [each for each in self._streams[peer] if each is not stated]
         self._tell_link(peer)
-        if not self._streams[peer]:
+        if not left:
             del self._streams[peer]
             self.sync()
 
@@ -112,10 +111,18 @@ class Peers:
         """Whether `peer` is there, in a version that knows what a group's life is."""
         return peer in self._streams and peer in self._say_lives
 
+    def known_by(self, group: str, peer: NodeId) -> int | None:
+        """Which version of the log `peer` says that it knows, on the disk that the group knows; None where it is not
+        there. Of two processes that seem to be there, one of them gone, it may be the one that knows less."""
+        node = self.nodes[group]
+        streams = self._streams.get(peer, ())
+        said = [each.known for each in streams if does_answer_count(node, peer, *each.of(group))]
+        return min(said, default=None)
+
     def _tell_link(self, peer: NodeId) -> None:
         link = self.links.get(peer)
         if link is not None:
-            link.on_peer_streams(self._streams[peer])
+            link.on_peer_streams(len(self._streams.get(peer, ())))
 
     async def close(self) -> None:
         self._started = False

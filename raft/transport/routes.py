@@ -149,14 +149,15 @@ class PeerListener:
         return self._answer(node.inquiries.answer_here(await request.read()))
 
     async def admit(self, request: web.Request) -> web.Response:
-        self._known_peer(request)
+        _, stated = self._known_peer(request)
         node = self._node(request)
         try:
             asked = decode_admission_request(await request.read())
         except WireError as error:
             raise self._unreadable(error) from error
-        life = Stated(request.headers).of(node.group)[1]
-        return self._answer(encode_admission_reply(await admission.answer(node, asked, life)))
+        life = stated.of(node.group)[1]
+        reply = await admission.answer(node, asked, life, known=stated.known)
+        return self._answer(encode_admission_reply(reply))
 
     async def stream(self, request: web.Request) -> web.WebSocketResponse:
         peer, stated = self._known_peer(request)
@@ -166,7 +167,8 @@ class PeerListener:
         await stream.prepare(request)
         break_on_silence(stream.get_extra_info("socket"), self._peers.silence_ms)
         says_lives = LIVES_HEADER in request.headers
-        self._peers.stream_opened(peer, request.headers.get(ADDRESS_HEADER, ""), says_lives=says_lives)
+        address = request.headers.get(ADDRESS_HEADER, "")
+        self._peers.stream_opened(peer, stated, address, says_lives=says_lives)
         try:
             async for frame in stream:
                 if frame.type is WSMsgType.TEXT:
@@ -177,7 +179,7 @@ class PeerListener:
                 if frame.type is WSMsgType.BINARY:
                     self._on_frame(peer, stated, frame.data)
         finally:
-            self._peers.stream_closed(peer)
+            self._peers.stream_closed(peer, stated)
         return stream
 
     def _on_frame(self, peer: NodeId, stated: Stated, data: bytes) -> None:

@@ -36,8 +36,8 @@ class StubNode:
         self.received.append(message)
 
 
-def listening(*nodes: StubNode, cluster: ClusterId | None = None):
-    """A client of the listener of these nodes, which are of this cluster."""
+def peers_of(*nodes: StubNode, cluster: ClusterId | None = None) -> Peers:
+    """The peers of these nodes, which are of this cluster."""
     by_group = {node.group: node for node in nodes}
     identity = Identity(
         "a",
@@ -47,8 +47,13 @@ def listening(*nodes: StubNode, cluster: ClusterId | None = None):
         lambda: {group: node.life for group, node in by_group.items()},
         cluster or ClusterId(),
     )
-    peers = Peers(identity, by_group, {}, observe_rpc=lambda *_: None, on_failure=lambda _: None)
-    return serving(PeerListener(by_group, peers, SECRET).application())
+    return Peers(identity, by_group, {}, observe_rpc=lambda *_: None, on_failure=lambda _: None)
+
+
+def listening(*nodes: StubNode, cluster: ClusterId | None = None, peers: Peers | None = None):
+    """A client of the listener of these nodes, which are of this cluster."""
+    peers = peers or peers_of(*nodes, cluster=cluster)
+    return serving(PeerListener(peers.nodes, peers, SECRET).application())
 
 
 def headers_of(peer: str, incarnation: str, life: str = UNKNOWN_LIFE, *, cluster: str = "") -> dict[str, str]:
