@@ -24,8 +24,9 @@ from raft.core.raft import RaftCore
 from raft.core.types import NOBODY, Configuration, HardState, Index, NodeId, Role, Term
 from raft.life import ANY_LIFE, described_life, given_life, is_life, may_be_the_same
 from raft.membership import BIND, MemberChange, Membership
+from raft.state_machine import FIRST_VERSION
 from raft.storage import Recovered
-from raft.versions import FIRST_VERSION, Versions
+from raft.versions import Versions
 
 #: Pause between two rounds of questions while this node is empty, and while its id is not bound yet.
 ASK_SECONDS = 0.1

@@ -12,6 +12,10 @@ from typing import Any, Protocol
 
 from raft.core.types import Index
 
+#: The version of the log (`raft.versions`) that every node knows, also one that says nothing: that of a group which
+#: nobody ever raised.
+FIRST_VERSION = 1
+
 
 @dataclass(slots=True)
 class ApplyContext:

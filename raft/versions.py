@@ -18,9 +18,7 @@ from raft.applier import Applier
 from raft.core.errors import ConfigurationBusy, ConfigurationRefused
 from raft.core.raft import RaftCore
 from raft.core.types import Index, NodeId, Role, Term
-
-#: What every node knows, also one that says nothing: the version of a group that nobody ever raised.
-FIRST_VERSION = 1
+from raft.state_machine import FIRST_VERSION
 
 
 class VersionedNode(Protocol):

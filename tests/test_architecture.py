@@ -278,6 +278,25 @@ def test_msgpack_has_one_door() -> None:
     assert users == {"common.wire"}
 
 
+def test_commands_have_one_way_into_the_log() -> None:
+    """services/replicated/proposing.py: what not every member of the group knows is held up there."""
+    proposing = {
+        module
+        for module in modules_in("services")
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute) and node.attr == "propose"
+    }
+    encoding = {
+        module
+        for module in modules_in("services")
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ImportFrom) and "encode_command" in {alias.name for alias in node.names}
+    }
+
+    assert proposing == {"services.replicated.proposing"}
+    assert encoding == {"services.replicated.proposing"}
+
+
 def test_nothing_is_unpickled() -> None:
     """Reading a pickle runs code; PySyncObj reads them from the network."""
     dangerous = ("pickle", "marshal", "shelve", "dill")

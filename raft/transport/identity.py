@@ -28,7 +28,7 @@ from raft.cluster_id import ClusterId
 from raft.core.types import NOBODY, NodeId
 from raft.life import ANY_LIFE, UNKNOWN_LIFE, may_be_the_same
 from raft.node import RaftNode
-from raft.versions import FIRST_VERSION
+from raft.state_machine import FIRST_VERSION
 
 AUTHORIZATION_HEADER = "Authorization"
 NODE_HEADER = "X-Mufakat-Node"

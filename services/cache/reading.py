@@ -23,7 +23,7 @@ from services.cache.replicated.commands import Fill, FillMany
 from services.node.host import Host
 from services.operations.call import Call
 from services.operations.refusals import refused
-from services.replicated.envelope import encode_command
+from services.replicated.proposing import propose
 
 #: Bytes of values that one `/cache/mget` answers.
 MGET_BYTES_MAX = 16 * 1024 * 1024
@@ -139,8 +139,7 @@ def _as_known_here(coherence: Coherence, key: str) -> dict[str, Any]:
 async def _fill(call: Call, command: Fill | FillMany) -> dict[str, Any]:
     """The machine's answer to a fill. Without the request's idempotency key: a read that is sent again wants the
     value of that moment, and values would outgrow the table of answers."""
-    filled: dict[str, Any] = await call.node().propose(encode_command(command))
-    return filled
+    return await propose(call.node(), command)
 
 
 def _from_memory(coherence: Coherence, key: str) -> dict[str, Any] | None:

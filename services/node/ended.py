@@ -18,6 +18,7 @@ from raft.storage import (
 )
 from raft.storage.files import DISK_FULL_ERRNOS
 from services.http.listeners import CannotListen
+from services.replicated.versions import UnknownCommand
 
 #: What to do where a node cannot listen, by what the system says of the address.
 _ADDRESS_ADVICE = {
@@ -64,7 +65,7 @@ _ADVICE[errno.EEXIST] = _ADVICE[errno.ENOTDIR]
 def describe(error: BaseException) -> str:
     """An error in words, with its file where it is about one, and with its kind where it says nothing by itself."""
     text = str(error)
-    if isinstance(error, StorageError) and text:
+    if isinstance(error, StorageError | UnknownCommand) and text:
         return text
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name]
@@ -88,6 +89,11 @@ def advice_for(error: BaseException) -> str:
         return "free some space, then start the node again"
     if isinstance(error, OSError):
         return _advice_for_system(error)
+    if isinstance(error, UnknownCommand):
+        return (
+            f"{_NOTHING_LOST}. Start a release that knows it, such as that of the other nodes, or a newer one, on "
+            "this node's data"
+        )
     return "a fault of this program: report it with the lines above, then start the node again"
 
 

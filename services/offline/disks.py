@@ -18,7 +18,8 @@ from raft.storage import CorruptLog, CorruptSnapshot, UnknownFormat
 from raft.storage.reading import DirectoryContents
 from services.catalogue import SERVICES
 from services.node.process_file import PROCESS_NAME
-from services.replicated.machine import ReplicatedMachine, UnknownCommand
+from services.replicated.machine import ReplicatedMachine
+from services.replicated.versions import UnknownCommand
 
 #: More bytes than any such file holds.
 _PROCESS_BYTES_MAX = 64 << 10
@@ -78,10 +79,13 @@ def loaded_machine(group: str, chunks: Iterable[bytes], path: str) -> Replicated
 
     Raises:
         CorruptSnapshot: it is no state of that group.
+        UnknownFormat: a newer version wrote it.
     """
     machine = ReplicatedMachine(SERVICES[group].machine)
     try:
         machine.restore(chunks)
+    except UnknownCommand as error:
+        raise UnknownFormat(f"{path}: {error}; use the version that wrote it, or a newer one") from error
     except _NOT_OURS as error:
         raise CorruptSnapshot(path, 0, f"its content cannot be loaded: {error!r}") from error
     return machine

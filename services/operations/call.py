@@ -19,8 +19,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from common.api_error import bad_request
-from services.replicated.envelope import Command, encode_command, fingerprint
+from services.replicated.envelope import Command, fingerprint
 from services.replicated.machine import machine_of
+from services.replicated.proposing import ProposingNode, propose
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
@@ -98,11 +99,26 @@ class Call(ABC):
         takes several commands, `step` numbers them: each is kept under an idempotency key of its own.
 
         Raises:
+            NotKnownToAll: see `services.replicated.proposing`.
             RaftError: see `RaftNode.propose`.
             ApiError: 400, the idempotency key is not one.
         """
-        answered: dict[str, Any] = await self.node(group).propose(self.encode(command, step=step))
-        return answered
+        return await self.replicate_at(self.node(group), command, step=step)
+
+    async def replicate_at(
+        self, node: ProposingNode, command: Command, asked: Command | None = None, *, step: int = 0
+    ) -> dict[str, Any]:
+        """As `replicate`, by that replica. `asked` is what the client asked for, where this try is for less.
+
+        Raises: as `replicate`.
+        """
+        key = self.idempotency_key
+        if key is None:
+            return await propose(node, command)
+        if step:
+            # No key of a client is like it: those hold nothing that does not print.
+            key = f"{key}\0{step}"
+        return await propose(node, command, key=key, fingerprint=fingerprint(asked or command))
 
     async def linearizable(self, group: str = "") -> Any:
         """The service's machine, holding all that was acknowledged before this call. Read it without awaiting.
@@ -113,18 +129,3 @@ class Call(ABC):
         node = self.node(group)
         await node.read_index()
         return machine_of(node).inner
-
-    def encode(self, command: Command, asked: Command | None = None, *, step: int = 0) -> bytes:
-        """The log entry of `command` under the idempotency key of the request. `asked` is what the client asked for,
-        where this try is for something less.
-
-        Raises:
-            ApiError: 400, the key is not one.
-        """
-        key = self.idempotency_key
-        if key is None:
-            return encode_command(command)
-        if step:
-            # No key of a client is like it: those hold nothing that does not print.
-            key = f"{key}\0{step}"
-        return encode_command(command, idempotency_key=key, fingerprint=fingerprint(asked or command))

@@ -16,6 +16,7 @@ from raft.errors import (
     MembershipRefused,
     NoLeader,
     NoQuorum,
+    NotKnownToAll,
     NotLeader,
     OutcomeUnknown,
     Overloaded,
@@ -191,7 +192,8 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "not_ready": Refusal(
         503, "This node cannot serve all its groups yet; use another node or wait.",
-        "`/readyz`: this node cannot serve all its groups yet; `reasons` by group.", 1, NotReady,
+        "`/readyz`: this node cannot serve all its groups yet; `reasons` by group. Of a change: not every node of "
+        "the group knows it yet; upgrade all of them first. Not done.", 1, NotReady,
     ),
     "outcome_unknown": Refusal(
         504, "It may or may not have been done: send it again with the same Idempotency-Key to find out.",
@@ -208,6 +210,8 @@ ALWAYS = (
 READ = ("no_leader", "no_quorum", "storage_failed", "stopping", "outcome_unknown")
 #: What a replicated command may be refused with besides.
 WRITE = (*READ, "idempotency_key_reused", "quota")
+#: What a replicated command may be refused with besides that came later (`SINCE`, `FIELDS_SINCE`).
+LATER = ("not_ready",)
 
 STATUS_BY_REASON: dict[str, int] = {reason: trouble.status for reason, trouble in REFUSALS.items()}
 DETAIL_BY_REASON: dict[str, str] = {reason: trouble.detail for reason, trouble in REFUSALS.items()}
@@ -224,6 +228,7 @@ _REASON_BY_RAFT_ERROR: dict[type[RaftError], str] = {
     NoQuorum: "no_quorum",
     Overloaded: "overloaded",
     StorageFailed: "storage_failed",
+    NotKnownToAll: "not_ready",
     TooLarge: "too_large",
     Stopping: "stopping",
     MembershipRefused: "membership_refused",
@@ -248,6 +253,11 @@ def from_raft(error: Exception) -> ApiError | None:
     for kind in type(error).__mro__:
         reason = _REASON_BY_RAFT_ERROR.get(kind)
         if reason is not None:
-            return refused(reason)
+            return refused(reason, _sentence(error) if kind is NotKnownToAll else None)
     # A kind of error without a row promises nothing, so neither may the answer.
     return refused("outcome_unknown") if isinstance(error, RaftError) else None
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."

@@ -2,7 +2,8 @@
 
     [op, [field, ...], idempotency key or nil, fingerprint or nil]          (msgpack)
 
-`services.replicated.machine` takes it off again.
+The last fields are left out where they came later (`FIELDS_SINCE`) and say nothing. `services.replicated.machine`
+takes it off again.
 """
 
 from dataclasses import fields
@@ -25,7 +26,7 @@ def encode_command(
     command: Command, *, idempotency_key: str | None = None, fingerprint: bytes | None = None
 ) -> bytes:
     """The bytes of one log entry."""
-    return pack([command.OP, _values(command), idempotency_key, fingerprint])
+    return pack([command.OP, _written(command), idempotency_key, fingerprint])
 
 
 #: The names of the fields of each class of commands that was seen.
@@ -41,6 +42,18 @@ def _names(cls: type[Any]) -> tuple[str, ...]:
 
 def _values(command: Any) -> list[Any]:
     return [getattr(command, name) for name in _names(type(command))]
+
+
+def _written(command: Any) -> list[Any]:
+    """The values of the fields, as far as they say what nodes of before those fields would not read anyway."""
+    values = _values(command)
+    since = getattr(command, "FIELDS_SINCE", None)
+    if since is not None:
+        for name in reversed(_names(type(command))):
+            if name not in since or values[-1] != command.ADDED[name]:
+                break
+            values.pop()
+    return values
 
 
 def values_by_name(command: Any) -> dict[str, Any]:

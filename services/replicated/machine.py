@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from common.wire import pack, unpack
-from raft.state_machine import ApplyContext, StateMachine
+from raft.state_machine import FIRST_VERSION, ApplyContext, StateMachine
 from services.replicated.envelope import Command
 from services.replicated.idempotency import LIMITS, IdempotencyTable, answer_of
 from services.replicated.limits import Limits, SetLimits
+from services.replicated.versions import KNOWN, RaiseVersion, UnknownCommand, UnknownVersion
 
 #: Refusals that say "not now": they are no answer to keep.
 NOT_DONE = frozenset({"quota", "overloaded"})
@@ -20,6 +21,10 @@ NOT_DONE = frozenset({"quota", "overloaded"})
 Row = list[Any]
 #: A snapshot's chunks are closed once they hold this many bytes.
 CHUNK_BYTES = 32 << 10
+#: Told when the group's version has risen, with the new one.
+RAISED_TOPIC = "version.raised"
+#: Commands of every group, which no service's machine sees.
+_COMMANDS = (SetLimits, RaiseVersion)
 
 
 class ServiceMachine(Protocol):
@@ -65,23 +70,27 @@ class HasMachine(Protocol):
     def machine(self) -> StateMachine: ...
 
 
-class UnknownCommand(ValueError):
-    """The log holds a command that this version does not know: the node must not guess and stops."""
-
-
 class ReplicatedMachine:
-    """Implements `raft.state_machine.StateMachine` around the machine of one service."""
+    """Implements `raft.state_machine.StateMachine` around the machine of one service.
 
-    def __init__(self, make_inner: Callable[[], ServiceMachine]) -> None:
+    Args:
+        known: which version of the log this release knows, and the commands of `make_inner` are of.
+    """
+
+    def __init__(self, make_inner: Callable[[], ServiceMachine], known: int = KNOWN) -> None:
         self._make_inner = make_inner
+        self.known = known
+        #: What all members of the group know (`services.replicated.versions`). Replicated; it only rises.
+        self.version = FIRST_VERSION
         #: The service's machine. Another object after a snapshot was restored, and so is the table: look both up at
         #: each use.
         self.inner: ServiceMachine
         self.idempotency: IdempotencyTable
         self.idempotency, self.inner = self._made()
-        commands: tuple[type[Command], ...] = (*self.inner.COMMANDS, SetLimits)
+        commands: tuple[type[Command], ...] = (*self.inner.COMMANDS, *_COMMANDS)
         self._commands = {cls.OP: cls for cls in commands}
         assert len(self._commands) == len(commands), "two commands share an OP"
+        assert known >= max(map(_newest, commands)), "a command is newer than the version that is known"
 
     @property
     def limits(self) -> Limits:
@@ -102,7 +111,7 @@ class ReplicatedMachine:
         if key is None:
             return self._apply(context, decoded)
         # Time first: it may decide the very wait that this request repeats.
-        self.inner.advance(context, None if type(decoded) is SetLimits else decoded)
+        self.inner.advance(context, None if type(decoded) in _COMMANDS else decoded)
         self._settle(context)
         answer = self._repeat(context, decoded, key, fingerprint)
         if answer is not None:
@@ -128,7 +137,7 @@ class ReplicatedMachine:
         if row.fingerprint != fingerprint:
             return {"ok": False, "reason": "idempotency_key_reused"}
         kept = answer_of(row)
-        answer = kept if type(command) is SetLimits else self.inner.repeat(context, command, kept)
+        answer = kept if type(command) in _COMMANDS else self.inner.repeat(context, command, kept)
         self._settle(context)
         if answer is None:
             self.idempotency.forget(key)
@@ -144,20 +153,26 @@ class ReplicatedMachine:
 
     def snapshot(self) -> Iterator[bytes]:
         tables = (self.idempotency.snapshot(), self.inner.snapshot())
-        return self._encode(self.limits.row(), tables)
+        return self._encode(self.version, self.limits.row(), tables)
 
     def restore(self, chunks: Iterable[bytes]) -> None:
         """Build the restored machine beside the present one, which serves until it is whole. May run on another
-        thread, as long as nothing is applied meanwhile."""
+        thread, as long as nothing is applied meanwhile.
+
+        Raises:
+            UnknownVersion: the group's version is above what is known here.
+        """
         records = (unpack(record) for chunk in chunks for record in unpack(chunk))
         idempotency, inner = self._made()
-        count = next(records)
+        count, version = next(records), FIRST_VERSION
+        if isinstance(count, dict):
+            count, version = next(records), self._checked(count["version"], "the snapshot has")
         if not isinstance(count, int):
             inner.limits.restore(count)
             count = next(records)
         idempotency.restore(next(records) for _ in range(count))
         inner.restore(records)
-        self.idempotency, self.inner = idempotency, inner
+        self.idempotency, self.inner, self.version = idempotency, inner, version
 
     def _made(self) -> tuple[IdempotencyTable, ServiceMachine]:
         inner = self._make_inner()
@@ -168,6 +183,9 @@ class ReplicatedMachine:
         if type(command) is SetLimits:
             self.advance(context)
             return self._set_limits(context, command)
+        if type(command) is RaiseVersion:
+            self.advance(context)
+            return self._raise_version(context, command)
         answer = self.inner.apply(context, command)
         self._settle(context)
         return answer
@@ -178,6 +196,18 @@ class ReplicatedMachine:
         except KeyError as error:
             raise UnknownCommand(f"entry {context.index} sets a limit that is not known: {error}") from error
 
+    def _raise_version(self, context: ApplyContext, command: RaiseVersion) -> dict[str, Any]:
+        version = self._checked(command.version, f"entry {context.index} begins")
+        if version > self.version:
+            self.version = version
+            context.events.append((RAISED_TOPIC, version))
+        return {"ok": True, "version": self.version}
+
+    def _checked(self, version: int, where: str) -> int:
+        if version > self.known:
+            raise UnknownVersion(where, version, self.known)
+        return version
+
     def _settle(self, context: ApplyContext) -> None:
         """What became of waiters is the answer to repeat from now on, or takes it back."""
         for waiter, answer in context.decided:
@@ -185,14 +215,17 @@ class ReplicatedMachine:
         context.decided.clear()
 
     @staticmethod
-    def _encode(limits: Row, tables: tuple[tuple[int, Iterator[Row]], Iterator[Row]]) -> Iterator[bytes]:
+    def _encode(
+        version: int, limits: Row, tables: tuple[tuple[int, Iterator[Row]], Iterator[Row]]
+    ) -> Iterator[bytes]:
         """Chunks of about `CHUNK_BYTES`, each a list of packed records: one at a time, so that the bytes are
         counted and not guessed, and no step of the iterator takes long.
 
-        The records: the limits that were set, as one list, where any was; the number of kept answers; these; the
-        machine's own."""
+        The records: `{"version": version}` where it was raised; the limits that were set, as one list, where any was;
+        the number of kept answers; these; the machine's own."""
         (count, saved), inner = tables
-        chunk = [pack(limits), pack(count)] if limits else [pack(count)]
+        chunk = [pack({"version": version})] if version > FIRST_VERSION else []
+        chunk += [pack(limits), pack(count)] if limits else [pack(count)]
         size = 0
         for table in (saved, inner):
             for record in table:
@@ -204,6 +237,12 @@ class ReplicatedMachine:
                     chunk, size = [], 0
         if chunk:
             yield pack(chunk)
+
+
+def _newest(command: type) -> int:
+    """The version that a class of commands, or the last of its fields, came with."""
+    fields: dict[str, int] = getattr(command, "FIELDS_SINCE", {})
+    return max(getattr(command, "SINCE", FIRST_VERSION), *fields.values(), FIRST_VERSION)
 
 
 def machine_of(node: HasMachine) -> ReplicatedMachine:

@@ -14,7 +14,8 @@ from typing import Generic, Protocol, TypeVar
 from common.logs import get_logger
 from common.runtime import Background
 from raft.errors import RaftError
-from services.replicated.envelope import Command, encode_command
+from services.replicated.envelope import Command
+from services.replicated.proposing import ProposingNode, propose
 
 Item = TypeVar("Item")
 
@@ -28,15 +29,13 @@ RETRY_S = 0.2
 logger = get_logger("services.replicated.withdrawals")
 
 
-class Node(Protocol):
+class Node(ProposingNode, Protocol):
     """The part of `raft.node.RaftNode` that this needs."""
 
     before_leaving: list[Callable[[], Awaitable[None]]]
 
     @property
     def closed(self) -> RaftError | None: ...
-
-    async def propose(self, command: bytes, *, parting: bool = False) -> object: ...
 
 
 class Withdrawals(Generic[Item]):
@@ -95,7 +94,7 @@ class Withdrawals(Generic[Item]):
             batch = tuple(islice(self._items.items(), WITHDRAWN_PER_ENTRY_MAX))
             command = self._command_of(tuple(item for _, item in batch))
             try:
-                await self._node.propose(encode_command(command), parting=True)
+                await propose(self._node, command, parting=True)
             except RaftError as error:
                 if error is self._node.closed:
                     logger.info("not withdrawn before this node left", command=command.OP, count=len(self._items))

@@ -7,9 +7,9 @@ from raft.core.messages import RequestVote
 from raft.errors import MembershipRefused
 from raft.membership import ADD, MemberChange
 from raft.node import RaftNode
+from raft.state_machine import FIRST_VERSION
 from raft.transport.codec import encode_frame
 from raft.transport.identity import KNOWN_HEADER, Stated
-from raft.versions import FIRST_VERSION
 from tests.helpers import eventually
 from tests.node.listening import StubNode, headers_of, listening, peers_of
 from tests.node.versions import VersionedGroup

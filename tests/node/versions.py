@@ -5,8 +5,7 @@ from functools import partial
 from typing import Any
 
 from raft.node import RaftNode
-from raft.state_machine import ApplyContext
-from raft.versions import FIRST_VERSION
+from raft.state_machine import FIRST_VERSION, ApplyContext
 from tests.node.admitting import AdmittingGroup
 from tests.node.group import ListMachine
 

@@ -27,7 +27,7 @@ from services.cache.replicated.fill_leases import FillLease
 from services.cache.replicated.store import LEASE_ENDED_TOPIC, LEASE_TOLD_TOPIC
 from services.operations.refusals import refused
 from services.replicated import withdrawals
-from services.replicated.envelope import encode_command
+from services.replicated.proposing import propose
 from services.replicated.withdrawals import Withdrawals
 
 #: Callers that may wait at one node, for all keys together.
@@ -228,7 +228,7 @@ class FillLines:
                 asking = self._claimant(key, callers)
                 fill = Fill(key, self._node.id, asking.lease_ms, self._asker, asking.claim)
                 try:
-                    answer = await self._node.propose(encode_command(fill))
+                    answer = await propose(self._node, fill)
                 except RaftError as error:
                     # No leader, or an unknown outcome: harmless to ask again, a lease that was won is told again.
                     if any([caller.wait_on(error) for caller in callers]):

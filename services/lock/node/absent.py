@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from raft.errors import RaftError
 from services.lock.replicated.commands import DropWaiters
 from services.node.host import Host
-from services.replicated.envelope import encode_command
+from services.replicated.proposing import propose
 
 #: How often a leader looks whose node is silent.
 LOOK_S = 0.5
@@ -33,7 +33,7 @@ class Node(Protocol):
 
     def silence_ms(self, member: str) -> int | None: ...
 
-    async def propose(self, command: bytes) -> Any: ...
+    async def propose(self, command: bytes, *, parting: bool = False) -> Any: ...
 
 
 async def clear_lines(here: Host, node: Node) -> None:
@@ -67,6 +67,5 @@ async def _drop_own(node: Node, command: DropWaiters) -> None:
 
 async def _drop(node: Node, command: DropWaiters) -> None:
     """As many entries as it takes. Raises: RaftError."""
-    data = encode_command(command)
-    while (await node.propose(data))["more"]:
+    while (await propose(node, command))["more"]:
         pass

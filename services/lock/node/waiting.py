@@ -170,7 +170,7 @@ class LockWaits:
 
     async def _ask(self, call: Call, wait: Wait, asked: Acquire) -> dict[str, Any]:
         """One try: what the client `asked`, with what is left of its time."""
-        answer: dict[str, Any] = await self._node.propose(call.encode(wait.command, asked))
+        answer: dict[str, Any] = await call.replicate_at(self._node, wait.command, asked)
         if answer.get("waiting"):
             return await self._decision(wait)
         # Where this node has closed meanwhile, the request is withdrawn: what it was granted is on its way back.
