@@ -260,6 +260,9 @@ class Metrics:
         self.mufakat_membership = GaugeFamily(
             "mufakat_membership", "What this node is in the group: 0 no member, 1 learner, 2 voter", group
         )
+        self.mufakat_log_version = GaugeFamily(
+            "mufakat_log_version", "Version of the group's log: what all its members know", group
+        )
         self.mufakat_group_refused = GaugeFamily(
             "mufakat_group_refused", "1 where this node refuses the group, because its data is damaged", group
         )

@@ -29,7 +29,7 @@ from raft.core.config import CoreConfig
 from raft.disk import DiskQueue
 from raft.node import RaftNode
 from raft.status import NodeConfig
-from raft.storage import DataDirectoryGone, StorageError, open_storage
+from raft.storage import DataDirectoryGone, StorageError, UnknownFormat, open_storage
 from raft.storage.cluster import check_cluster, keep_cluster
 from raft.storage.incarnation import keep_life, kept_life, take_incarnation
 from raft.transport.admission_client import AdmissionClient
@@ -50,7 +50,9 @@ from services.node.ended import advice_for, describe
 from services.node.host import Host
 from services.node.limits import watch_limits
 from services.node.process_file import ProcessFile, take_process
+from services.node.versions import attach_versions, keep_raised, watch_versions
 from services.replicated.machine import ReplicatedMachine
+from services.replicated.versions import KNOWN, UnknownCommand, check_entries
 
 #: How long requests under way may take to end once the node stops.
 SHUTDOWN_TIMEOUT_S = 3.0
@@ -225,8 +227,10 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
     about.watch_nodes(here.metrics, nodes)
     about.watch_idempotency(here.metrics, nodes)
     watch_limits(here.metrics, nodes)
+    watch_versions(here.metrics, nodes)
     listener = await _listen_to_peers(app, nodes, peers)
     for group, node in nodes.items():
+        attach_versions(node, partial(peers.known_by, group))
         SERVICES[group].attach(here, node)
     peers.start()
     admission_client = AdmissionClient(peers.identity)
@@ -234,6 +238,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
         node.start()
         admission = _admission(settings, node, incarnations[group], admission_client, peers)
         tasks.start(f"admission to {group}", admission.run())
+        tasks.start(f"version of {group}", keep_raised(node))
     for group, node in nodes.items():
         chore = SERVICES[group].chore
         if chore is not None:
@@ -283,6 +288,7 @@ def _peers(
             incarnations,
             lives=lambda: {group: node.life for group, node in nodes.items()},
             cluster=cluster,
+            known=KNOWN,
         ),
         nodes,
         {node_id: settings.address_of(node_id) for node_id in settings.cluster},
@@ -310,19 +316,28 @@ def _admission(
 async def _open_node(
     settings: Settings, group: str, peers: Peers, metrics: Metrics, on_fatal: OnFatal
 ) -> tuple[RaftNode, str]:
-    """Recover one group's data and make its node; with it, the incarnation of its data directory."""
+    """Recover one group's data and make its node; with it, the incarnation of its data directory.
+
+    Raises:
+        CorruptStorage: it is damaged.
+        UnknownFormat: a newer release wrote it.
+    """
     loop = asyncio.get_running_loop()
     directory = Path(settings.data_dir) / group
     storage, recovered = await loop.run_in_executor(
         None, lambda: open_storage(directory, segment_bytes=settings.wal_segment_bytes)
     )
-    machine = ReplicatedMachine(SERVICES[group].machine)
+    machine = ReplicatedMachine(SERVICES[group].machine, KNOWN)
     loaded = storage.load_snapshot()
     try:
         incarnation = take_incarnation(directory, fresh=recovered.fresh)
         life = kept_life(directory, fresh=recovered.fresh)
         if loaded is not None:
             await loop.run_in_executor(None, machine.restore, loaded[1])
+        check_entries(recovered.entries, KNOWN)
+    except UnknownCommand as error:
+        storage.close(seal=False)
+        raise UnknownFormat(f"{directory}: {error}") from error
     except BaseException:
         storage.close(seal=False)
         raise

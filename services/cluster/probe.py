@@ -42,6 +42,9 @@ class GroupTold:
     ready: bool = False
     voters: tuple[str, ...] = ()
     learners: tuple[str, ...] = ()
+    #: Of the log: what all members know, and what this node does; 0 where it does not say.
+    version: int = 0
+    known: int = 0
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> "GroupTold":
@@ -56,6 +59,8 @@ class GroupTold:
             ready=bool(fields.get("ready", False)),
             voters=tuple(fields.get("voters", ())),
             learners=tuple(fields.get("learners", ())),
+            version=int(fields.get("version", 0)),
+            known=int(fields.get("known", 0)),
         )
 
 

@@ -78,6 +78,8 @@ def _json_group(seat: Seat, group: str) -> dict[str, Any]:
         "leader": known.leader if known else None,
         "lag": known.lag if known else None,
         "log_bytes": known.log_bytes if known else None,
+        "version": known.version if known else None,
+        "known": known.known if known else None,
     }
 
 
@@ -112,6 +114,7 @@ def _remarks(found: Roster) -> list[str]:
             remarks.append(f"{seat.node.id}: {seat.process.problem}")
         if seat.process.state == "elsewhere":
             remarks.append(f"{seat.node.id} is a member that was not started from here.")
+    remarks += version_remarks(found)
     answers = [seat.answer for seat in found.seats if seat.answer]
     frees = [answer.disk_free_bytes for answer in answers if answer.disk_free_bytes is not None]
     if frees:
@@ -120,6 +123,23 @@ def _remarks(found: Roster) -> list[str]:
     if False in (told := {answer.authentication for answer in answers}):
         some = " of some nodes" if True in told else ""
         remarks.append(f"Whoever reaches a port{some} may do anything: authentication is off (MUFAKAT_AUTH_TOKENS).")
+    return remarks
+
+
+def version_remarks(found: Roster) -> list[str]:
+    """Of each group in which a node knows more than all members do: who holds the version of its log where it is."""
+    remarks = []
+    for group in dict.fromkeys(group for seat in found.seats for group in seat.memberships):
+        seats = found.members(group)
+        told = {seat.node.id: seat.answer.groups.get(group) if seat.answer else None for seat in seats}
+        newest = max((known.known for known in told.values() if known), default=0)
+        version = max((known.version for known in told.values() if known), default=0)
+        behind = [node_id for node_id, known in told.items() if known is None or known.known < newest]
+        if version < newest and behind:
+            remarks.append(
+                f"{group}: the log stays at version {version} until all members know version {newest}; "
+                f"{', '.join(behind)} {'does' if len(behind) == 1 else 'do'} not say so."
+            )
     return remarks
 
 

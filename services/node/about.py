@@ -117,6 +117,9 @@ class GroupStatus(GroupHealth, kw_only=True):
     log_memory_bytes: int
     proposals_bytes: int
     membership: Literal["voter", "learner", "none"]
+    #: Of the log: what all members know, and what this node knows.
+    version: int
+    known: int
     #: Entries that this node knows to be committed and has not applied.
     lag: int
     disk_full: bool
@@ -135,7 +138,8 @@ class Status(Answer, kw_only=True):
     for; `disk`: `free_bytes` and `total_bytes` of the data directory's file system, as found a few seconds ago, null
     while that is not known; `cluster` as in `/health`; of the node's process `pid` and `data_dir`. Of each group its
     `life`, null until it has one ([membership](membership.md)); `membership`: `voter`, `learner` or `none`; `lag`:
-    entries that this node knows to be committed and has not applied; `disk_full`."""
+    entries that this node knows to be committed and has not applied; `disk_full`; `version`: that of its log, which
+    all its members know, and `known`: the one that this node does ([design](design.md#versions))."""
 
     id: str
     node: str
@@ -198,7 +202,7 @@ async def status(call: Call, body: NoQuery) -> Status:
         version=VERSION,
         uptime_s=max((each.uptime_ms for each in statuses.values()), default=0) / 1000,
         members=_members(here, statuses.values()),
-        groups={group: _group_status(here, each) for group, each in statuses.items()},
+        groups={group: _group_status(here, group, each) for group, each in statuses.items()},
         not_ready=_reasons_not_ready(here),
         refused={group: damage.problem for group, damage in here.damaged.items()},
         authentication=bool(here.settings.auth_tokens),
@@ -319,9 +323,10 @@ def _group_health(here: Host, found: "NodeStatus") -> GroupHealth:
     )
 
 
-def _group_status(here: Host, found: "NodeStatus") -> GroupStatus:
-    """The fields of `/health` and what else the replica and its core tell, under their own names."""
-    further = asdict(found)
+def _group_status(here: Host, group: str, found: "NodeStatus") -> GroupStatus:
+    """The fields of `/health` and what else the replica, its core and its machine tell, under their own names."""
+    machine = here.nodes[group].machine
+    further = {**asdict(found), "version": machine.version, "known": machine.known}
     core = further.pop("core")
     core["vote"] = core["vote"] or None
     further["life"] = further["life"] or None

@@ -46,10 +46,22 @@ class EarlierNote:
 
 
 class NextLockMachine(LockMachine):
+    """What is taken is acquired."""
+
     COMMANDS = (*LockMachine.COMMANDS, Take)
 
     def apply(self, context: ApplyContext, command: Any) -> dict[str, Any]:
-        return super().apply(context, Acquire(command.key, command.owner) if type(command) is Take else command)
+        return super().apply(context, _asked(command))
+
+    def advance(self, context: ApplyContext, command: Any = None) -> None:
+        super().advance(context, _asked(command))
+
+    def repeat(self, context: ApplyContext, command: Any, kept: dict[str, Any]) -> dict[str, Any] | None:
+        return super().repeat(context, _asked(command), kept)
+
+
+def _asked(command: Any) -> Any:
+    return Acquire(command.key, command.owner) if type(command) is Take else command
 
 
 def todays() -> ReplicatedMachine:

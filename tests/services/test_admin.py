@@ -40,7 +40,8 @@ def make_node(
         connected=("node2",), proposals=0, reads=0, stalls=0, uptime_ms=2_500, log_bytes=4_096, snapshot_index=100,
         **more,
     )  # fmt: skip
-    return SimpleNamespace(group=group, status=lambda: found)
+    machine = SimpleNamespace(version=3, known=4)
+    return SimpleNamespace(group=group, status=lambda: found, machine=machine)
 
 
 def make_app(*nodes, **overrides) -> web.Application:

@@ -8,12 +8,18 @@ import pytest
 from services.node.failures import advice_for, describe
 
 from common.wire import pack, unpack
-from raft.core.types import Entry, EntryKind, SnapshotMeta
+from raft.core.ready import Persist
+from raft.core.types import Configuration, Entry, EntryKind, HardState, SnapshotMeta
 from raft.errors import NotKnownToAll
 from raft.state_machine import FIRST_VERSION, ApplyContext
-from raft.storage import UnknownFormat
+from raft.storage import UnknownFormat, open_storage
 from raft.storage.backup import BackupEncoder, BackupHead
 from services.catalogue import SERVICES
+from services.cluster.backend import NodeProcess
+from services.cluster.probe import GroupTold, Told
+from services.cluster.roster import Roster, Seat
+from services.cluster.status import version_remarks
+from services.cluster.topology import Node as TopologyNode
 from services.lock.replicated.commands import Acquire
 from services.offline.disks import loaded_machine
 from services.offline.restore import load_backup
@@ -30,7 +36,9 @@ from services.replicated.versions import (
     check_entries,
     since,
 )
+from tests.helpers import eventually, serving
 from tests.services.releases import NEXT, EarlierNote, Note, Take, nexts, todays
+from tests.services.test_maintenance import node_app, ready
 from tests.services.test_replicated_snapshots import digest
 
 
@@ -159,6 +167,74 @@ def test_a_backup_of_a_later_version_is_not_restored(tmp_path: Path) -> None:
 
     with pytest.raises(UnknownFormat, match=f"has version {NEXT} of the group's log"):
         load_backup(path)
+
+
+# A node
+
+
+def write_raised(directory: Path, *, snapshot: bool) -> None:
+    """The data of a node of the next release, in a group of one that was raised: in its log, or in a snapshot."""
+    machine = nexts()
+    applied(machine, RaiseVersion(NEXT))
+    entry = Entry(1, 1, 1_000, EntryKind.COMMAND, encode_command(RaiseVersion(NEXT)))
+    storage, _ = open_storage(directory)
+    storage.write([Persist(HardState(1), (entry,))])
+    if snapshot:
+        meta = SnapshotMeta(1, 1, 1_000, Configuration(("node1",)))
+        storage.save_snapshot(meta, machine.snapshot())
+        storage.mark_snapshot(meta)
+    storage.close()
+
+
+@pytest.mark.parametrize("snapshot", [False, True], ids=["log", "snapshot"])
+async def test_a_node_does_not_start_a_group_on_the_data_of_a_later_version(tmp_path: Path, snapshot: bool) -> None:
+    """It serves its other groups, says what to start, and leaves the data as it is."""
+    write_raised(tmp_path / "data" / "lock", snapshot=snapshot)
+    files = {path.name for path in (tmp_path / "data" / "lock").iterdir()}
+
+    async with serving(node_app(tmp_path)) as client:
+
+        async def reasons() -> dict[str, str]:
+            found = (await (await client.get("/readyz")).json())["reasons"]
+            return found if set(found) == {"lock"} else {}
+
+        reason = (await eventually(reasons))["lock"]
+        refused = await client.post("/lock/acquire", json={"key": "k", "client_id": "me"})
+        served = await client.post("/queue/push", json={"queue": "q", "payload": 1})
+
+    assert f"version {NEXT} of the group's log, and this release knows version {KNOWN}" in reason
+    assert reason.endswith("start the version that wrote it, or a newer one")
+    assert (refused.status, served.status) == (503, 200)
+    assert {path.name for path in (tmp_path / "data" / "lock").iterdir()} >= files
+
+
+async def test_status_and_metrics_tell_the_version_and_what_the_node_knows(tmp_path: Path) -> None:
+    async with serving(node_app(tmp_path)) as client:
+        await ready(client)
+        groups = (await (await client.get("/status")).json())["groups"]
+        metrics = await (await client.get("/metrics?format=text")).text()
+
+    assert {(each["version"], each["known"]) for each in groups.values()} == {(FIRST_VERSION, KNOWN)}
+    assert f'mufakat_log_version{{group="lock"}} {float(FIRST_VERSION)}' in metrics
+
+
+def seat(id: str, known: int, version: int = FIRST_VERSION, membership: str = "voter") -> Seat:
+    """A node of the group `lock`; one that does not answer where it knows nothing."""
+    told = GroupTold("follower", 1, None, version=version, known=known)
+    answer = Told(id, None, groups={"lock": told}) if known else "does not run"
+    return Seat(TopologyNode(id, ("lock",), 8_000), NodeProcess(1, "running"), answer, {"lock": membership})
+
+
+def test_mufakat_status_says_who_keeps_a_version_where_it_is() -> None:
+    """And nothing of it where all know the same, or only a removed node knows less."""
+    mixed = Roster((seat("node1", 2), seat("node2", 1), seat("node3", 0), seat("node4", 1, membership="none")))
+    alike = Roster((seat("node1", 2), seat("node2", 2), seat("node3", 1, membership="none")))
+
+    assert version_remarks(mixed) == [
+        "lock: the log stays at version 1 until all members know version 2; node2, node3 do not say so."
+    ]
+    assert version_remarks(alike) == []
+    assert version_remarks(Roster((seat("node1", 2, 2), seat("node2", 0)))) == []
 
 
 # What may be proposed
