@@ -5,7 +5,7 @@ import pytest
 from raft.core.errors import ConfigurationBusy, ConfigurationRefused
 from raft.core.messages import RequestVote
 from raft.errors import MembershipRefused
-from raft.membership import ADD, MemberChange
+from raft.membership import ADD, BIND, MemberChange
 from raft.node import RaftNode
 from raft.state_machine import FIRST_VERSION
 from raft.transport.codec import encode_frame
@@ -127,6 +127,22 @@ async def test_a_learner_that_knows_less_is_not_taken_in_and_says_which_version_
 
         assert refused
         await eventually(lambda: "d" in leader.core.configuration.voters)
+
+
+async def test_a_disk_is_not_bound_where_the_version_rose_since_its_node_asked() -> None:
+    """The leader looks again in the step in which it proposes the configuration."""
+    async with VersionedGroup(known=dict.fromkeys("abc", NEXT)) as group:
+        leader = await started(group)
+        await raised(leader, NEXT)
+        await leader.membership.change(MemberChange(ADD, "d", "d:1"))
+        change = MemberChange(BIND, "d", "d:1", "d1")
+
+        less = await leader.membership.change_here(change, known=FIRST_VERSION)
+        unbound = not leader.core.configuration.incarnation_of("d")
+        enough = await leader.membership.change_here(change, known=NEXT)
+
+        assert (less.outcome, unbound, enough.outcome) == ("refused", True, "done")
+        assert f"the group has those of version {NEXT}" in less.reason
 
 
 async def test_a_node_that_runs_and_knows_less_is_not_added() -> None:
