@@ -325,7 +325,7 @@ def _group_health(here: Host, found: "NodeStatus") -> GroupHealth:
 
 def _group_status(here: Host, group: str, found: "NodeStatus") -> GroupStatus:
     """The fields of `/health` and what else the replica, its core and its machine tell, under their own names."""
-    machine = here.nodes[group].machine
+    machine = machine_of(here.nodes[group])
     further = {**asdict(found), "version": machine.version, "known": machine.known}
     core = further.pop("core")
     core["vote"] = core["vote"] or None

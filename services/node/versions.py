@@ -13,7 +13,7 @@ from raft.core.errors import ProposalRefused
 from raft.core.types import NodeId
 from raft.node import RaftNode
 from services.replicated.envelope import encode_command
-from services.replicated.machine import RAISED_TOPIC
+from services.replicated.machine import RAISED_TOPIC, machine_of
 from services.replicated.versions import RaiseVersion
 
 #: How often a leader looks whether all members know more by now.
@@ -24,8 +24,8 @@ logger = get_logger("services.node.versions")
 
 def attach_versions(node: RaftNode, said: Callable[[NodeId], int | None]) -> None:
     """Before a node starts: tell it what this release knows, what is in force, and what its members say."""
-    node.versions.known = node.machine.known
-    node.versions.in_force = lambda: node.machine.version
+    node.versions.known = machine_of(node).known
+    node.versions.in_force = lambda: machine_of(node).version
     node.versions.said = said
 
     def tell(version: int) -> None:
@@ -58,6 +58,6 @@ def watch_versions(metrics: Metrics, nodes: Mapping[str, RaftNode]) -> None:
     """Let a scrape read the versions of the groups that `nodes` then holds."""
 
     def rows() -> Iterable[Row]:
-        return [((group,), node.machine.version) for group, node in nodes.items()]
+        return [((group,), machine_of(node).version) for group, node in nodes.items()]
 
     metrics.mufakat_log_version.watch(rows)

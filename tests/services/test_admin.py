@@ -15,12 +15,13 @@ from raft.cluster_id import ClusterId
 from raft.core.ready import CoreStatus
 from raft.core.types import Role
 from raft.status import NodeStatus
-from services.catalogue import OPERATIONS
+from services.catalogue import OPERATIONS, SERVICES
 from services.http.application import application
 from services.http.routes import HOST
 from services.node import about as admin
 from services.node.damaged import DamagedGroup
 from services.node.host import Host
+from services.replicated.machine import ReplicatedMachine
 from tests.helpers import serving
 
 CLUSTER = "node1=127.0.0.1:8001,node2=127.0.0.1:8002,node3=127.0.0.1:8003"
@@ -40,7 +41,8 @@ def make_node(
         connected=("node2",), proposals=0, reads=0, stalls=0, uptime_ms=2_500, log_bytes=4_096, snapshot_index=100,
         **more,
     )  # fmt: skip
-    machine = SimpleNamespace(version=3, known=4)
+    machine = ReplicatedMachine(SERVICES["lock"].machine, known=4)
+    machine.version = 3
     return SimpleNamespace(group=group, status=lambda: found, machine=machine)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services.node.failures import advice_for, describe
 
 from common.wire import pack, unpack
 from raft.core.ready import Persist
@@ -21,6 +20,7 @@ from services.cluster.roster import Roster, Seat
 from services.cluster.status import version_remarks
 from services.cluster.topology import Node as TopologyNode
 from services.lock.replicated.commands import Acquire
+from services.node.ended import advice_for, describe
 from services.offline.disks import loaded_machine
 from services.offline.restore import load_backup
 from services.operations.refusals import from_raft
