@@ -61,3 +61,14 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
 
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (ROOT / "docs" / target).exists(), target
+
+
+@pytest.mark.parametrize("walk", ["## One write", "## One read"])
+def test_the_way_through_the_code_is_straight(walk: str) -> None:
+    """A stranger follows it file by file: each exists, and none is entered twice."""
+    text = (ROOT / "docs" / "design.md").read_text().partition(f"{walk}\n")[2].partition("\n## ")[0]
+    files = re.findall(r"`((?:common|raft|services)/[\w/]+\.py)`", text)
+
+    assert files
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert sorted(files) == sorted(set(files))
