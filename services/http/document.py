@@ -29,7 +29,7 @@ from msgspec.inspect import (
 
 from services.catalogue import OPERATIONS
 from services.operations.answers import NotDone, NotKept
-from services.operations.operation import GET, Kind, Operation, Text
+from services.operations.operation import Kind, Operation, Text, usual_right
 from services.operations.refusals import ALWAYS, READ, REFUSALS, WRITE
 from services.operations.vocabulary import ALIASES, are_one
 
@@ -90,8 +90,7 @@ def _route(operation: Operation) -> str:
 
 def _what(operation: Operation) -> str:
     said = " ".join(f"{operation.sentence} {operation.text}".split())
-    usual = "reader" if operation.at.method == GET else "client"
-    if operation.right == usual:
+    if operation.right == usual_right(operation.at.method):
         return said
     return said + (" Needs no token." if operation.right == "public" else f" Role `{operation.right}`.")
 

@@ -18,7 +18,7 @@ from multidict import istr
 from common.api_error import ApiError
 from common.config import Settings
 from common.middleware import WHOLE_SERVER_PATHS
-from services.operations.operation import GET, Right
+from services.operations.operation import GET, Right, usual_right
 from services.operations.refusals import refused
 from services.operations.table import Table
 
@@ -124,7 +124,7 @@ class Guard:
             return "reader"
         operation = self._table.by_path.get((GET if method == hdrs.METH_HEAD else method, resource.canonical))
         if operation is None:
-            return "reader" if method == GET else "client"
+            return usual_right(method)
         return operation.right
 
 

@@ -20,7 +20,7 @@ from services.node.groups import GroupQuery, asked_groups
 from services.operations.answers import Answer, NotDone
 from services.operations.call import Call
 from services.operations.operation import Operations, get, post
-from services.operations.refusals import READ, refused
+from services.operations.refusals import READ, refused, sentence_of
 
 logger = get_logger("services.node.members")
 operations = Operations()
@@ -115,7 +115,7 @@ async def change_members(call: Call, body: MembersBody) -> MembersChanged | NotA
             changed[group] = await call.node(group).membership.change(change)
         except MembershipRefused as refusal:
             done = [name for name, anew in changed.items() if anew]
-            raise refused("membership_refused", _sentence(refusal), group=group, done=done) from refusal
+            raise refused("membership_refused", sentence_of(refusal), group=group, done=done) from refusal
     logger.info("members changed", action=change.action, member=change.member, groups=changed)
     if change.action == REMOVE and not any(changed.values()):
         return NotAMember(detail=f"{change.member} is no member of {', '.join(groups)}.")
@@ -157,8 +157,3 @@ def _described(node: RaftNode) -> GroupMembers:
             for member in configuration.members
         ],
     )
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."

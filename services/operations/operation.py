@@ -59,6 +59,11 @@ def post(path: str, *aliases: str) -> Path:
     return Path(POST, path, aliases)
 
 
+def usual_right(method: str) -> Right:
+    """Who may ask where nothing else is said: who may look may GET, and who may change something may POST."""
+    return "reader" if method in ("GET", "HEAD") else "client"
+
+
 class Event(NamedTuple):
     """One thing that happened, told by an operation that goes on."""
 
@@ -182,7 +187,7 @@ class Operations:
             name=name,
             group=self._group,
             at=at,
-            right=right or ("reader" if at.method == GET else "client"),
+            right=right or usual_right(at.method),
             kind=kind,
             body=hints["body"],
             answers=_members(hints["return"]) if kind is Kind.ANSWER else (),

@@ -213,13 +213,13 @@ WRITE = (*READ, "idempotency_key_reused", "quota")
 #: What a replicated command may be refused with besides that came later (`SINCE`, `FIELDS_SINCE`).
 LATER = ("not_ready",)
 
-STATUS_BY_REASON: dict[str, int] = {reason: trouble.status for reason, trouble in REFUSALS.items()}
-DETAIL_BY_REASON: dict[str, str] = {reason: trouble.detail for reason, trouble in REFUSALS.items()}
+STATUS_BY_REASON: dict[str, int] = {reason: refusal.status for reason, refusal in REFUSALS.items()}
+DETAIL_BY_REASON: dict[str, str] = {reason: refusal.detail for reason, refusal in REFUSALS.items()}
 #: Only reasons that come with further headers.
 HEADERS_BY_REASON: dict[str, dict[str, str]] = {
-    reason: {"Retry-After": str(trouble.retry_after_s)}
-    for reason, trouble in REFUSALS.items()
-    if trouble.retry_after_s is not None
+    reason: {"Retry-After": str(refusal.retry_after_s)}
+    for reason, refusal in REFUSALS.items()
+    if refusal.retry_after_s is not None
 }
 
 _REASON_BY_RAFT_ERROR: dict[type[RaftError], str] = {
@@ -238,11 +238,11 @@ _REASON_BY_RAFT_ERROR: dict[type[RaftError], str] = {
 
 def refused(reason: str, detail: str | None = None, **facts: Any) -> ApiError:
     """The error for a reason of the table; `facts` become further fields of the answer."""
-    trouble = REFUSALS[reason]
+    refusal = REFUSALS[reason]
     return ApiError(
-        trouble.status,
+        refusal.status,
         reason,
-        detail or trouble.detail,
+        detail or refusal.detail,
         facts=facts,
         headers=HEADERS_BY_REASON.get(reason),
     )
@@ -253,11 +253,12 @@ def from_raft(error: Exception) -> ApiError | None:
     for kind in type(error).__mro__:
         reason = _REASON_BY_RAFT_ERROR.get(kind)
         if reason is not None:
-            return refused(reason, _sentence(error) if kind is NotKnownToAll else None)
+            return refused(reason, sentence_of(error) if kind is NotKnownToAll else None)
     # A kind of error without a row promises nothing, so neither may the answer.
     return refused("outcome_unknown") if isinstance(error, RaftError) else None
 
 
-def _sentence(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
+    """The text of an error of ours, which begins small and has no end, as a sentence."""
     text = str(error)
     return f"{text[:1].upper()}{text[1:]}."

@@ -55,7 +55,7 @@ class Table:
             for name in each.paths:
                 matcher.set_seq1(name)
                 # Bounds from above, each cheaper than what follows it.
-                if max(best) > 0 and (matcher.real_quick_ratio() < best[0] or matcher.quick_ratio() < best[0]):
+                if matcher.real_quick_ratio() < best[0] or matcher.quick_ratio() < best[0]:
                     continue
                 nearness = (matcher.ratio(), is_here)
                 if nearness > best:
