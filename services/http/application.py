@@ -25,7 +25,7 @@ def application(here: Host, table: Table) -> web.Application:
         unknown_path=unknown_path(here, table),
     )
     app = web.Application(middlewares=[middleware], client_max_size=settings.body_bytes_max)
-    app.router.add_routes(routes_of(table.carried(settings.groups)))
+    app.router.add_routes(routes_of(table.carried(settings.groups), here))
     app[HOST] = here
     return app
 

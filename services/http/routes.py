@@ -8,6 +8,7 @@ taken back (`Call.take_back`), its answer is written here and now: a client that
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -37,8 +38,8 @@ class HttpCall(Call):
 
     __slots__ = ("_request",)
 
-    def __init__(self, request: web.Request, group: str) -> None:
-        super().__init__(request.app[HOST], group)
+    def __init__(self, request: web.Request, host: Host, group: str) -> None:
+        super().__init__(host, group)
         self._request = request
 
     @property
@@ -65,9 +66,10 @@ class HttpCall(Call):
             check_own_page(self._request)
 
 
-def routes_of(operations: Iterable[Operation]) -> list[web.RouteDef]:
-    """The routes of these operations."""
-    return [_route(each, path, handler) for each in operations for handler in [_handler(each)] for path in each.paths]
+def routes_of(operations: Iterable[Operation], here: Host) -> list[web.RouteDef]:
+    """The routes of these operations at `here`."""
+    handlers = [(each, _handler(each, here)) for each in operations]
+    return [_route(each, path, handler) for each, handler in handlers for path in each.paths]
 
 
 def _route(operation: Operation, path: str, handler: Handler) -> web.RouteDef:
@@ -76,9 +78,9 @@ def _route(operation: Operation, path: str, handler: Handler) -> web.RouteDef:
     return web.post(path, handler)
 
 
-def _handler(operation: Operation) -> Handler:
+def _handler(operation: Operation, here: Host) -> Handler:
     handlers = {Kind.ANSWER: _answering, Kind.EVENTS: _telling, Kind.FILE: _sending}
-    return handlers[operation.kind](operation)
+    return handlers[operation.kind](operation, here)
 
 
 def _reader(operation: Operation) -> Callable[[web.Request], Awaitable[Any]]:
@@ -93,20 +95,18 @@ def _reader(operation: Operation) -> Callable[[web.Request], Awaitable[Any]]:
         async def read(request: web.Request) -> Any:
             return read_query(request, kind)
     else:
-
-        async def read(request: web.Request) -> Any:
-            return await read_body(request, kind)
+        return partial(read_body, kind=kind)
 
     return read
 
 
-def _answering(operation: Operation) -> Handler:
+def _answering(operation: Operation, here: Host) -> Handler:
     carry_out, group = operation.carry_out, operation.group
     read, has_text = _reader(operation), Text in operation.answers
 
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await read(request)
-        call = HttpCall(request, group)
+        call = HttpCall(request, here, group)
         try:
             answer = await carry_out(call, body)
             if has_text and type(answer) is Text:
@@ -140,7 +140,7 @@ async def _told(request: web.Request, call: Call, response: web.Response) -> web
     return response
 
 
-def _telling(operation: Operation) -> Handler:
+def _telling(operation: Operation, here: Host) -> Handler:
     read = _reader(operation)
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -148,18 +148,18 @@ def _telling(operation: Operation) -> Handler:
         since = request.headers.get(LAST_EVENT_ID)
         if since:
             body.since = since
-        async with aclosing(operation.carry_out(HttpCall(request, operation.group), body)) as events:
+        async with aclosing(operation.carry_out(HttpCall(request, here, operation.group), body)) as events:
             return await stream_events(request, events)
 
     return handle
 
 
-def _sending(operation: Operation) -> Handler:
+def _sending(operation: Operation, here: Host) -> Handler:
     read = _reader(operation)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await read(request)
-        async with aclosing(operation.carry_out(HttpCall(request, operation.group), body)) as parts:
+        async with aclosing(operation.carry_out(HttpCall(request, here, operation.group), body)) as parts:
             return await _send_file(request, parts)
 
     return handle

@@ -64,8 +64,9 @@ def done_of(result: dict[str, Any], done: type[Done]) -> Done | NotKept:
     Raises:
         ApiError: it is a refusal.
     """
-    check(result)
-    assert result["ok"], f"an outcome that nobody foresaw: {result}"
+    if not result["ok"]:
+        check(result)
+        raise AssertionError(f"an outcome that nobody foresaw: {result}")
     if "answer" in result:
         return msgspec.convert(result, NotKept)
     return msgspec.convert(result, done)

@@ -15,7 +15,7 @@ How a caller speaks to the node is a subclass's affair (`services.http.routes`).
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from common.api_error import bad_request
@@ -94,31 +94,33 @@ class Call(ABC):
         """
         return self.host.nodes[group or self.group]
 
-    async def replicate(self, command: Command, *, step: int = 0, group: str = "") -> dict[str, Any]:
-        """The machine's answer to `command`, once a quorum holds it and this node has applied it. Where one request
-        takes several commands, `step` numbers them: each is kept under an idempotency key of its own.
+    def replicate(
+        self, command: Command, *, step: int = 0, group: str = ""
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
+        """To be awaited: the machine's answer to `command`, once a quorum holds it and this node has applied it.
+        Where one request takes several commands, `step` numbers them: each is kept under a key of its own.
 
         Raises:
             NotKnownToAll: see `services.replicated.proposing`.
             RaftError: see `RaftNode.propose`.
             ApiError: 400, the idempotency key is not one.
         """
-        return await self.replicate_at(self.node(group), command, step=step)
+        return self.replicate_at(self.node(group), command, step=step)
 
-    async def replicate_at(
+    def replicate_at(
         self, node: ProposingNode, command: Command, asked: Command | None = None, *, step: int = 0
-    ) -> dict[str, Any]:
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
         """As `replicate`, by that replica. `asked` is what the client asked for, where this try is for less.
 
         Raises: as `replicate`.
         """
         key = self.idempotency_key
         if key is None:
-            return await propose(node, command)
+            return propose(node, command)
         if step:
             # No key of a client is like it: those hold nothing that does not print.
             key = f"{key}\0{step}"
-        return await propose(node, command, key=key, fingerprint=fingerprint(asked or command))
+        return propose(node, command, key=key, fingerprint=fingerprint(asked or command))
 
     async def linearizable(self, group: str = "") -> Any:
         """The service's machine, holding all that was acknowledged before this call. Read it without awaiting.

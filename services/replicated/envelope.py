@@ -29,27 +29,23 @@ def encode_command(
     return pack([command.OP, _written(command), idempotency_key, fingerprint])
 
 
+class _FieldNames(dict[type[Any], tuple[str, ...]]):
+    def __missing__(self, cls: type[Any]) -> tuple[str, ...]:
+        names = self[cls] = tuple(field.name for field in fields(cls))
+        return names
+
+
 #: The names of the fields of each class of commands that was seen.
-_field_names: dict[type[Any], tuple[str, ...]] = {}
-
-
-def _names(cls: type[Any]) -> tuple[str, ...]:
-    names = _field_names.get(cls)
-    if names is None:
-        names = _field_names[cls] = tuple(field.name for field in fields(cls))
-    return names
-
-
-def _values(command: Any) -> list[Any]:
-    return [getattr(command, name) for name in _names(type(command))]
+_names = _FieldNames()
 
 
 def _written(command: Any) -> list[Any]:
     """The values of the fields, as far as they say what nodes of before those fields would not read anyway."""
-    values = _values(command)
+    names = _names[type(command)]
+    values = [getattr(command, name) for name in names]
     since = getattr(command, "FIELDS_SINCE", None)
     if since is not None:
-        for name in reversed(_names(type(command))):
+        for name in reversed(names):
             if name not in since or values[-1] != command.ADDED[name]:
                 break
             values.pop()
@@ -58,7 +54,7 @@ def _written(command: Any) -> list[Any]:
 
 def values_by_name(command: Any) -> dict[str, Any]:
     """The fields of a command."""
-    return dict(zip(_names(type(command)), _values(command), strict=True))
+    return {name: getattr(command, name) for name in _names[type(command)]}
 
 
 def fingerprint(command: Command) -> bytes:

@@ -13,7 +13,7 @@ from raft.state_machine import FIRST_VERSION, ApplyContext, StateMachine
 from services.replicated.envelope import Command
 from services.replicated.idempotency import LIMITS, IdempotencyTable, answer_of
 from services.replicated.limits import Limits, SetLimits
-from services.replicated.versions import KNOWN, RaiseVersion, UnknownCommand, UnknownVersion
+from services.replicated.versions import KNOWN, RaiseVersion, UnknownCommand, UnknownVersion, newest
 
 #: Refusals that say "not now": they are no answer to keep.
 NOT_DONE = frozenset({"quota", "overloaded"})
@@ -90,7 +90,7 @@ class ReplicatedMachine:
         commands: tuple[type[Command], ...] = (*self.inner.COMMANDS, *_COMMANDS)
         self._commands = {cls.OP: cls for cls in commands}
         assert len(self._commands) == len(commands), "two commands share an OP"
-        assert known >= max(map(_newest, commands)), "a command is newer than the version that is known"
+        assert known >= max(newest[each] for each in commands), "a command is newer than the version that is known"
 
     @property
     def limits(self) -> Limits:
@@ -237,12 +237,6 @@ class ReplicatedMachine:
                     chunk, size = [], 0
         if chunk:
             yield pack(chunk)
-
-
-def _newest(command: type) -> int:
-    """The version that a class of commands, or the last of its fields, came with."""
-    fields: dict[str, int] = getattr(command, "FIELDS_SINCE", {})
-    return max(getattr(command, "SINCE", FIRST_VERSION), *fields.values(), FIRST_VERSION)
 
 
 def machine_of(node: HasMachine) -> ReplicatedMachine:

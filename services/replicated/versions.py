@@ -52,6 +52,17 @@ class RaiseVersion:
 _RAISING = pack([RaiseVersion.OP, (), None, None])[: 1 + len(pack(RaiseVersion.OP))]
 
 
+class _Newest(dict[type[Any], int]):
+    def __missing__(self, cls: type[Any]) -> int:
+        fields: dict[str, int] = getattr(cls, "FIELDS_SINCE", {})
+        version = self[cls] = max(getattr(cls, "SINCE", FIRST_VERSION), *fields.values(), FIRST_VERSION)
+        return version
+
+
+#: The version that a class of commands, or the last of its fields, came with.
+newest = _Newest()
+
+
 def since(command: Any) -> int:
     """The version that a command came with, all that its fields say included."""
     version: int = getattr(command, "SINCE", FIRST_VERSION)

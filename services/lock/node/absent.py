@@ -7,6 +7,7 @@ anew (`services.lock.node.waiting`): they lose their places in line and nothing 
 """
 
 import asyncio
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ class Node(Protocol):
 
     def silence_ms(self, member: str) -> int | None: ...
 
-    async def propose(self, command: bytes, *, parting: bool = False) -> Any: ...
+    def propose(self, command: bytes, *, parting: bool = False) -> Coroutine[Any, Any, Any]: ...
 
 
 async def clear_lines(here: Host, node: Node) -> None:

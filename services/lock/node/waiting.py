@@ -10,7 +10,7 @@ request that is not here any more is given back. To ask again is safe: the machi
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -46,7 +46,7 @@ class Node(withdrawals.Node, Protocol):
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]: ...
 
-    async def propose(self, command: bytes, *, parting: bool = False) -> Any: ...
+    def propose(self, command: bytes, *, parting: bool = False) -> Coroutine[Any, Any, Any]: ...
 
 
 class Wait:
