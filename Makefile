@@ -31,7 +31,7 @@ BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb
 .PHONY: up down status logs kill-leader dev
 .PHONY: test lint docs
 .PHONY: sim sim-selftest sim-cache sim-cache-selftest
-.PHONY: bench-smoke bench-against bench-failover bench-memory bench-recovery bench-snapshot bench-cache bench-hit-ratio
+.PHONY: bench-smoke bench-against bench-calls bench-failover bench-memory bench-recovery bench-snapshot bench-cache bench-hit-ratio
 .PHONY: chaos-cache chaos-operator soak-disk
 .PHONY: lock clean
 
@@ -89,6 +89,9 @@ bench-failover: $(DEV)  ## how long writes stop when the leader is killed, froze
 
 bench-against: $(DEV)  ## this checkout beside another one: BEFORE=/path/to/a/checkout
 	@$(BIN)/python -m bench.against $(BEFORE)
+
+bench-calls: $(DEV)  ## calls of Python functions that a request costs a node: BEFORE=/path/to/another/checkout
+	@$(BIN)/python -m bench.calls $(BEFORE)
 
 bench-memory: $(DEV)  ## bytes that a lock, a queued message and a cache key cost
 	$(BIN)/python -m bench.memory

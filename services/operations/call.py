@@ -114,9 +114,9 @@ class Call(ABC):
 
         Raises: as `replicate`.
         """
-        key = self.idempotency_key
-        if key is None:
+        if self.given_key is None:
             return propose(node, command)
+        key = self.idempotency_key
         if step:
             # No key of a client is like it: those hold nothing that does not print.
             key = f"{key}\0{step}"
