@@ -97,7 +97,7 @@ def count_in(checkout: Path) -> dict[str, float]:
     environ = {**os.environ, "PYTHONPATH": str(checkout)}
     done = subprocess.run(
         [str(python), str(Path(__file__).resolve()), "--inside"],
-        cwd=checkout, env=environ, check=True, capture_output=True, text=True,
+        cwd=checkout, env=environ, check=True, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

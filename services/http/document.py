@@ -137,8 +137,10 @@ def _answer(operation: Operation) -> str:
         found = [_told(kind) for kind in operation.answers if kind not in (NotKept, Text)]
     usual, name = _usual(operation)
     own = [reason for reason in operation.refuses if reason not in (*ALWAYS, *usual)]
-    refused = [name, *(f"{REFUSALS[reason].status} `{reason}`" for reason in own)]
-    found.append(", ".join(filter(None, refused)) and f"Refused: {', '.join(filter(None, refused))}")
+    refused = [name] if name else []
+    refused += [f"{REFUSALS[reason].status} `{reason}`" for reason in own]
+    if refused:
+        found.append(f"Refused: {', '.join(refused)}")
     return "<br>".join(filter(None, found))
 
 

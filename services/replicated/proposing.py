@@ -19,6 +19,7 @@ from services.replicated.versions import newest, since
 class ProposingNode(Protocol):
     """The part of `raft.node.RaftNode` that this needs."""
 
+    #: The `ReplicatedMachine` of the group.
     machine: Any
 
     def propose(self, command: bytes, *, parting: bool = False) -> Coroutine[Any, Any, Any]: ...
@@ -42,4 +43,4 @@ def propose(
     if newest[type(command)] > FIRST_VERSION and since(command) > node.machine.version:
         raise NotKnownToAll
     data = encode_command(command, idempotency_key=key, fingerprint=fingerprint)
-    return node.propose(data, parting=True) if parting else node.propose(data)
+    return node.propose(data, parting=parting)

@@ -24,8 +24,8 @@ NODES = ("node1", "node2", "node3")
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """A combined one of today's release."""
     command = (sys.executable, "-m", "tests.cluster.next_node")
-    with cluster_in(tmp_path / "home", serve_command=command) as surroundings:
-        surroundings.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # type: ignore[index]  # the environment of a test is a dict of its own
+    environ = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with cluster_in(tmp_path / "home", environ, serve_command=command) as surroundings:
         request = Request("combined", "local", free_port_offset("combined"))
         yield Cluster(surroundings, up(surroundings, request), request.port_offset)
 

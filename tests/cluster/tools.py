@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +66,9 @@ def wait_until(condition: Callable[[], Any], *, timeout_seconds: float, what: st
 
 
 @contextmanager
-def cluster_in(folder: Path, **options: Any) -> Iterator[Surroundings]:
-    """Surroundings for a test's own cluster; whatever still runs in the end is killed."""
-    surroundings = Surroundings(Home(folder), {"PATH": "/usr/bin:/bin"}, **options)
+def cluster_in(folder: Path, environ: Mapping[str, str] | None = None, **options: Any) -> Iterator[Surroundings]:
+    """Surroundings for a test's own cluster, `environ` besides a `PATH`; whatever still runs in the end is killed."""
+    surroundings = Surroundings(Home(folder), {"PATH": "/usr/bin:/bin", **(environ or {})}, **options)
     try:
         yield surroundings
     finally:

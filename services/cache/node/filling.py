@@ -40,12 +40,8 @@ class Node(withdrawals.Node, Protocol):
     """The part of `raft.node.RaftNode` that this needs, besides what withdrawals need."""
 
     id: str
-    #: The `ReplicatedMachine` of the group.
-    machine: Any
 
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]: ...
-
-    def propose(self, command: bytes, *, parting: bool = False) -> Coroutine[Any, Any, Any]: ...
 
 
 class Caller:

@@ -7,14 +7,13 @@ anew (`services.lock.node.waiting`): they lose their places in line and nothing 
 """
 
 import asyncio
-from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from raft.errors import RaftError
 from services.lock.replicated.commands import DropWaiters
 from services.node.host import Host
-from services.replicated.proposing import propose
+from services.replicated.proposing import ProposingNode, propose
 
 #: How often a leader looks whose node is silent.
 LOOK_S = 0.5
@@ -22,19 +21,15 @@ LOOK_S = 0.5
 RETRY_S = 0.5
 
 
-class Node(Protocol):
+class Node(ProposingNode, Protocol):
     """The part of `raft.node.RaftNode` that this needs."""
 
     id: str
-    #: The `ReplicatedMachine` of the group.
-    machine: Any
 
     @property
     def leads(self) -> bool: ...
 
     def silence_ms(self, member: str) -> int | None: ...
-
-    def propose(self, command: bytes, *, parting: bool = False) -> Coroutine[Any, Any, Any]: ...
 
 
 async def clear_lines(here: Host, node: Node) -> None:

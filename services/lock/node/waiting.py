@@ -10,7 +10,7 @@ request that is not here any more is given back. To ask again is safe: the machi
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -41,12 +41,7 @@ Withdrawn = tuple[str, str, str]
 class Node(withdrawals.Node, Protocol):
     """The part of `raft.node.RaftNode` that this needs, besides what withdrawals need."""
 
-    #: The `ReplicatedMachine` of the group.
-    machine: Any
-
     def subscribe(self, topic: str, callback: Callable[[Any], None]) -> Callable[[], None]: ...
-
-    def propose(self, command: bytes, *, parting: bool = False) -> Coroutine[Any, Any, Any]: ...
 
 
 class Wait:

@@ -282,7 +282,7 @@ class Leader:
         self.on_trouble: Callable[[], None] = lambda: None
         self.carry_out: Callable[[bytes], Any] = lambda command: None
 
-    async def propose(self, command: bytes) -> dict[str, Any]:
+    async def propose(self, command: bytes, *, parting: bool = False) -> dict[str, Any]:
         trouble = self.troubles.pop(0) if self.troubles else None
         if trouble is not None:
             self.on_trouble()

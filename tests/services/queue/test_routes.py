@@ -343,7 +343,7 @@ async def test_a_redrive_that_is_sent_again_tells_of_all_that_it_moved(
     key = {"headers": {"Idempotency-Key": "k" * 128}}
     propose, proposed = served.node.propose, []
 
-    async def propose_and_lose(command: bytes) -> Any:
+    async def propose_and_lose(command: bytes, *, parting: bool = False) -> Any:
         proposed.append(command)
         answer = await propose(command)
         if len(proposed) == 2:
