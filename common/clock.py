@@ -1,7 +1,8 @@
 """The one clock of a node: milliseconds that never run backward and count while the machine is suspended.
 
 It measures leases and timeouts. CLOCK_MONOTONIC would stand still in suspend, and a lease would seem valid after the
-lid was opened again. The numbers mean nothing on another machine or after a reboot.
+lid was opened again. The numbers mean nothing on another machine or after a reboot. The wall clock, which anybody may
+set, only names things.
 """
 
 import time
@@ -28,3 +29,8 @@ else:
     def now_ms() -> int:
         """Milliseconds of the monotonic clock: this system has no CLOCK_BOOTTIME."""
         return time.monotonic_ns() // 1_000_000
+
+
+def wall_us() -> int:
+    """Wall clock in microseconds since 1970."""
+    return time.time_ns() // 1_000

@@ -1,18 +1,18 @@
 """How much room the file system of the data directory has, and whether the directory is still there.
 
 The rule of the file: the event loop never asks the disk. If the disk hangs, the question hangs, too. So it runs on a
-thread of its own, one at a time, and meanwhile the last result counts. The thread is a daemon: unlike the loop's own
-threads, it cannot keep the process from ending.
+thread of its own (`common.threads`), one at a time, and meanwhile the last result counts.
 """
 
 import asyncio
 import contextlib
 import os
 import shutil
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from common.threads import SYSTEM_THREADS, Threads
 
 #: Pause between two looks, in seconds.
 LOOK_SECONDS = 5.0
@@ -46,16 +46,19 @@ async def watch_disk(
     tell: Callable[[DiskSpace | None], None],
     on_missing: Callable[[OSError], None],
     interval_seconds: float = LOOK_SECONDS,
+    look: Callable[[Sequence[Path]], DiskSpace] = look,
+    threads: Threads = SYSTEM_THREADS,
 ) -> None:
     """For ever: report the space of the first directory's file system, None if it cannot be read.
 
     Args:
         on_missing: called when one of the directories is no longer there. What is written to deleted files is gone at
             the next start, so the node must promise nothing on them.
+        look: how they are looked at; called on a thread of `threads`.
     """
     while True:
         try:
-            tell(await _on_thread(lambda: look(directories)))
+            tell(await _on_thread(lambda: look(directories), threads))
         except FileNotFoundError as error:
             tell(None)
             on_missing(error)
@@ -64,7 +67,7 @@ async def watch_disk(
         await asyncio.sleep(interval_seconds)
 
 
-def _on_thread(call: Callable[[], DiskSpace]) -> asyncio.Future[DiskSpace]:
+def _on_thread(call: Callable[[], DiskSpace], threads: Threads) -> asyncio.Future[DiskSpace]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[DiskSpace] = loop.create_future()
 
@@ -85,5 +88,5 @@ def _on_thread(call: Callable[[], DiskSpace]) -> asyncio.Future[DiskSpace]:
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody listens
             loop.call_soon_threadsafe(settle, space, failure)
 
-    threading.Thread(target=run, name="disk space", daemon=True).start()
+    threads.start("disk space", run)
     return future

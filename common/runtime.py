@@ -119,12 +119,18 @@ class Background:
 class Tasks(Background):
     """The owner of a process's background tasks.
 
-    `failed` is done as soon as one of them raises; whoever runs the process waits for it and exits.
+    `failed` is done as soon as one of them raises, or `fail` is called; whoever runs the process waits for it and
+    exits.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: BaseException) -> None:
+        """The process must not survive this; the first such error counts."""
+        if not self.failed.done():
+            self.failed.set_result(error)
 
     def _on_done(self, task: asyncio.Task[Any]) -> None:
         super()._on_done(task)
@@ -132,8 +138,7 @@ class Tasks(Background):
         if error is None:
             return
         log.critical("background task died", task=task.get_name(), exc_info=error)
-        if not self.failed.done():
-            self.failed.set_result(error)
+        self.fail(error)
 
 
 def on_stop_signals(callback: Callable[[], None]) -> None:

@@ -15,8 +15,11 @@ A leader also gives its group a life (`raft.life`) where it has none, and a node
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from random import Random
 from typing import Protocol
 
+from common.chance import SYSTEM_RANDOM
+from common.clock import wall_us
 from common.logs import get_logger
 from raft.core.errors import ConfigurationBusy, ConfigurationRefused
 from raft.core.quorum import quorum_size
@@ -174,6 +177,7 @@ class Admission:
         ask: how another node is asked.
         knows_lives: whether a peer runs now, in a version that knows what a group's life is.
         keep_life: notes the life beside the log, durably; raises OSError. Called in a thread.
+        wall_us, random: what the life is made of that this node gives its group.
     """
 
     def __init__(
@@ -187,11 +191,15 @@ class Admission:
         ask: Ask,
         knows_lives: Callable[[NodeId], bool] = lambda peer: True,
         keep_life: Callable[[str], None] = lambda life: None,
+        wall_us: Callable[[], int] = wall_us,
+        random: Random = SYSTEM_RANDOM,
     ) -> None:
         self._node = node
         self._knows_lives = knows_lives
         self._keep_life = keep_life
         self._kept_life = ""
+        self._wall_us = wall_us
+        self._random = random
         self._request = AdmissionRequest(node.id, incarnation, address)
         self._founders = founders
         self._may_found = not joins and node.id in founders
@@ -289,7 +297,9 @@ class Admission:
         others = (member for member in configuration.members if member != self._node.id)
         if configuration.life or not all(map(self._knows_lives, others)):
             return ""
-        return self._node.life if is_life(self._node.life) else given_life()
+        if is_life(self._node.life):
+            return self._node.life
+        return given_life(wall_us=self._wall_us, random=self._random)
 
     async def _note_life(self) -> None:
         """Have the life that is committed stand beside the log."""

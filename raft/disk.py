@@ -13,12 +13,11 @@ Rules of the file:
 import asyncio
 import contextlib
 import queue
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from common.threads import SYSTEM_THREADS, Queue, Threads
 from raft.core.ready import Persist
 from raft.core.types import Index, SnapshotMeta
 from raft.storage import DiskFull, Storage
@@ -80,6 +79,7 @@ class DiskQueue:
         batch_bytes_max: int = BATCH_BYTES_MAX,
         seal_after_seconds: float = SEAL_AFTER_SECONDS,
         full_retry_seconds: float = FULL_RETRY_SECONDS,
+        threads: Threads = SYSTEM_THREADS,
     ) -> None:
         """
         Args:
@@ -89,6 +89,8 @@ class DiskQueue:
             on_batch: called after each batch with the seconds that writing and syncing took.
         """
         self._storage = storage
+        #: Where its threads come from.
+        self.threads = threads
         self._on_fatal = on_fatal
         self._on_full = on_full or (lambda full: None)
         self._on_batch = on_batch or (lambda seconds: None)
@@ -97,14 +99,14 @@ class DiskQueue:
         self._full_retry_seconds = full_retry_seconds
         self._loop: asyncio.AbstractEventLoop | None = None
         #: None ends the thread.
-        self._log_queue: queue.SimpleQueue[_Write | _Task | None] = queue.SimpleQueue()
-        self._snapshot_queue: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._log_queue: Queue[_Write | _Task | None] = threads.queue()
+        self._snapshot_queue: Queue[_Task | None] = threads.queue()
         #: One for each thread, done when the thread has ended.
-        self._threads: list[asyncio.Future[None]] = []
+        self._ends: list[asyncio.Future[None]] = []
         #: Set after a fatal error: nothing more may be written, by either thread.
-        self._failed = threading.Event()
+        self._failed = threads.event()
         #: Set when closing: a snapshot being saved and a write that waits for room are given up.
-        self._closing = threading.Event()
+        self._closing = threads.event()
         #: Submissions whose callback has not run yet.
         self._waiting = 0
         #: Of tasks that have not ended yet.
@@ -124,7 +126,7 @@ class DiskQueue:
         """Start the threads; the running loop is the one that callbacks run on."""
         assert self._loop is None, "started twice"
         self._loop = asyncio.get_running_loop()
-        self._threads = [
+        self._ends = [
             self._start_thread("disk", self._run_log),
             self._start_thread("snapshots", self._run_snapshots),
         ]
@@ -178,11 +180,11 @@ class DiskQueue:
         if self._loop is None:
             self._storage.close()
             return
-        log_thread, snapshot_thread = self._threads
+        log_ended, snapshots_ended = self._ends
         self._snapshot_queue.put(None)
-        await snapshot_thread
+        await snapshots_ended
         self._log_queue.put(None)
-        await log_thread
+        await log_ended
         # After an error not even a seal may be written; else sealing may take a sync, which must not hold the loop.
         seal = not self._failed.is_set()
         try:
@@ -211,7 +213,7 @@ class DiskQueue:
 
     def statistics(self) -> DiskStatistics:
         since = self._busy_since
-        busy_seconds = time.monotonic() - since if since else 0.0
+        busy_seconds = self.threads.monotonic() - since if since else 0.0
         return DiskStatistics(self._batches, self._written_bytes, self._waiting, busy_seconds, self._full)
 
     # -- on the threads ------------------------------------------------------------------------------------------
@@ -259,7 +261,7 @@ class DiskQueue:
 
     def _write_batch(self, batch: list[_Write]) -> None:
         persists = [item.persist for item in batch]
-        self._busy_since = began = time.monotonic()
+        self._busy_since = began = self.threads.monotonic()
         full = False
         while True:
             self._check_sound()
@@ -272,7 +274,7 @@ class DiskQueue:
                     self._call_loop(self._on_full_changed, True)
                 if self._closing.wait(self._full_retry_seconds):
                     raise DiskClosed("the disk was full until the end") from None
-        seconds = time.monotonic() - began
+        seconds = self.threads.monotonic() - began
         self._busy_since = 0.0
         self._unsealed = self._unsealed or written > 0
         if full:
@@ -326,8 +328,7 @@ class DiskQueue:
                 self._call_loop(self._on_failure, error)
             self._call_loop(ended.set_result, None)
 
-        # A daemon, so that a disk that hangs cannot keep the process from ending.
-        threading.Thread(target=run, name=name, daemon=True).start()
+        self.threads.start(name, run)
         return ended
 
     # -- on the loop ---------------------------------------------------------------------------------------------
@@ -359,7 +360,7 @@ class DiskQueue:
             self._settle(future, None, error)
         self._on_fatal(error)
 
-    def _enqueue(self, tasks: queue.SimpleQueue[Any], call: Callable[[], Result]) -> asyncio.Future[Result]:
+    def _enqueue(self, tasks: Queue[Any], call: Callable[[], Result]) -> asyncio.Future[Result]:
         assert self._loop is not None, "not started"
         future: asyncio.Future[Result] = self._loop.create_future()
         if self._failed.is_set() or self._closing.is_set():

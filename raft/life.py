@@ -12,8 +12,12 @@ of another one. What holds no log yet is of any.
 """
 
 import re
-import secrets
 import time
+from collections.abc import Callable
+from random import Random
+
+from common.chance import SYSTEM_RANDOM
+from common.clock import wall_us
 
 #: First letter of a life: given to a group by its leader, or made by a restore.
 _GIVEN, _RESTORED = "g", "r"
@@ -26,19 +30,16 @@ _FORM = re.compile(r"[gr][0-9a-f]{14}-[0-9a-f]{12}", re.ASCII)
 _TIME = slice(1, 15)
 
 
-def now_us() -> int:
-    """Wall clock in microseconds since 1970."""
-    return time.time_ns() // 1_000
-
-
-def given_life() -> str:
+def given_life(*, wall_us: Callable[[], int] = wall_us, random: Random = SYSTEM_RANDOM) -> str:
     """A life for a group that has none, which no other group has or had."""
-    return f"{_GIVEN}{now_us():014x}-{secrets.token_hex(6)}"
+    return f"{_GIVEN}{wall_us():014x}-{random.randbytes(6).hex()}"
 
 
-def restored_life(checksum: int) -> str:
+def restored_life(
+    checksum: int, *, wall_us: Callable[[], int] = wall_us, random: Random = SYSTEM_RANDOM
+) -> str:
     """A life for the group that begins from a backup with this checksum, which no other restore has or had."""
-    return f"{_RESTORED}{now_us():014x}-{secrets.token_hex(2)}{checksum:08x}"
+    return f"{_RESTORED}{wall_us():014x}-{random.randbytes(2).hex()}{checksum:08x}"
 
 
 def is_restored_from(life: str, checksum: int) -> bool:

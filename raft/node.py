@@ -9,12 +9,13 @@ node can read its write there.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
+from random import Random
 from typing import Any, Protocol
 
+from common.chance import SYSTEM_RANDOM
 from raft.alarm import WAKE_MS, Alarm
 from raft.core import leases
 from raft.core.messages import (
@@ -88,19 +89,19 @@ class RaftNode(Replica):
         admitted: bool = True,
         incarnation: str = "",
         life: str = UNKNOWN_LIFE,
-        seed: int | None = None,
+        random: Random = SYSTEM_RANDOM,
     ) -> None:
         check_limits(config.core)
         core = RaftCore(
             config.core,
             Configuration(voters=tuple(sorted(config.voters))),
-            random=random.Random(seed),
+            random=Random(random.getrandbits(64)),
             now_ms=clock_ms(),
             hard_state=recovered.hard_state,
             snapshot=recovered.snapshot,
             entries=recovered.entries,
         )
-        super().__init__(core, machine, clock_ms)
+        super().__init__(core, machine, clock_ms, random)
         self.config = config
         self.group = config.group
         self._clock_ms = clock_ms

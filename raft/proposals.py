@@ -11,12 +11,13 @@ Numbers of batches start at a random one, and an answer counts only if it comes 
 another leader, or a message to an earlier life of this node, brings says nothing about a batch of this life.
 """
 
-import random
 from asyncio import Future
 from collections import deque
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
+from common.chance import SYSTEM_RANDOM
 from raft.core.errors import NotLeading, ProposalRefused, TransferInProgress
 from raft.core.raft import RaftCore
 from raft.core.types import NOBODY, Index, NodeId, Role, Term
@@ -34,7 +35,7 @@ PROPOSAL_OVERHEAD_BYTES = 500
 class Proposals:
     """All commands that this node is answerable for, and where each stands."""
 
-    def __init__(self, core: RaftCore, send: Send) -> None:
+    def __init__(self, core: RaftCore, send: Send, random: Random = SYSTEM_RANDOM) -> None:
         self._core = core
         self._send = send
         #: Without a place: newly arrived, or waiting for a leader to be known.

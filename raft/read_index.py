@@ -7,10 +7,11 @@ to new: asking again under a new context is always safe. Contexts start at a ran
 the node's former life is never taken for one to this.
 """
 
-import random
 from asyncio import Future
 from collections.abc import Callable
+from random import Random
 
+from common.chance import SYSTEM_RANDOM
 from raft.core.raft import RaftCore
 from raft.core.ready import ReadState
 from raft.core.types import NOBODY, Index
@@ -25,7 +26,7 @@ Read = tuple[Future[None], int]
 class ReadIndexClient:
     """Reads that wait, and where each stands."""
 
-    def __init__(self, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, clock_ms: Callable[[], int], random: Random = SYSTEM_RANDOM) -> None:
         self._clock_ms = clock_ms
         self._context = random.getrandbits(61)
         self._new: list[Read] = []

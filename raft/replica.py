@@ -11,8 +11,10 @@ tests have their own.
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
+from random import Random
 from typing import Any
 
+from common.chance import SYSTEM_RANDOM
 from raft.applier import Applier
 from raft.core.errors import ProposalRefused
 from raft.core.messages import ReadIndex
@@ -35,15 +37,21 @@ TURN_WORK_MAX = 5_000
 
 
 class Replica(ABC):
-    """The core of one node with its machine, its clients' proposals and reads."""
+    """The core of one node with its machine, its clients' proposals and reads.
 
-    def __init__(self, core: RaftCore, machine: StateMachine, clock_ms: Callable[[], int]) -> None:
+    Args:
+        random: where proposals and reads begin to count; the core has a `Random` of its own.
+    """
+
+    def __init__(
+        self, core: RaftCore, machine: StateMachine, clock_ms: Callable[[], int], random: Random = SYSTEM_RANDOM
+    ) -> None:
         self.id: NodeId = core.config.id
         self.core = core
         self.machine = machine
         self.applier = Applier(machine, start=core.log.snapshot)
-        self.proposals = Proposals(core, self.send)
-        self.reads = ReadIndexClient(clock_ms)
+        self.proposals = Proposals(core, self.send, random)
+        self.reads = ReadIndexClient(clock_ms, random)
         #: The service's account of answers that wait; None where the group has no leases.
         self.withheld: Withheld | None = None
         self._publisher = Publisher(core)

@@ -19,6 +19,7 @@ from itertools import chain
 from typing import Protocol
 
 from common.logs import get_logger
+from common.threads import Queue
 from raft.applier import Applier
 from raft.core import catching_up, snapshotting
 from raft.core.messages import InstallSnapshot
@@ -48,7 +49,7 @@ class _Ending(Enum):
     ABANDONED = auto()
 
 
-_Encoded = queue.Queue[bytes | _Ending]
+_Encoded = Queue[bytes | _Ending]
 
 
 class SnapshotAbandoned(StorageError):
@@ -132,7 +133,7 @@ class Snapshotter:
 
     async def _take(self, meta: SnapshotMeta, chunks: Iterator[bytes]) -> None:
         node = self._node
-        encoded: _Encoded = queue.Queue(ENCODED_MAX)
+        encoded: _Encoded = node.disk.threads.queue(ENCODED_MAX)
         # On disk nothing is read again behind a snapshot: what followers need is sent from memory.
         retain_from = self._retain_from(meta.index)
         writing = asyncio.ensure_future(

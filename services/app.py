@@ -1,24 +1,27 @@
 """Wires a node: the only place that knows every concrete class.
 
-    create_app(settings)   the client application; its start-up brings up the groups and the peer listener
-    run_node(settings)     that, served until SIGTERM, SIGINT or a fatal error; what `mufakat serve` runs
+    create_app(settings)       the client application; its start-up brings up the groups and the peer listener
+    serve(settings, outside)   that, served until it is told to stop or meets a fatal error
+    run_node(settings)         that in a process of its own, until SIGTERM or SIGINT; what `mufakat serve` runs
 
-A stopping node first hands leadership over and answers whoever waits, then closes its listeners.
+What a node takes from outside (clocks, chance, files, threads) comes to all parts from one `Outside`; a simulation
+calls `serve` with its own, on a loop of its own. A stopping node first hands leadership over and answers whoever
+waits, then closes its listeners.
 """
 
 import asyncio
+import contextlib
 import os
-import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
 
-from common import descriptors
-from common.clock import now_ms
 from common.config import Settings, load_settings
+from common.descriptors import Shares
 from common.listener import ListenerRunner
 from common.logs import configure_logs, get_logger
 from common.metrics import RPC_OPERATIONS, Metrics
@@ -49,6 +52,7 @@ from services.node.data_watch import tell_recovered, watch_data
 from services.node.ended import advice_for, describe
 from services.node.host import Host
 from services.node.limits import watch_limits
+from services.node.outside import SYSTEM, Outside
 from services.node.process_file import ProcessFile, take_process
 from services.node.versions import attach_versions, keep_raised, watch_versions
 from services.replicated.machine import ReplicatedMachine
@@ -62,13 +66,18 @@ SPARE_PATHS = OPERATIONS.paths("public") | {"/metrics"}
 DIRECTORY_LOOK_SECONDS = 0.5
 #: The node's background tasks; their `failed` is done with the error once the node must not go on.
 TASKS: web.AppKey[Tasks] = web.AppKey("tasks", Tasks)
+#: Who gets how many of the descriptors that the node may have.
+SHARES: web.AppKey[Shares] = web.AppKey("shares", Shares)
 
 OnFatal = Callable[[BaseException], None]
+#: Tasks that run beside a node as long as it does, by name: each is made with what it tells of an error that the node
+#: must not survive.
+Beside = Mapping[str, Callable[[OnFatal], Coroutine[Any, Any, None]]]
 
 logger = get_logger("services.app")
 
 
-def create_app(settings: Settings | None = None) -> web.Application:
+def create_app(settings: Settings | None = None, outside: Outside = SYSTEM) -> web.Application:
     """The application of one node for its clients. `adev runserver` calls it without settings: they then come
     from the environment.
 
@@ -76,8 +85,10 @@ def create_app(settings: Settings | None = None) -> web.Application:
         SettingsError: a variable is wrong.
     """
     settings = settings or load_settings(os.environ)
-    here = Host(settings=settings, metrics=Metrics(), boot=secrets.token_hex(8), nodes={})
+    boot = outside.random.randbytes(8).hex()
+    here = Host(settings=settings, metrics=Metrics(), boot=boot, nodes={}, outside=outside)
     app = application(here, OPERATIONS)
+    app[SHARES] = share_descriptors(settings, outside.open_files_max())
     app.cleanup_ctx.append(_groups)
     app.on_shutdown.append(_stop_nodes)
     return app
@@ -119,15 +130,24 @@ async def run_node(settings: Settings, *, process_lock: str = "") -> int:
 
 
 async def _run(settings: Settings, process: ProcessFile, stop: asyncio.Event) -> BaseException | None:
-    """Serve until `stop`; returns and raises as `_serve`, and returns what went wrong while it stopped."""
-    app = create_app(settings)
-    shares = share_descriptors(settings)
-    runner = client_runner(app, shares, spare_paths=SPARE_PATHS, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
-    try:
-        failure = await _serve(app, runner, process, shares.backlog, stop)
-    finally:
-        await runner.cleanup()
-    return app[TASKS].failed.result() if failure is None and app[TASKS].failed.done() else failure
+    """Serve in this process; returns and raises as `serve`."""
+    with contextlib.ExitStack() as start:
+        start.enter_context(garbage_at_rest())
+
+        def on_serving() -> None:
+            start.close()
+            freeze_garbage()
+
+        beside: Beside = {"watch the data directory": partial(_watch_directory, process)}
+        return await serve(settings, SYSTEM, stop, beside=beside, on_serving=on_serving)
+
+
+async def _watch_directory(process: ProcessFile, on_fatal: OnFatal) -> None:
+    """Let the node end once its data directory is another one than this process holds: what it would write goes
+    nowhere, and a second process could run on the new one under the same id."""
+    while await asyncio.to_thread(process.is_in_place):  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(DIRECTORY_LOOK_SECONDS)
+    on_fatal(DataDirectoryGone(f"data directory {process.path.parent} was deleted or replaced while the node ran"))
 
 
 def _configure_logs(settings: Settings, *, file: str) -> None:
@@ -140,23 +160,44 @@ def _configure_logs(settings: Settings, *, file: str) -> None:
     )
 
 
-async def _serve(
-    app: web.Application, runner: ListenerRunner, process: ProcessFile, backlog: int, stop: asyncio.Event
+async def serve(
+    settings: Settings,
+    outside: Outside,
+    stop: asyncio.Event,
+    *,
+    beside: Beside = MappingProxyType({}),
+    on_serving: Callable[[], None] = lambda: None,
 ) -> BaseException | None:
-    """Serve until `stop`; returns the error that the process must not survive, or None.
+    """All that a node does, from its start until everything of it is closed: serve until `stop`. Returns the error
+    that the node must not survive, also one that it met while it stopped, or None. What belongs to the process is the
+    caller's: its lock, its signals, its logs, its garbage.
+
+    Args:
+        beside: what runs from the moment that the groups are up.
+        on_serving: called once clients are let in.
 
     Raises:
         StorageError, OSError: it cannot be started.
     """
-    with garbage_at_rest():
+    app = create_app(settings, outside)
+    runner = client_runner(app, app[SHARES], spare_paths=SPARE_PATHS, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    try:
         await runner.setup()
-    _put_in_front(app, runner)
-    settings = app[HOST].settings
-    failed = app[TASKS].failed
-    app[TASKS].start("watch the data directory", _watch_directory(process, failed))
-    await listen(runner, settings.listen_host, settings.client_port, backlog=backlog)
-    freeze_garbage()
-    logger.info("serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups)
+        _put_in_front(app, runner)
+        tasks = app[TASKS]
+        for name, work in beside.items():
+            tasks.start(name, work(tasks.fail))
+        await listen(runner, settings.listen_host, settings.client_port, backlog=app[SHARES].backlog)
+        on_serving()
+        logger.info("serving", address=f"{settings.listen_host}:{settings.client_port}", groups=settings.groups)
+        failure = await _until(stop, tasks.failed)
+    finally:
+        await runner.cleanup()
+    return tasks.failed.result() if failure is None and tasks.failed.done() else failure
+
+
+async def _until(stop: asyncio.Event, failed: asyncio.Future[BaseException]) -> BaseException | None:
+    """Wait for one of the two; returns the error that the node must not survive, or None."""
     stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
     either: set[asyncio.Future[Any]] = {stopping, failed}
     await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -166,16 +207,6 @@ async def _serve(
         return failed.result()
     logger.info("stopping")
     return None
-
-
-async def _watch_directory(process: ProcessFile, failed: asyncio.Future[BaseException]) -> None:
-    """Let the node end once its data directory is another one than this process holds: what it would write goes
-    nowhere, and a second process could run on the new one under the same id."""
-    while not failed.done():
-        if not await asyncio.to_thread(process.is_in_place):
-            gone = f"data directory {process.path.parent} was deleted or replaced while the node ran"
-            failed.set_result(DataDirectoryGone(gone))
-        await asyncio.sleep(DIRECTORY_LOOK_SECONDS)
 
 
 def _put_in_front(app: web.Application, runner: web.AppRunner) -> None:
@@ -197,20 +228,13 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
     here = app[HOST]
     settings = here.settings
     tasks = app[TASKS] = Tasks()
-
-    def on_fatal(error: BaseException) -> None:
-        if not tasks.failed.done():
-            tasks.failed.set_result(error)
-
     nodes = GroupNodes(here.damaged)
     incarnations: dict[str, str] = {}
-    here.cluster = await _cluster(settings)
-    peers = _peers(settings, here.cluster, nodes, incarnations, here.metrics, on_fatal)
+    here.cluster = await _cluster(here)
+    peers = _peers(here, nodes, incarnations, tasks.fail)
     for group in settings.groups:
         try:
-            nodes[group], incarnations[group] = await _open_node(
-                settings, group, peers, here.metrics, on_fatal
-            )
+            nodes[group], incarnations[group] = await _open_node(here, group, peers, tasks.fail)
         except DAMAGE_ERRORS as error:
             directory = Path(settings.data_dir) / group
             damage = here.damaged[group] = DamagedGroup.of(group, here.node_id, directory, error)
@@ -236,7 +260,7 @@ async def _groups(app: web.Application) -> AsyncIterator[None]:
     admission_client = AdmissionClient(peers.identity)
     for group, node in nodes.items():
         node.start()
-        admission = _admission(settings, node, incarnations[group], admission_client, peers)
+        admission = _admission(here, node, incarnations[group], admission_client, peers)
         tasks.start(f"admission to {group}", admission.run())
         tasks.start(f"version of {group}", keep_raised(node))
     for group, node in nodes.items():
@@ -259,27 +283,23 @@ async def _stop_nodes(app: web.Application) -> None:
     await asyncio.gather(*(node.stop() for node in app[HOST].nodes.values()))
 
 
-async def _cluster(settings: Settings) -> ClusterId:
+async def _cluster(here: Host) -> ClusterId:
     """Which cluster the settings or the data directory say that this node is of.
 
     Raises:
         WrongCluster: they differ.
         OSError: the disk does not do as asked.
     """
-    directory = Path(settings.data_dir)
-    id, kept = await asyncio.to_thread(check_cluster, directory, settings.cluster_id)
-    return ClusterId(id, is_kept=bool(kept), keep=partial(keep_cluster, directory))
+    directory, files = Path(here.settings.data_dir), here.outside.files
+    id, kept = await asyncio.to_thread(check_cluster, directory, here.settings.cluster_id, files=files)
+    return ClusterId(id, is_kept=bool(kept), keep=partial(keep_cluster, directory, files=files))
 
 
 def _peers(
-    settings: Settings,
-    cluster: ClusterId,
-    nodes: Mapping[str, RaftNode],
-    incarnations: Mapping[str, str],
-    metrics: Metrics,
-    on_fatal: OnFatal,
+    here: Host, nodes: Mapping[str, RaftNode], incarnations: Mapping[str, str], on_fatal: OnFatal
 ) -> Peers:
-    observers = {op: metrics.rpc_latency_seconds.labels(op).observe for op in RPC_OPERATIONS}
+    settings = here.settings
+    observers = {op: here.metrics.rpc_latency_seconds.labels(op).observe for op in RPC_OPERATIONS}
     return Peers(
         Identity(
             settings.node_id,
@@ -287,7 +307,7 @@ def _peers(
             settings.cluster_secret,
             incarnations,
             lives=lambda: {group: node.life for group, node in nodes.items()},
-            cluster=cluster,
+            cluster=here.cluster,
             known=KNOWN,
         ),
         nodes,
@@ -299,8 +319,9 @@ def _peers(
 
 
 def _admission(
-    settings: Settings, node: RaftNode, incarnation: str, client: AdmissionClient, peers: Peers
+    here: Host, node: RaftNode, incarnation: str, client: AdmissionClient, peers: Peers
 ) -> Admission:
+    settings, outside = here.settings, here.outside
     return Admission(
         node,
         incarnation=incarnation,
@@ -309,13 +330,13 @@ def _admission(
         joins=settings.join,
         ask=partial(client.ask, node.group),
         knows_lives=peers.knows_lives,
-        keep_life=partial(keep_life, Path(settings.data_dir) / node.group),
+        keep_life=partial(keep_life, Path(settings.data_dir) / node.group, files=outside.files),
+        wall_us=outside.wall_us,
+        random=outside.random,
     )
 
 
-async def _open_node(
-    settings: Settings, group: str, peers: Peers, metrics: Metrics, on_fatal: OnFatal
-) -> tuple[RaftNode, str]:
+async def _open_node(here: Host, group: str, peers: Peers, on_fatal: OnFatal) -> tuple[RaftNode, str]:
     """Recover one group's data and make its node; with it, the incarnation of its data directory.
 
     Raises:
@@ -323,15 +344,18 @@ async def _open_node(
         UnknownFormat: a newer release wrote it.
     """
     loop = asyncio.get_running_loop()
+    settings, metrics, outside = here.settings, here.metrics, here.outside
+    files, random = outside.files, outside.random
     directory = Path(settings.data_dir) / group
     storage, recovered = await loop.run_in_executor(
-        None, lambda: open_storage(directory, segment_bytes=settings.wal_segment_bytes)
+        None,
+        lambda: open_storage(directory, segment_bytes=settings.wal_segment_bytes, files=files, random=random),
     )
     machine = ReplicatedMachine(SERVICES[group].machine, KNOWN)
     loaded = storage.load_snapshot()
     try:
-        incarnation = take_incarnation(directory, fresh=recovered.fresh)
-        life = kept_life(directory, fresh=recovered.fresh)
+        incarnation = take_incarnation(directory, fresh=recovered.fresh, files=files, random=random)
+        life = kept_life(directory, fresh=recovered.fresh, files=files)
         if loaded is not None:
             await loop.run_in_executor(None, machine.restore, loaded[1])
         check_entries(recovered.entries, KNOWN)
@@ -341,12 +365,13 @@ async def _open_node(
     except BaseException:
         storage.close(seal=False)
         raise
-    tell_recovered(group, directory, recovered, metrics)
+    tell_recovered(group, directory, recovered, metrics, files=files)
     disk = DiskQueue(
         storage,
         on_fatal=lambda error: node.fail(error),
         on_full=lambda full: node.disk_full(full),
         on_batch=metrics.raft_fsync_seconds.labels(group).observe,
+        threads=outside.threads,
     )
     node = RaftNode(
         _node_config(settings, group),
@@ -355,12 +380,13 @@ async def _open_node(
         disk=disk,
         recovered=recovered,
         transport=HttpTransport(group, peers.links),
-        clock_ms=now_ms,
+        clock_ms=outside.clock_ms,
         on_fatal=on_fatal,
         observe_propose_seconds=metrics.raft_propose_seconds.labels(group).observe,
         admitted=not is_empty(recovered),
         incarnation=incarnation,
         life=life,
+        random=random,
     )
     return node, incarnation
 
@@ -395,7 +421,7 @@ async def _listen_to_peers(
 ) -> ListenerRunner:
     """Serve the other nodes; without a secret there can be none."""
     settings = app[HOST].settings
-    shares = descriptors.share(descriptors.raise_limit(), settings.connections_max)
+    shares = app[SHARES]
     listener = PeerListener(nodes, peers, settings.cluster_secret)
     runner = peer_runner(app, listener.application(), shares, shutdown_timeout=0.1)
     await runner.setup()

@@ -58,6 +58,16 @@ KNOWN_ONLY_TO = {
     **{f"services.{name}.replicated.machine": {f"services.{name}", "services.catalogue"} for name in SERVICES},
     **{f"services.{name}.operations": {f"services.{name}", "services.catalogue"} for name in SERVICES},
 }
+#: What differs from run to run, and the one module that a node has it from (services/node/outside.py).
+FROM_OUTSIDE = {
+    "common.chance": ("random", "secrets", "uuid", "os.urandom", "os.getrandom"),
+    "common.clock": ("time.time", "time.time_ns", "datetime"),
+    "common.threads": ("threading", "queue", "_thread"),
+}
+#: What of it anyone may name: types, and no source.
+NO_SOURCE = {"random", "random.Random", "queue", "queue.Empty", "queue.Full"}
+#: What runs beside nodes or before them.
+NO_PART_OF_A_NODE = ("services.cluster", "services.cli", "services.offline")
 #: Packages that `make lint` checks the types of.
 TYPED = ("raft", "common", "services")
 #: What a checker is told not to look at, and why.
@@ -125,6 +135,35 @@ def known(module: str) -> frozenset[str]:
             named = (f"{node.module}.{alias.name}" for alias in node.names)
             found.update(name if name in modules() else node.module or "" for name in named)
     return frozenset((found & modules().keys()) - {module})
+
+
+def named_of_others(node: ast.Module) -> set[str]:
+    """What it names of the modules that it imports, in full: `os.urandom`, however it was imported."""
+    modules_by_name: dict[str, str] = {}
+    found: set[str] = set()
+    for each in ast.walk(node):
+        if isinstance(each, ast.Import):
+            modules_by_name.update({alias.asname or alias.name: alias.name for alias in each.names})
+            found.update(alias.name for alias in each.names)
+        elif isinstance(each, ast.ImportFrom):
+            found.update(f"{each.module}.{alias.name}" for alias in each.names)
+    for each in ast.walk(node):
+        if isinstance(each, ast.Attribute):
+            module = modules_by_name.get(ast.unparse(each.value))
+            if module is not None:
+                found.add(f"{module}.{each.attr}")
+    return found
+
+
+def unseeded(node: ast.Module) -> list[int]:
+    """Lines on which a `Random` is made that begins by itself."""
+    return [
+        each.lineno
+        for each in ast.walk(node)
+        if isinstance(each, ast.Call)
+        and ast.unparse(each.func) in ("Random", "random.Random")
+        and not each.args
+    ]
 
 
 def ring(graph: dict[str, frozenset[str]]) -> list[str]:
@@ -269,6 +308,30 @@ def test_concrete_classes_are_known_where_things_are_wired(known: str) -> None:
     }
 
     assert {module for module in importers if not within(module, *KNOWN_ONLY_TO[known])} == set()
+
+
+@pytest.mark.parametrize("door", FROM_OUTSIDE)
+def test_what_differs_from_run_to_run_has_one_door(door: str) -> None:
+    """A simulation gives a node its chance, its wall clock and its threads: what a module took by itself would not be
+    under its seed."""
+    sources = FROM_OUTSIDE[door]
+    offenders = {}
+    for module in modules():
+        if module == door or within(module, *NO_PART_OF_A_NODE):
+            continue
+        taken = {name for name in named_of_others(tree(module)) - NO_SOURCE if within(name, *sources)}
+        if taken:
+            offenders[module] = taken
+
+    assert offenders == {}
+    assert any(within(name, *sources) for name in named_of_others(tree(door)) - NO_SOURCE), "the door is used"
+
+
+def test_no_generator_of_a_node_begins_by_itself() -> None:
+    """`Random()` without a seed asks the system."""
+    nodes = [module for module in modules() if not within(module, *NO_PART_OF_A_NODE)]
+
+    assert {module: lines for module in nodes if (lines := unseeded(tree(module)))} == {}
 
 
 def test_msgpack_has_one_door() -> None:
@@ -441,6 +504,9 @@ def test_the_checks_see_what_they_look_for() -> None:
     assert within("raft.core.raft", "raft.core") and not within("raft.corex", "raft.core")
     assert "aiohttp" in reached("services.app")
     assert "time" in reached("common.clock")
+    assert "os.urandom" in named_of_others(ast.parse("import os as o\no.urandom(1)"))
+    assert "secrets.token_hex" in named_of_others(ast.parse("from secrets import token_hex as name"))
+    assert unseeded(ast.parse("a = Random(1)\nb = Random()")) == [2]
     assert ring({"a": frozenset("b"), "b": frozenset("c"), "c": frozenset("b")})[1:] in (["c", "b"], ["b", "c"])
     assert ring({"a": frozenset("bc"), "b": frozenset("c"), "c": frozenset()}) == []
     assert {"raft.core.replication", "raft.core.server"} <= known("raft.core.raft")

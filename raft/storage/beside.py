@@ -14,8 +14,10 @@ never opens it, and only its writer deletes it.
 import os
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from common.clock import wall_us
 from raft.storage.errors import RecoveryUnfinished
 from raft.storage.files import Files, RealFiles
 
@@ -71,26 +73,35 @@ def check_recovered(directory: Path, *, files: Files) -> None:
         raise RecoveryUnfinished(f"the recovery of {directory} was interrupted; {again} finishes it")
 
 
-def new_stamp(directory: Path, *suffixes: str, files: Files | None = None) -> str:
+def new_stamp(
+    directory: Path, *suffixes: str, files: Files | None = None, wall_us: Callable[[], int] = wall_us
+) -> str:
     """The present time, with a number if needed, so that the directory's name with one of these suffixes is still
     free."""
     files = files if files is not None else RealFiles()
     taken, number = set(files.names(directory.parent)), 0
-    now = stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    now = stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(wall_us() // 1_000_000))
     while any(directory.name + suffix + stamp in taken for suffix in suffixes):
         number += 1
         stamp = f"{now}-{number}"
     return stamp
 
 
-def put_aside(directory: Path, suffix: str, *, stamp: str = "", files: Files | None = None) -> Path:
+def put_aside(
+    directory: Path,
+    suffix: str,
+    *,
+    stamp: str = "",
+    files: Files | None = None,
+    wall_us: Callable[[], int] = wall_us,
+) -> Path:
     """Rename a group's directory durably, so that nothing reads it again; returns its new name.
 
     Raises:
         OSError: it is where it was, or its new name may not be durable.
     """
     files = files if files is not None else RealFiles()
-    stamp = stamp or new_stamp(directory, suffix, files=files)
+    stamp = stamp or new_stamp(directory, suffix, files=files, wall_us=wall_us)
     aside = directory.with_name(directory.name + suffix + stamp)
     publish(directory, aside, files=files)
     return aside

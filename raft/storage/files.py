@@ -79,7 +79,8 @@ class Files(Protocol):
 
     def open_readonly(self, path: Path) -> File: ...
 
-    def rename(self, old: Path, new: Path) -> None: ...
+    def rename(self, old: Path, new: Path) -> None:
+        """Of a file, or of a directory with all in it."""
 
     def remove(self, path: Path) -> None: ...
 

@@ -10,9 +10,10 @@ has said yet how far the log is committed.
 """
 
 import re
-import secrets
 from pathlib import Path
+from random import Random
 
+from common.chance import SYSTEM_RANDOM
 from raft.storage.files import Files, RealFiles
 from raft.storage.small_file import read_line, write_line
 
@@ -22,11 +23,14 @@ _INCARNATION = re.compile(rb"[0-9a-f]{32}")
 _LIFE = re.compile(rb"[!-~]{1,60}")
 
 
-def take_incarnation(directory: Path, *, fresh: bool, files: Files | None = None) -> str:
+def take_incarnation(
+    directory: Path, *, fresh: bool, files: Files | None = None, random: Random = SYSTEM_RANDOM
+) -> str:
     """The directory's incarnation; if there is none, make one, durably. The caller must hold the directory's lock.
 
     Args:
         fresh: the directory held no log when it was opened (`Recovered.fresh`).
+        random: of it a new one is made.
 
     Raises:
         CorruptStorage: the file is there and cannot be read.
@@ -37,7 +41,7 @@ def take_incarnation(directory: Path, *, fresh: bool, files: Files | None = None
     kept = "" if fresh else read_line(files, path, _INCARNATION, "incarnation")
     if kept:
         return kept
-    incarnation = secrets.token_hex(16)
+    incarnation = random.randbytes(16).hex()
     write_line(files, path, incarnation)
     return incarnation
 

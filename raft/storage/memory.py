@@ -64,7 +64,7 @@ class MemoryFiles:
         return made
 
     def names(self, directory: Path) -> list[str]:
-        return sorted(path.name for path in self.contents if path.parent == directory)
+        return sorted(path.name for path in (*self.contents, *self._directories) if path.parent == directory)
 
     def create(self, path: Path) -> MemoryFile:
         self.contents[path] = bytearray()
@@ -77,6 +77,12 @@ class MemoryFiles:
         return MemoryFile(self._content(path))
 
     def rename(self, old: Path, new: Path) -> None:
+        if old in self._directories:
+            self._directories.remove(old)
+            self._directories.add(new)
+            for path in [path for path in self.contents if path.parent == old]:
+                self.contents[new / path.name] = self.contents.pop(path)
+            return
         self.contents[new] = self._content(old)
         del self.contents[old]
 

@@ -7,7 +7,9 @@ other thread saves and receives snapshot files.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
+from common.chance import SYSTEM_RANDOM
 from raft.core.ready import Persist
 from raft.core.types import Entry, HardState, Index, SnapshotMeta
 from raft.storage.beside import check_recovered
@@ -53,9 +55,16 @@ class StorageStatistics:
 
 
 def open_storage(
-    directory: Path, *, segment_bytes: int = SEGMENT_BYTES_DEFAULT, files: Files | None = None
+    directory: Path,
+    *,
+    segment_bytes: int = SEGMENT_BYTES_DEFAULT,
+    files: Files | None = None,
+    random: Random = SYSTEM_RANDOM,
 ) -> tuple["Storage", Recovered]:
     """Lock and recover a data directory; create it if there is none. What is returned is durable.
+
+    Args:
+        random: of it the seeds of the log's segments are made; used on whichever thread writes.
 
     Raises:
         DataDirectoryInUse: another process has it open.
@@ -70,17 +79,19 @@ def open_storage(
     files.make_directory(directory)
     lock = files.lock(directory / LOCK_NAME)
     try:
-        return _recover(files, directory, segment_bytes, lock)
+        return _recover(files, directory, segment_bytes, lock, random)
     except BaseException:
         lock.close()
         raise
 
 
-def _recover(files: Files, directory: Path, segment_bytes: int, lock: Lock) -> tuple["Storage", Recovered]:
+def _recover(
+    files: Files, directory: Path, segment_bytes: int, lock: Lock, random: Random
+) -> tuple["Storage", Recovered]:
     contents = read_log(files, directory)
     fresh = not contents.segments
     meta, damaged = choose_snapshot(files, directory, contents)
-    wal = Wal(files, directory, contents, segment_bytes=segment_bytes)
+    wal = Wal(files, directory, contents, segment_bytes=segment_bytes, random=random)
     snapshots = Snapshots(files, directory)
     try:
         snapshots.remove_unnamed(contents.snapshot)

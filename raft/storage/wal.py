@@ -10,12 +10,13 @@ Rules of the file:
 `record.py` draws the format; `recovery.py` says what recovery cuts and what it refuses.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
+from common.chance import SYSTEM_RANDOM
 from raft.core.ready import Persist
 from raft.core.types import HardState, Index, SnapshotMeta, Term
 from raft.storage.errors import DiskFull
@@ -52,7 +53,15 @@ class WalStatistics:
 class Wal:
     """The log of one data directory. Not thread-safe: one thread at a time calls it."""
 
-    def __init__(self, files: Files, directory: Path, contents: LogContents, *, segment_bytes: int) -> None:
+    def __init__(
+        self,
+        files: Files,
+        directory: Path,
+        contents: LogContents,
+        *,
+        segment_bytes: int,
+        random: Random = SYSTEM_RANDOM,
+    ) -> None:
         """Continue a log that `read_log` gave, or start one if there is none. After this, what was read is durable
         and a torn end is cut.
 
@@ -64,6 +73,8 @@ class Wal:
         self._files = files
         self._directory = directory
         self._segment_bytes = segment_bytes
+        #: Where the seeds of segments come from.
+        self._random = random
         #: Oldest first; the last one is being written.
         self._segments: list[Segment] = contents.segments
         #: Of the last segment; None when the log is closed.
@@ -248,7 +259,7 @@ class Wal:
         sequence = previous.sequence + 1 if previous is not None else 1
         if self._writer is not None:
             self._writer.trim()  # and with it a seal is durable: the next segment counts it
-        seed = int.from_bytes(os.urandom(4), "little")
+        seed = self._random.getrandbits(32)
         start = self._encode_start(sequence, previous.size if previous is not None else 0, seed)
         path = self._directory / segment_name(sequence)
         writer = SegmentWriter.create(self._files, path, start, seed=seed, ahead_bytes=self._segment_bytes)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
+from common.clock import wall_us
 from common.parsers import join_address, parse_cluster
-from raft.life import made_us, now_us
+from raft.life import made_us
 from raft.storage import StorageError
 from raft.storage.backup import Backup, verify_backup
 from raft.storage.beside import RESTORING_SUFFIX, publish, real
@@ -253,7 +254,7 @@ def _load_again(file: Path, under_way: Restoring | None, published: Sequence[Pat
         return _load(load_backup, file)
     with reading_under(file):
         has_begun = any(map(was_started, published))
-    if not has_begun and now_us() - made_us(under_way.life) > LIFE_AGE_US_MAX:
+    if not has_begun and wall_us() - made_us(under_way.life) > LIFE_AGE_US_MAX:
         # The numbers depend on the life: since then another restore may have used those that it would begin with.
         raise InTheWay(
             f"A restore of the group {under_way.group} was interrupted, and that is more than a day ago: it has to "

@@ -17,14 +17,13 @@ from services.http.routes import HOST
 logger = get_logger("services.http.listeners")
 
 
-def share_descriptors(settings: Settings) -> descriptors.Shares:
-    """Who gets how many of the descriptors of this process; says so where that is less than what is set."""
-    limit = descriptors.raise_limit()
-    shares = descriptors.share(limit, settings.connections_max)
+def share_descriptors(settings: Settings, open_files_max: int) -> descriptors.Shares:
+    """Who gets how many of the descriptors that there may be; says so where that is less than what is set."""
+    shares = descriptors.share(open_files_max, settings.connections_max)
     if shares.clients < settings.connections_max:
         logger.warning(
             "the limit of open files is low: fewer clients are served than are set",
-            open_files=limit,
+            open_files=open_files_max,
             connections=shares.clients,
             connections_max=settings.connections_max,
             advice="raise it (ulimit -Hn, LimitNOFILE, nofile), or set MUFAKAT_CONNECTIONS_MAX lower",

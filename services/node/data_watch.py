@@ -6,17 +6,20 @@ from common.disk_space import DiskSpace, watch_disk
 from common.logs import get_logger
 from common.metrics import Metrics
 from raft.storage import Recovered
+from raft.storage.files import Files
 from raft.storage.snapshots import DAMAGED_SUFFIX
 from services.node.host import Host
 
 logger = get_logger("services.node.data_watch")
 
 
-def tell_recovered(group: str, directory: Path, recovered: Recovered, metrics: Metrics) -> None:
+def tell_recovered(
+    group: str, directory: Path, recovered: Recovered, metrics: Metrics, *, files: Files
+) -> None:
     """Log what a start found out of order and could do without."""
     if recovered.damaged_snapshot:
         aside = directory / (recovered.damaged_snapshot + DAMAGED_SUFFIX)
-        is_there = aside.exists()
+        is_there = aside.name in files.names(directory)
         metrics.mufakat_data_put_aside_total.labels(group).add(int(is_there))
         logger.warning(
             "the newest snapshot is damaged or gone; an older one and the log stand in for it",
@@ -41,4 +44,7 @@ async def watch_data(here: Host) -> None:
 
     data_dir = Path(here.settings.data_dir)
     directories = [data_dir, *(data_dir / group for group in here.nodes)]
-    await watch_disk(directories, tell=tell, on_missing=on_missing)
+    outside = here.outside
+    await watch_disk(
+        directories, tell=tell, on_missing=on_missing, look=outside.look_at_disk, threads=outside.threads
+    )

@@ -1,4 +1,4 @@
-"""What an operation can reach: the groups on this node, its settings and its metrics."""
+"""What an operation can reach: the groups on this node, its settings, its metrics, and its `Outside`."""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from common.disk_space import DiskSpace
 from common.metrics import Metrics
 from common.runtime import Background
 from raft.cluster_id import ClusterId
+from services.node.outside import SYSTEM, Outside
 
 if TYPE_CHECKING:
     from raft.node import RaftNode
@@ -27,6 +28,8 @@ class Host:
     boot: str
     #: The replicas on this node, by group.
     nodes: Mapping[str, "RaftNode"]
+    #: Its clocks, its chance, its files.
+    outside: Outside = SYSTEM
     #: The groups that this node takes no part in, because their data is damaged.
     damaged: dict[str, "DamagedGroup"] = field(default_factory=dict)
     #: Room on the file system of the data directory, as found last; None while that is not known.

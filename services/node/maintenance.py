@@ -5,7 +5,6 @@ clients never wait for it.
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -20,6 +19,7 @@ from raft.storage.beside import DAMAGED_SUFFIX, put_aside
 from services.node.ended import describe
 from services.node.groups import GroupQuery, OneGroup, the_group
 from services.node.host import Host
+from services.node.outside import Outside
 from services.operations.answers import Answer
 from services.operations.call import Call
 from services.operations.operation import File, Operations, get, post
@@ -120,7 +120,7 @@ async def repair(call: Call, body: GroupQuery) -> PutAside:
     for name in damaged:
         directory = here.damaged[name].directory
         try:
-            moved[name] = str(await asyncio.to_thread(_aside, directory))
+            moved[name] = str(await asyncio.to_thread(_aside, here.outside, directory))
         except OSError as error:
             raise refused("storage_failed", f"The damaged data cannot be put aside: {describe(error)}.") from error
         here.metrics.mufakat_data_put_aside_total.labels(name).add()
@@ -136,11 +136,13 @@ async def hash_of(chunks: Iterator[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _aside(directory: Path) -> Path:
+def _aside(outside: Outside, directory: Path) -> Path:
     """Put a group's directory aside, or say where it is: whoever heard no answer asks again."""
-    if not directory.exists():
-        return max(directory.parent.glob(f"{directory.name}{DAMAGED_SUFFIX}*"), default=directory)
-    return put_aside(directory, DAMAGED_SUFFIX)
+    names = outside.files.names(directory.parent)
+    if directory.name not in names:
+        asides = [name for name in names if name.startswith(directory.name + DAMAGED_SUFFIX)]
+        return directory.with_name(max(asides, default=directory.name))
+    return put_aside(directory, DAMAGED_SUFFIX, files=outside.files, wall_us=outside.wall_us)
 
 
 def _copies(here: Host) -> asyncio.Semaphore:
@@ -156,4 +158,4 @@ def _copy(node: RaftNode) -> tuple[SnapshotMeta, Iterator[bytes]]:
 
 
 def _head(here: Host, group: str) -> BackupHead:
-    return BackupHead(time.time_ns() // 1_000_000, group, here.node_id, VERSION, here.cluster.id)
+    return BackupHead(here.outside.wall_us() // 1_000, group, here.node_id, VERSION, here.cluster.id)

@@ -25,9 +25,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from common.clock import wall_us
 from raft.core.ready import Persist
 from raft.core.types import Configuration, HardState, Index, SnapshotMeta, Term
-from raft.life import UNKNOWN_LIFE, is_restored_from, made_us, now_us, restored_life
+from raft.life import UNKNOWN_LIFE, is_restored_from, made_us, restored_life
 from raft.storage import CorruptSnapshot, StorageError, open_storage
 from raft.storage.backup import Backup, backup_chunks, verify_backup
 from raft.storage.beside import RESTORING_SUFFIX, give_to_owner_of, publish, real
@@ -128,7 +129,7 @@ def load_backup(path: Path, *, life: str = "", has_begun: bool = False) -> Resto
     life = life or restored_life(backup.checksum)
     if not is_restored_from(life, backup.checksum):
         raise RestoreRefused(f"{life!r} is not what a restore of this very backup has named")
-    if not has_begun and now_us() - made_us(life) > LIFE_AGE_US_MAX:
+    if not has_begun and wall_us() - made_us(life) > LIFE_AGE_US_MAX:
         raise RestoreRefused(
             f"{life} began at {_utc(made_us(life))}, and this node may have promised things since which it would not "
             "know; start it empty, and the group takes it in"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from common.clock import now_ms
+from common.clock import now_ms, wall_us
 
 
 def test_the_clock_never_runs_backward():
@@ -22,3 +22,10 @@ def test_the_clock_counts_suspend():
     reading = now_ms()
 
     assert before <= reading <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+def test_the_wall_clock_counts_microseconds_since_1970():
+    """Goal: names that begin with it are in the order of their days."""
+    before = time.time_ns() // 1_000
+
+    assert before <= wall_us() <= time.time_ns() // 1_000

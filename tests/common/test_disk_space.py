@@ -3,10 +3,8 @@
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
-import pytest
-
-from common import disk_space
 from common.disk_space import DiskSpace, watch_disk
 from tests.helpers import eventually
 
@@ -14,11 +12,17 @@ from tests.helpers import eventually
 class Watched:
     """What a watch told."""
 
-    def __init__(self, *directories: Path) -> None:
+    def __init__(self, *directories: Path, **options: Any) -> None:
         self.told: list[DiskSpace | None] = []
         self.missing: list[OSError] = []
         self.task = asyncio.create_task(
-            watch_disk(directories, tell=self.told.append, on_missing=self.missing.append, interval_seconds=0.001)
+            watch_disk(
+                directories,
+                tell=self.told.append,
+                on_missing=self.missing.append,
+                interval_seconds=0.001,
+                **options,
+            )
         )
 
     async def __aenter__(self) -> "Watched":
@@ -39,9 +43,7 @@ async def test_the_space_is_told_again_and_again(tmp_path: Path) -> None:
     assert watched.missing == []
 
 
-async def test_a_disk_that_hangs_is_asked_once_and_holds_up_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_disk_that_hangs_is_asked_once_and_holds_up_nobody(tmp_path: Path) -> None:
     """statvfs(2) on a dead network disk does not return: one thread may wait there, the loop and others not."""
     answers, asked = threading.Event(), []
 
@@ -50,8 +52,7 @@ async def test_a_disk_that_hangs_is_asked_once_and_holds_up_nobody(
         answers.wait()
         return DiskSpace(1, 2)
 
-    monkeypatch.setattr(disk_space, "look", hang)
-    async with Watched(tmp_path) as watched:
+    async with Watched(tmp_path, look=hang) as watched:
         await eventually(lambda: asked)
         for _ in range(50):
             await asyncio.sleep(0.001)
@@ -64,14 +65,11 @@ async def test_a_disk_that_hangs_is_asked_once_and_holds_up_nobody(
     assert all(thread.daemon for thread in asked)
 
 
-async def test_a_file_system_that_answers_with_an_error_is_told_as_unknown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_system_that_answers_with_an_error_is_told_as_unknown(tmp_path: Path) -> None:
     def fail(directories: object) -> DiskSpace:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(disk_space, "look", fail)
-    async with Watched(tmp_path) as watched:
+    async with Watched(tmp_path, look=fail) as watched:
         await eventually(lambda: watched.told)
 
     assert watched.told[0] is None

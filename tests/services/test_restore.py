@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,8 @@ def test_a_backup_whose_content_no_version_wrote_is_refused(tmp_path: Path) -> N
 
 def at(monkeypatch: pytest.MonkeyPatch, us: int) -> None:
     """This machine's wall clock says so."""
-    monkeypatch.setattr(life, "now_us", lambda: us)
-    monkeypatch.setattr(restore, "now_us", lambda: us)
+    monkeypatch.setattr(restore, "restored_life", partial(life.restored_life, wall_us=lambda: us))
+    monkeypatch.setattr(restore, "wall_us", lambda: us)
 
 
 def oldest(name: str) -> Path:
@@ -238,7 +239,7 @@ def test_a_number_that_is_ahead_of_the_clock_stays_ahead(monkeypatch: pytest.Mon
     leaps = []
     for began_us in (taken_us + SECOND_US, taken_us + 2 * SECOND_US):
         at(monkeypatch, began_us)
-        leaps.append(Leap.of(backup, life.restored_life(1))(ahead))
+        leaps.append(Leap.of(backup, restore.restored_life(1))(ahead))
 
     assert leaps[0] > ahead
     assert leaps[1] == leaps[0] + SECOND_US

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from raft import life
+from common.clock import wall_us
 from raft.storage import open_storage
 from raft.storage.incarnation import take_incarnation
 from services.cluster import backups
@@ -183,9 +183,9 @@ def test_a_restore_that_was_interrupted_long_ago_begins_anew(
 ) -> None:
     """Others may have been given its numbers since; but where a node has started on it, its group is that one."""
     interrupt(tmp_path, monkeypatch, after=1)
-    later_us = life.now_us() + restore.LIFE_AGE_US_MAX + 60_000_000
-    monkeypatch.setattr(backups, "now_us", lambda: later_us)
-    monkeypatch.setattr(restore, "now_us", lambda: later_us)
+    later_us = wall_us() + restore.LIFE_AGE_US_MAX + 60_000_000
+    monkeypatch.setattr(backups, "wall_us", lambda: later_us)
+    monkeypatch.setattr(restore, "wall_us", lambda: later_us)
 
     with pytest.raises(InTheWay, match=r"more than a day ago: it has to begin anew\. `mufakat restore --abandon`"):
         restore_into(tmp_path)
