@@ -101,9 +101,9 @@ class NotAllCurrent(NotDone, kw_only=True):
 
 
 class GivenBack(Answer, kw_only=True):
-    """Where it is now."""
+    """Where it is now; `expired`: nowhere, since it is past its time to live."""
 
-    state: State
+    state: Literal["ready", "in_flight", "delayed", "dead", "expired"]
 
 
 class Extended(Answer, kw_only=True):

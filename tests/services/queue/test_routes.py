@@ -121,6 +121,19 @@ async def test_nack_extend_and_reject_by_id_and_receipt(served: Queues) -> None:
     assert (await served.get("stats"))[1]["dead"] == 1
 
 
+async def test_a_nack_of_a_message_past_its_time_to_live_says_so(served: Queues) -> None:
+    """It was with its consumer for longer than it had to live: there is nothing to come back. Repeated as well."""
+    await served.ok("enq", {"value": 1, "ttl": 1})
+    got = await served.ok("deq")
+    served.node.pass_time(1000)
+    nack = {"msg_id": got["msg_id"], "receipt": got["receipt"]}
+    key = {"headers": {"Idempotency-Key": "k"}}
+
+    assert await served.ok("nack", nack, **key) == {"ok": True, "state": "expired"}
+    assert await served.ok("nack", nack, **key) == {"ok": True, "state": "expired", "replayed": True}
+    assert await served.ok("nack", nack) == {"ok": False, "reason": "not_in_flight"}
+
+
 @pytest.mark.parametrize("msg_id", ["2", "0", "01", "-1", "१", "x", "9" * 30])
 async def test_an_id_that_was_never_given_is_not_in_flight(served: Queues, msg_id: str) -> None:
     """Whatever it looks like: only the service knows what its ids look like."""
