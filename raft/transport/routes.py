@@ -159,12 +159,16 @@ class PeerListener:
         reply = await admission.answer(node, asked, life, known=stated.known)
         return self._answer(encode_admission_reply(reply))
 
-    async def stream(self, request: web.Request) -> web.WebSocketResponse:
+    async def stream(self, request: web.Request) -> web.StreamResponse:
         peer, stated = self._known_peer(request)
         if not any([self._hears(node, peer, stated) for node in self._nodes.values()]):
             raise self._refusal(peer)
         stream = web.WebSocketResponse(compress=False, max_msg_size=MESSAGE_BYTES_MAX)
-        await stream.prepare(request)
+        try:
+            await stream.prepare(request)
+        except ConnectionResetError:
+            # It has hung up, and nobody reads this.
+            return web.Response()
         break_on_silence(stream.get_extra_info("socket"), self._peers.silence_ms)
         says_lives = LIVES_HEADER in request.headers
         address = request.headers.get(ADDRESS_HEADER, "")

@@ -4,7 +4,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.test_utils import TestClient
+from aiohttp import hdrs, web
+from aiohttp.test_utils import TestClient, make_mocked_request
 from structlog.testing import capture_logs
 
 from common.logs import SparseLog
@@ -18,9 +19,10 @@ from raft.transport.codec import encode, encode_frame
 from raft.transport.identity import LIVES_HEADER, does_answer_count, is_request_heard
 from raft.transport.member_codec import decode_admission_reply, encode_admission_request
 from raft.transport.peers import peer_url
+from raft.transport.routes import PeerListener
 from raft.transport.silence import SILENCE_MS
 from tests.helpers import eventually
-from tests.node.listening import StubNode, headers_of, listening
+from tests.node.listening import SECRET, StubNode, headers_of, listening, peers_of
 
 OURS, THEIRS = restored_life(1), restored_life(1)
 
@@ -258,6 +260,21 @@ async def test_a_stream_is_not_compressed() -> None:
         client.ws_connect("/raft/stream", headers=headers_of("b", "b1"), compress=15) as stream,
     ):
         assert stream.compress == 0
+
+
+async def test_a_peer_that_hangs_up_before_its_stream_stands_is_no_failure() -> None:
+    """Its request had come, and aiohttp hands it on all the same."""
+    asked = {hdrs.UPGRADE: "websocket", hdrs.CONNECTION: "Upgrade", hdrs.SEC_WEBSOCKET_VERSION: "13"}
+    headers = {**headers_of("b", "b1"), **asked, hdrs.SEC_WEBSOCKET_KEY: "MTIzNDU2Nzg5MDEyMzQ1Ng=="}
+    request = make_mocked_request("GET", "/raft/stream", headers)
+    request.protocol.transport = None
+    node = StubNode()
+    peers = peers_of(node)
+
+    answer = await PeerListener(peers.nodes, peers, SECRET).stream(request)
+
+    assert not isinstance(answer, web.WebSocketResponse)
+    assert peers.known_by("lock", "b") is None
 
 
 def test_what_counts_and_what_is_heard() -> None:
