@@ -132,7 +132,8 @@ class PeerListener:
             raise web.HTTPBadRequest(text="not the sender's own")
         try:
             reply = await node.snapshotter.receive(chunk)
-        except DiskClosed as error:
+        except (DiskClosed, OSError) as error:
+            # A node whose disk fails ends, and says itself why.
             raise web.HTTPServiceUnavailable(text="takes nothing more") from error
         return self._answer(encode_chunk_reply(reply))
 

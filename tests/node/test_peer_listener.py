@@ -1,6 +1,8 @@
 """The peer listener: who is let in, who is heard, and whose answers count (raft/transport/identity.py)."""
 
+import errno
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import aiohttp
 import pytest
@@ -10,19 +12,20 @@ from structlog.testing import capture_logs
 
 from common.logs import SparseLog
 from raft.admission import EMPTY, OTHER_LIFE, AdmissionRequest
-from raft.core.messages import AppendEntriesReply, RequestVote
-from raft.core.types import NOBODY, Role
+from raft.core.messages import AppendEntriesReply, InstallSnapshot, RequestVote
+from raft.core.types import NOBODY, Role, SnapshotMeta
 from raft.inquiries import Inquiries
 from raft.life import ANY_LIFE, UNKNOWN_LIFE, given_life, restored_life
+from raft.peer_messages import SnapshotChunk
 from raft.transport import routes
-from raft.transport.codec import encode, encode_frame
+from raft.transport.codec import encode, encode_chunk, encode_frame
 from raft.transport.identity import LIVES_HEADER, does_answer_count, is_request_heard
 from raft.transport.member_codec import decode_admission_reply, encode_admission_request
 from raft.transport.peers import peer_url
 from raft.transport.routes import PeerListener
 from raft.transport.silence import SILENCE_MS
 from tests.helpers import eventually
-from tests.node.listening import SECRET, StubNode, headers_of, listening, peers_of
+from tests.node.listening import CONFIGURATION, SECRET, StubNode, headers_of, listening, peers_of
 
 OURS, THEIRS = restored_life(1), restored_life(1)
 
@@ -260,6 +263,21 @@ async def test_a_stream_is_not_compressed() -> None:
         client.ws_connect("/raft/stream", headers=headers_of("b", "b1"), compress=15) as stream,
     ):
         assert stream.compress == 0
+
+
+async def test_a_snapshot_meets_a_disk_that_fails() -> None:
+    """The node ends, and that is told: the piece is refused as by a node that stops, and is no failure of its own."""
+    node: Any = StubNode()
+    node.snapshotter = Mock(receive=AsyncMock(side_effect=OSError(errno.EIO, "the disk")))
+    message = InstallSnapshot("b", "a", 4, 1, SnapshotMeta(9, 3, 0, CONFIGURATION))
+    chunk = SnapshotChunk(message, "1-1-1-00000000", 1, 0, b"", 0)
+    async with listening(node) as client:
+        response = await client.post(
+            "/raft/lock/install_snapshot", data=encode_chunk(chunk), headers=headers_of("b", "b1")
+        )
+        refusal = await response.json()
+
+    assert (response.status, refusal["reason"]) == (503, "not_ready")
 
 
 async def test_a_peer_that_hangs_up_before_its_stream_stands_is_no_failure() -> None:
