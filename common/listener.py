@@ -172,6 +172,8 @@ class Listener(web.Server):
 
     async def shutdown(self, timeout: float | None = None) -> None:
         self._timer.cancel()
+        for connection in self._open:
+            connection.stop_reading()
         await super().shutdown(timeout)
 
     def _look_at_all(self) -> None:
@@ -266,6 +268,13 @@ class Connection(RequestHandler):
             self._give_up_body(what, ApiError(408, "too_slow", detail, headers=_CLOSE))
         elif self._transport is not None:
             self._transport.abort()
+
+    def stop_reading(self) -> None:
+        """From now on aiohttp drops what comes: nobody may wait for the rest of a body."""
+        request = self._current_request
+        if request is not None and not request.content.is_eof() and request.content.exception() is None:
+            detail = "This node is shutting down; not done, send it again or to another node."
+            self._give_up_body(request, ApiError(503, "stopping", detail, headers=_CLOSE))
 
     def _under_way(self) -> tuple[object, int] | None:
         """What must make progress (a request whose body comes, or an answer that the client takes), and a number that

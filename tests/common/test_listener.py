@@ -289,6 +289,23 @@ async def test_a_body_that_does_not_get_on_is_408(trickle: bytes) -> None:
     assert (served.bodies, refused) == ([], ["too_slow"])
 
 
+async def test_an_end_does_not_wait_for_a_body() -> None:
+    """Goal: who has sent half a request is told at once; nobody reads the rest."""
+    served = Served()
+    async with serving(served.app) as client, raw(client) as sender:
+        sender.send(b"POST /read HTTP/1.1", HEAD + b"Content-Length: 1000", body=b"a" * 100)
+        await eventually(lambda: open_connections(client) == 1)
+        await asyncio.sleep(0.05)
+
+        await asyncio.wait_for(client.server.runner.cleanup(), 5)
+        first, headers, answer = await sender.answer()
+        await sender.ended()
+
+    assert (first, headers["connection"]) == ("HTTP/1.1 503 Service Unavailable", "close")
+    assert (answer["ok"], answer["reason"]) == (False, "stopping")
+    assert served.bodies == []
+
+
 async def test_a_body_on_a_slow_line_arrives() -> None:
     """Goal: what bounds is the rate, not the whole: five times the timeout, and it is taken."""
     served = Served()
