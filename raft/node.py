@@ -129,8 +129,10 @@ class RaftNode(Replica):
         self._durable: list[tuple[Persist, tuple[PeerMessage, ...]]] = []
         self._lost_peers: list[NodeId] = []
         #: Requests that came by POST and whose reply goes back on it: (peer, sequence) -> future.
-        self._rpcs: dict[tuple[NodeId, int], asyncio.Future[Message]] = {}
+        self._rpcs: dict[tuple[NodeId, int], asyncio.Future[Message | None]] = {}
         self._scheduled = False
+        #: No further turn is taken.
+        self._has_ended = False
         self._alarm = Alarm(clock_ms, self.wake)
         self._wake_ms = min(WAKE_MS, self._stall_ms // 2)
         self.started_ms = clock_ms()
@@ -257,8 +259,12 @@ class RaftNode(Replica):
         self.wake()
 
     async def call(self, message: Message, timeout_s: float) -> Message | None:
-        """A peer's request arrived by POST: its reply, or None where there is none in time."""
+        """A peer's request arrived by POST: its reply, or None where there is none in time or this node has ended."""
+        if self._has_ended:
+            return None
         key = (message.sender, message.sequence)
+        # Of an earlier life of the sender, which has gone.
+        _settle(self._rpcs.pop(key, None))
         future = self._rpcs[key] = self._loop.create_future()
         self.receive(message)
         try:
@@ -292,9 +298,8 @@ class RaftNode(Replica):
             if handover_s and self.core.state.role is Role.LEADER:
                 await hand_over(self, handover_s)
         assert self._closed is not None
-        self._fail_everyone(self._closed)
+        self._end(self._closed)
         self._alarm.cancel()
-        self._scheduled = True
         await self.snapshotter.stop()
         await self.disk.close()
 
@@ -337,27 +342,32 @@ class RaftNode(Replica):
             return
         failed = StorageFailed("this node's storage failed; ask another one")
         self._close(failed)
-        self._scheduled = True
-        self._fail_everyone(failed)
+        self._end(failed)
         self._on_fatal(error)
 
     def _close(self, why: RaftError) -> None:
         self._closed = why
         self.applier.announce(CLOSED_TOPIC, why)
 
-    def _fail_everyone(self, error: RaftError) -> None:
+    def _end(self, error: RaftError) -> None:
+        """Take no further turn, and let nobody wait for one."""
+        self._has_ended = True
         self.proposals.fail_all(error)
         self.reads.fail_all(error)
+        for future in self._rpcs.values():
+            _settle(future)
 
     # The run loop
 
     def wake(self) -> None:
-        if not self._scheduled:
+        if not self._scheduled and not self._has_ended:
             self._scheduled = True
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
         """One turn for all that has arrived. Runs to completion, never awaits."""
+        if self._has_ended:
+            return
         try:
             self._scheduled = False
             now_ms = self._clock_ms()
@@ -430,3 +440,9 @@ class RaftNode(Replica):
 
     def why_no_leader(self) -> RaftError:
         return why_no_leader(self)
+
+
+def _settle(rpc: asyncio.Future[Message | None] | None) -> None:
+    """It gets no reply."""
+    if rpc is not None and not rpc.done():
+        rpc.set_result(None)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from raft.core.messages import RequestVoteReply
 from raft.core.types import Role
 from raft.errors import NoLeader, NoQuorum, OutcomeUnknown, Overloaded, Stopping
 from raft.state_machine import ApplyContext
@@ -155,6 +156,34 @@ async def test_a_stopping_leader_hands_over_first() -> None:
         group.network.detach(leader.id)
         del group.nodes[leader.id]
         assert (await group.leader()).core.state.term > 1
+
+
+async def test_nobody_waits_by_post_for_a_node_that_has_ended() -> None:
+    """A peer's request is held for its reply for up to a second; that must not outlive the node."""
+    async with Group() as group:
+        leader = await group.leader()
+        unanswered = RequestVoteReply(sender="n9", to=leader.id, term=0, sequence=1, granted=False)
+        waiting = asyncio.create_task(leader.call(unanswered, 60))
+        await asyncio.sleep(0)
+
+        await leader.stop(handover_s=0)
+
+        assert await asyncio.wait_for(waiting, 5) is None
+        assert await asyncio.wait_for(leader.call(unanswered, 60), 5) is None
+        group.network.detach(leader.id)
+        del group.nodes[leader.id]
+
+
+async def test_a_request_by_post_takes_the_place_of_one_with_its_number() -> None:
+    """It is of another life of the sender: nobody would ever answer the earlier one."""
+    async with Group() as group:
+        leader = await group.leader()
+        request = RequestVoteReply(sender="n9", to=leader.id, term=0, sequence=1, granted=False)
+        first, second = (asyncio.create_task(leader.call(request, 60)) for _ in range(2))
+
+        assert await asyncio.wait_for(first, 5) is None
+        assert not second.done()
+        second.cancel()
 
 
 async def test_cluster_time_goes_on_without_traffic_when_something_is_due() -> None:
