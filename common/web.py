@@ -5,7 +5,7 @@ pays for a good sentence. Code refuses a request by raising `ApiError`, never by
 """
 
 import select
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any, TypeVar
 from urllib.parse import unquote_plus
@@ -109,18 +109,24 @@ def read_query(request: web.Request, kind: type[Body]) -> Body:
     return result
 
 
-def has_hung_up(request: web.Request) -> bool:
-    """Whether the client has closed its connection, as far as this machine knows, even if the event loop has not
-    heard of it yet. For answers that need a receiver; it costs a system call or two."""
-    transport = request.transport
-    if transport is None or transport.is_closing():
-        return True
-    connection = transport.get_extra_info("socket")
-    if connection is None or not _HUNG_UP:
+def is_hung_up(connection: Any) -> bool:
+    """Whether the kernel knows that the other side of this socket has closed it. It costs a system call or two; where
+    the system cannot tell, this is False."""
+    if not _HUNG_UP:
         return False
     poll = select.poll()
     poll.register(connection.fileno(), _HUNG_UP)
     return bool(poll.poll(0))
+
+
+def has_hung_up(request: web.Request, ask: Callable[[Any], bool] = is_hung_up) -> bool:
+    """Whether the client has closed its connection, as far as this machine knows, even if the event loop has not
+    heard of it yet. For answers that need a receiver. `ask` asks the kernel: `is_hung_up`."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return True
+    connection = transport.get_extra_info("socket")
+    return connection is not None and ask(connection)
 
 
 def _decoder(kind: type[Body]) -> msgspec.json.Decoder[Body]:

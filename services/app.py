@@ -166,6 +166,7 @@ async def serve(
     stop: asyncio.Event,
     *,
     beside: Beside = MappingProxyType({}),
+    on_made: Callable[[Host], None] = lambda here: None,
     on_serving: Callable[[], None] = lambda: None,
 ) -> BaseException | None:
     """All that a node does, from its start until everything of it is closed: serve until `stop`. Returns the error
@@ -174,12 +175,14 @@ async def serve(
 
     Args:
         beside: what runs from the moment that the groups are up.
+        on_made: told of the node as its operations see it, before anything of it runs.
         on_serving: called once clients are let in.
 
     Raises:
         StorageError, OSError: it cannot be started.
     """
     app = create_app(settings, outside)
+    on_made(app[HOST])
     runner = client_runner(app, app[SHARES], spare_paths=SPARE_PATHS, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
     try:
         await runner.setup()

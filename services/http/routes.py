@@ -59,7 +59,7 @@ class HttpCall(Call):
         return self._request.headers.get(hdrs.ACCEPT, "")
 
     def has_gone(self) -> bool:
-        return has_hung_up(self._request)
+        return has_hung_up(self._request, self.host.outside.is_hung_up)
 
     def check_own_hand(self) -> None:
         if self._request.method == GET:

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from common import clock, descriptors, disk_space
 from common.chance import SYSTEM_RANDOM
 from common.disk_space import DiskSpace
 from common.threads import SYSTEM_THREADS, Threads
+from common.web import is_hung_up
 from raft.storage.files import Files, RealFiles
 
 
@@ -33,6 +35,8 @@ class Outside:
     threads: Threads = SYSTEM_THREADS
     #: How many files and sockets it may have open; asked once, at its start.
     open_files_max: Callable[[], int] = descriptors.raise_limit
+    #: Whether the other side of a socket has closed it, as far as the kernel knows.
+    is_hung_up: Callable[[Any], bool] = is_hung_up
     #: How much room the disk of these directories has; raises as `common.disk_space.look`. Called on a thread.
     look_at_disk: Callable[[Sequence[Path]], DiskSpace] = disk_space.look
 

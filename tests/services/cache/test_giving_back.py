@@ -97,9 +97,9 @@ async def test_a_client_that_hangs_up_just_before_its_answer_is_written_leaves_n
     server = cluster.clients["node1"].server
     with socket.create_connection((server.host, server.port)) as client:
 
-        def hang_up_and_look(request: web.Request) -> bool:
+        def hang_up_and_look(request: web.Request, ask: Callable[[Any], bool]) -> bool:
             client.close()
-            return has_hung_up(request)
+            return has_hung_up(request, ask)
 
         monkeypatch.setattr(routes, "has_hung_up", hang_up_and_look)
         client.sendall(b"GET /cache/read?key=k&wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n")
