@@ -1,0 +1,110 @@
+"""services/world/world.py: a simulated site, as somebody else's tests use it."""
+
+import asyncio
+import time
+from typing import Any
+
+import aiohttp
+import pytest
+
+from services.world.world import World, WorldFailed, mufakat_world
+
+
+async def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    """POST it until it is answered with 200, as an application does."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session:
+        while True:
+            try:
+                async with session.post(url, json=body) as response:
+                    if response.status == 200:
+                        told: dict[str, Any] = await response.json()
+                        return told
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            await asyncio.sleep(0.1)
+
+
+def acquire(world: World, node: str, key: str = "A", **more: Any) -> dict[str, Any]:
+    return world.run(ask(f"{world.url(node)}/lock/acquire", {"key": key, "client_id": "me", **more}), within_s=60)
+
+
+def test_an_application_uses_all_three_services() -> None:
+    with mufakat_world(seed=1) as world:
+        assert acquire(world, "n1")["ok"]
+        assert world.run(ask(f"{world.url('n2')}/queue/enq", {"key": "k", "value": 1}))["ok"]
+        message = world.run(ask(f"{world.url('n3')}/queue/deq", {"wait": 1}))
+        assert message["payload"] == {"key": "k", "value": 1}
+        assert world.run(ask(f"{world.url('n1')}/cache/put", {"key": "c", "val": [1]}))["ok"]
+        assert world.run(ask(f"{world.url('n3')}/cache/get", {"key": "c"}))["val"] == [1]
+
+
+def test_sleep_costs_what_happens_in_it() -> None:
+    """A leader beats twenty times a second: some milliseconds of work for each second of the world."""
+    with mufakat_world(seed=2, groups=("lock",)) as world:
+        assert acquire(world, "n1", ttl=50)["ok"]
+        began, before = time.process_time(), world.loop.now_us
+        world.run(asyncio.sleep(60), within_s=61)
+        assert world.loop.now_us - before >= 60_000_000
+        assert time.process_time() - began < 30
+        # The ttl has ended, and somebody else may have it.
+        body = {"key": "A", "client_id": "another"}
+        assert world.run(ask(f"{world.url('n2')}/lock/acquire", body))["ok"]
+
+
+def test_a_leader_is_killed_and_another_one_serves() -> None:
+    with mufakat_world(seed=3, groups=("lock",)) as world:
+        leader = world.leader("lock")
+        assert leader is not None
+        leader.kill()
+        other = next(name for name in world.nodes if name != leader.name)
+        assert acquire(world, other)["ok"]
+        leader.start()
+        world.until(lambda: leader.serves, 10, "it serves again")
+        assert not acquire(world, leader.name, client_id="another")["ok"]
+
+
+def test_what_was_told_survives_that_all_lose_power() -> None:
+    with mufakat_world(seed=4, groups=("queue",)) as world:
+        assert world.run(ask(f"{world.url('n1')}/queue/enq", {"key": "k", "value": "kept"}))["ok"]
+        for node in world.nodes.values():
+            node.power_off()
+        world.sleep(1)
+        world.heal()
+        told = world.run(ask(f"{world.url('n2')}/queue/deq", {"wait": 5}), within_s=60)
+        assert told["payload"]["value"] == "kept"
+
+
+def test_a_node_that_is_cut_off_says_so_and_comes_back() -> None:
+    with mufakat_world(seed=5, groups=("lock",)) as world:
+        world.isolate("n1")
+        world.sleep(3)
+
+        async def look() -> int:
+            async with aiohttp.ClientSession() as session, session.get(world.url("n1") + "/readyz") as response:
+                return response.status
+
+        assert world.run(look()) == 503
+        world.mend()
+        world.sleep(3)
+        assert world.run(look()) == 200
+
+
+def test_what_is_not_done_in_time_fails() -> None:
+    with mufakat_world(seed=6, groups=("lock",), nodes=1) as world:
+        with pytest.raises(WorldFailed):
+            world.run(asyncio.sleep(10), within_s=5)
+        with pytest.raises(WorldFailed):
+            world.until(lambda: False, 1, "never")
+
+
+def test_the_same_seed_gives_the_same_run() -> None:
+    digests = set()
+    for _ in range(2):
+        with mufakat_world(seed=7) as world:
+            acquire(world, "n2")
+            world.nodes["n1"].kill()
+            acquire(world, "n2", key="B")
+            digests.add((world.loop.digest, world.loop.events))
+    assert len(digests) == 1
+    with mufakat_world(seed=8) as world:
+        assert (world.loop.digest, world.loop.events) not in digests
