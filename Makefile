@@ -30,7 +30,7 @@ BUILD_REQUIRES := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb
 .PHONY: help
 .PHONY: up down status logs kill-leader dev
 .PHONY: test lint docs
-.PHONY: sim sim-selftest sim-cache sim-cache-selftest
+.PHONY: sim sim-selftest sim-cache sim-cache-selftest sim-shell sim-shell-selftest
 .PHONY: bench-smoke bench-against bench-calls bench-failover bench-memory bench-recovery bench-snapshot bench-cache bench-hit-ratio
 .PHONY: chaos-cache chaos-operator soak-disk
 .PHONY: lock clean
@@ -77,6 +77,12 @@ sim-selftest: $(DEV)  ## plant known bugs and count the seeds until each is caug
 
 sim-cache: $(DEV)  ## simulate the cache's leases with drifting clocks: SEEDS=n SEED=first
 	@$(BIN)/python -m tests.sim.cache_cluster --seeds $(or $(SEEDS),300) $(if $(SEED),--seed $(SEED))
+
+sim-shell: $(DEV)  ## run whole nodes in a simulated world: SEEDS=n SEED=first
+	@$(BIN)/python -m tests.shell --coverage --seeds $(or $(SEEDS),200) $(if $(SEED),--seed $(SEED))
+
+sim-shell-selftest: $(DEV)  ## plant bugs of what surrounds the core and count the seeds until each is caught
+	@$(BIN)/python -m tests.shell --selftest
 
 sim-cache-selftest: $(DEV)  ## plant bugs of the lease protocol and count the seeds until each is caught
 	@$(BIN)/python -m tests.sim.cache_planted $(if $(SEEDS),--seeds $(SEEDS))

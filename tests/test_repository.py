@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.shell.planted import load_planted
 from tests.sim.cache_planted import BUGS as LEASE_BUGS
 from tests.sim.planted import load_bugs
 
@@ -64,7 +65,7 @@ def test_the_planted_bugs_that_a_page_names_are_planted() -> None:
 
     protocol, leases = re.findall(r"--bug (\w+)", text), re.findall(r'--only "([^"]+)"', text)
 
-    assert protocol and set(protocol) <= set(load_bugs())
+    assert protocol and set(protocol) <= set(load_bugs()) | set(load_planted())
     assert [1] == [sum(1 for bug in LEASE_BUGS if part in bug.name) for part in leases]
 
 

@@ -8,6 +8,7 @@ there more than once, is an error: the table cannot become wrong silently.
 """
 
 import inspect
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ def load_bugs() -> dict[str, Bug]:
     return bugs
 
 
+#: A function without its decorators.
+_BEGINNING = re.compile(r"^(async )?def ", re.MULTILINE)
 #: Compiled changes by bug: made once, before workers are forked.
 _COMPILED: dict[str, CodeType] = {}
 
@@ -77,7 +80,7 @@ def _function(bug: Bug) -> FunctionType:
 
 def _changed_code(bug: Bug, function: FunctionType) -> CodeType:
     source = dedent(inspect.getsource(function))
-    source = source[source.index("def ") :]
+    source = source[_BEGINNING.search(source).start() :]
     assert source.count(bug.old) == 1, (
         f"{bug.name}: {bug.old!r} stands {source.count(bug.old)} times in {bug.where}"
     )

@@ -1,0 +1,381 @@
+"""What goes wrong in a seed: one fault after another begins, lasts a while and is mended.
+
+A fault is a method that does something to the world and returns what undoes it. Which nodes it meets is drawn when it
+begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from services.world.node import Node
+from tests.shell.plan import Plan
+
+if TYPE_CHECKING:
+    from tests.shell.run import Run
+
+Mend = Callable[[], None]
+
+#: A node that ended by itself is started again after so long, as a supervisor does.
+RESTART_S = (0.1, 0.8)
+#: Faults after which a node may not answer its clients in time, and for how long after they are mended: what was lost
+#: on the way is sent again.
+HINDERING = frozenset({
+    "kill", "kill_leader", "stop", "stop_leader", "power_off", "power_off_all", "freeze", "freeze_leader", "suspend",
+    "cut_clients", "reset_connections", "lossy", "clock_drifts", "clock_stops", "clock_jumps", "busy",
+    "few_descriptors",
+})  # fmt: skip
+AFTER_US = 3_000_000
+#: Faults during which a node may take longer to stop.
+DELAYING = frozenset({
+    "freeze", "freeze_leader", "suspend", "busy", "slow_disk", "hang_disk", "clock_stops", "clock_jumps",
+})  # fmt: skip
+#: A node that is told to stop has ended by then: what is left to be said, a handover, and requests whose bodies are
+#: still on their way.
+STOP_US_MAX = 5_500_000
+#: Open sockets that a node is left with where descriptors are few.
+DESCRIPTORS_FEW = 20
+
+
+class Nemesis:
+    """See the module."""
+
+    def __init__(self, run: Run, plan: Plan) -> None:
+        self._run = run
+        self._world = run.world
+        self._plan = plan
+        self._random = Random(f"nemesis {plan.seed}")
+        self._stopped = False
+        #: Faults that there were, the ones that were left out included.
+        self.count = 0
+        #: By node: from when to when, in microseconds, it may not answer its clients in time; None: still.
+        self._met: dict[str, list[list[int | None]]] = {name: [] for name in run.world.nodes}
+        #: By node: since when nothing has kept it from stopping; and when it was told to stop.
+        self._delayed_us = dict.fromkeys(run.world.nodes, 0)
+        self._told_us: dict[tuple[str, int], int] = {}
+
+    def begin(self) -> None:
+        if self._plan.faults:
+            self._after(self._plan.fault_gap_s * self._random.random(), self._next)
+
+    def stop(self) -> None:
+        """No new fault begins; those under way are mended by `World.heal`."""
+        self._stopped = True
+        for spans in self._met.values():
+            for span in spans:
+                span[1] = span[1] or self._world.loop.now_us
+
+    def cut_for_good(self) -> None:
+        """A leader is cut off until all is mended: what it sent on its streams meanwhile is as good as lost."""
+        self._random = Random(f"nemesis {self._plan.seed} silence")
+        self._chosen = []
+        self._cut_leader()
+
+    def on_exit(self, node: Node) -> None:
+        """A node ended by itself, or because it was told to."""
+        self._after(self._random.uniform(*RESTART_S), node.start)
+
+    def check_stop(self, node: Node) -> None:
+        """It has ended as it was told."""
+        now_us, told_us = self._world.loop.now_us, self._told_us.get((node.name, node.lives))
+        if told_us is not None and self._delayed_us[node.name] < told_us and now_us - told_us > STOP_US_MAX:
+            self._run.fail(f"{node.name} took {(now_us - told_us) / 1_000_000} s to stop, and nothing kept it")
+
+    def _next(self) -> None:
+        if self._stopped:
+            return
+        plan = self._plan
+        number, self.count = self.count, self.count + 1
+        # Each fault draws from its own: without one of them the others are as before.
+        random = self._random = Random(f"nemesis {plan.seed} {number}")
+        kind = random.choices(tuple(plan.faults), tuple(plan.faults.values()))[0]
+        gap_s, length_s = random.uniform(0.2, 1.8), random.uniform(0.2, 1.8)
+        if number not in self._run.left_out.faults:
+            self._chosen: list[Node] = []
+            mend = getattr(self, "_" + kind)()
+            if mend is not None:
+                self._world.count(f"fault: {kind}")
+                spans = self._meet(kind)
+                self._after(plan.fault_length_s * length_s, lambda: self._mend(mend, spans))
+        self._after(plan.fault_gap_s * gap_s, self._next)
+
+    def _mend(self, mend: Mend, spans: list[list[int | None]]) -> None:
+        for span in spans:
+            span[1] = self._world.loop.now_us
+        if not self._stopped:
+            mend()
+
+    def _meet(self, kind: str) -> list[list[int | None]]:
+        """Note whom this fault may keep from answering."""
+        now_us = self._world.loop.now_us
+        for node in self._chosen:
+            if kind in DELAYING:
+                self._delayed_us[node.name] = now_us + round(2 * self._plan.fault_length_s * 1_000_000) + AFTER_US
+        if kind not in HINDERING:
+            return []
+        nodes = self._chosen or tuple(self._world.nodes.values())
+        spans: list[list[int | None]] = [[self._world.loop.now_us, None] for _ in nodes]
+        for node, span in zip(nodes, spans, strict=True):
+            self._met[node.name].append(span)
+        return spans
+
+    def was_met(self, node: str, since_us: int) -> bool:
+        """Whether a fault may have kept this node from answering what it was asked then."""
+        return any(ended_us is None or ended_us + AFTER_US >= since_us for _, ended_us in self._met[node])
+
+    def _after(self, seconds: float, call: Callable[[], None]) -> None:
+        self._world.loop.after(round(seconds * 1_000_000), call)
+
+    def _tell(self, text: str) -> None:
+        self._world.tell(text)
+
+    # Whom it meets
+
+    def _any(self) -> Node:
+        self._chosen.append(self._random.choice(tuple(self._world.nodes.values())))
+        return self._chosen[-1]
+
+    def _leader(self) -> Node:
+        group = self._random.choice(self._plan.groups)
+        leader = self._world.leader(group)
+        if leader is None:
+            return self._any()
+        self._chosen.append(leader)
+        return leader
+
+    # Processes and power
+
+    def _kill(self, node: Node | None = None) -> Mend:
+        node = node or self._any()
+        self._tell(f"{node.name} is killed")
+        node.kill()
+        return node.start
+
+    def _kill_leader(self) -> Mend:
+        return self._kill(self._leader())
+
+    def _stop(self, node: Node | None = None) -> Mend:
+        node = node or self._any()
+        self._tell(f"{node.name} is told to stop")
+        if node.serves:
+            self._told_us.setdefault((node.name, node.lives), self._world.loop.now_us)
+        node.stop()
+        return node.start
+
+    def _stop_leader(self) -> Mend:
+        return self._stop(self._leader())
+
+    def _power_off(self, node: Node | None = None) -> Mend:
+        node = node or self._any()
+        self._tell(f"{node.name} loses power")
+        node.power_off()
+
+        def back() -> None:
+            self._tell(f"{node.name} has power again")
+            node.power_on()
+            node.start()
+
+        return back
+
+    def _power_off_all(self) -> Mend:
+        mends = [self._power_off(node) for node in self._world.nodes.values()]
+        return lambda: [mend() for mend in mends] and None
+
+    def _freeze(self, node: Node | None = None) -> Mend:
+        node = node or self._any()
+        self._tell(f"{node.name} freezes")
+        node.freeze()
+
+        def thaw() -> None:
+            self._tell(f"{node.name} goes on")
+            node.thaw()
+
+        return thaw
+
+    def _freeze_leader(self) -> Mend:
+        return self._freeze(self._leader())
+
+    def _suspend(self) -> Mend:
+        """The node sleeps: one of its clocks stands still meanwhile, the other counts."""
+        node = self._any()
+        self._tell(f"{node.name} is suspended")
+        node.suspend()
+        return node.resume
+
+    def _busy(self) -> Mend | None:
+        """Another process takes the processor for a while."""
+        node = self._any()
+        if node.process is None:
+            return None
+        seconds = self._random.choice((0.02, 0.1, 0.4))
+        self._tell(f"{node.name} gets no processor for {seconds} s")
+        node.process.busy_until_us = self._world.loop.now_us + round(seconds * 1_000_000)
+        return lambda: None
+
+    # The network
+
+    def _cut(self, pairs: list[tuple[Node, Node]], text: str) -> Mend:
+        self._tell(text)
+        network = self._world.network
+        for sender, to in pairs:
+            network.cut(sender.host, to.host)
+
+        def mend() -> None:
+            self._tell(f"mended: {text}")
+            for sender, to in pairs:
+                network.mend(sender.host, to.host)
+
+        return mend
+
+    def _others(self, node: Node) -> list[Node]:
+        return [each for each in self._world.nodes.values() if each is not node]
+
+    def _cut_node(self, node: Node | None = None) -> Mend:
+        node = node or self._any()
+        others = self._others(node)
+        pairs = [(node, other) for other in others] + [(other, node) for other in others]
+        return self._cut(pairs, f"{node.name} is cut off")
+
+    def _cut_leader(self) -> Mend:
+        return self._cut_node(self._leader())
+
+    def _cut_one_way(self) -> Mend:
+        node = self._random.choice((self._any(), self._leader()))
+        others = self._random.sample(self._others(node), k=self._random.randint(0, len(self._others(node))))
+        if self._random.random() < 0.5:
+            return self._cut([(node, other) for other in others], f"{node.name} is not heard")
+        return self._cut([(other, node) for other in others], f"{node.name} hears nobody")
+
+    def _cut_pair(self) -> Mend | None:
+        nodes = tuple(self._world.nodes.values())
+        if len(nodes) < 2:
+            return None
+        one, other = self._random.sample(nodes, 2)
+        return self._cut([(one, other), (other, one)], f"{one.name} and {other.name} are cut")
+
+    def _cut_clients(self) -> Mend:
+        """A node and all clients: they know nothing of each other, and the node goes on with the others."""
+        node, network = self._any(), self._world.network
+        hosts = [host for host in network.hosts.values() if host.name.startswith("client")]
+        self._tell(f"{node.name} is cut from its clients")
+        for host in hosts:
+            network.cut(node.host, host)
+            network.cut(host, node.host)
+
+        def mend() -> None:
+            for host in hosts:
+                network.mend(node.host, host)
+                network.mend(host, node.host)
+
+        return mend
+
+    def _reset_connections(self) -> Mend:
+        node = self._any()
+        sockets = tuple(node.host.sockets)
+        chosen = [each for each in sockets if self._random.random() < 0.5 and each.peer is not None]
+        self._tell(f"{len(chosen)} connections of {node.name} are reset")
+        for each in chosen:
+            each.reset_by_network()
+        return lambda: None
+
+    def _lossy(self) -> Mend:
+        self._tell("the network loses bytes")
+        links = self._world.network.links()
+        for link in links:
+            link.loss_permille = 100
+
+        def mend() -> None:
+            for link in links:
+                link.loss_permille = 0
+
+        return mend
+
+    def _slow_links(self) -> Mend:
+        node, network = self._any(), self._world.network
+        self._tell(f"the way to {node.name} is long")
+        links = [network.link(other.host, node.host) for other in self._others(node)]
+        before = [link.delay_us for link in links]
+        for link in links:
+            link.delay_us = (20_000, 200_000)
+
+        def mend() -> None:
+            for link, delay_us in zip(links, before, strict=True):
+                link.delay_us = delay_us
+
+        return mend
+
+    # Disks
+
+    def _slow_disk(self) -> Mend:
+        node = self._any()
+        self._tell(f"the disk of {node.name} is slow")
+        before, node.disk.delay_s = node.disk.delay_s, (0.02, 0.3)
+
+        def mend() -> None:
+            node.disk.delay_s = before
+
+        return mend
+
+    def _hang_disk(self) -> Mend:
+        node = self._any()
+        self._tell(f"the disk of {node.name} hangs")
+        node.disk.hang()
+
+        def mend() -> None:
+            self._tell(f"the disk of {node.name} goes on")
+            node.disk.resume()
+
+        return mend
+
+    def _full_disk(self) -> Mend:
+        node = self._any()
+        self._tell(f"the disk of {node.name} is full")
+        node.disk.is_full = True
+
+        def mend() -> None:
+            self._tell(f"the disk of {node.name} has room again")
+            node.disk.is_full = False
+
+        return mend
+
+    def _failing_sync(self) -> Mend:
+        node = self._any()
+        self._tell(f"the next sync of {node.name} fails")
+        node.disk.fail_next_sync()
+        return lambda: None
+
+    # Clocks
+
+    def _clock_drifts(self) -> Mend:
+        node, drift = self._any(), self._plan.drift_permille
+        rate = 1000 + self._random.randint(-drift, drift)
+        node.clock_runs_at(rate)
+        return lambda: node.clock_runs_at(1000)
+
+    def _clock_stops(self) -> Mend:
+        """For less than matters to leases: a clock that stands still is one that drifts without bound."""
+        node = self._any()
+        self._tell(f"the clocks of {node.name} stand still")
+        node.clock_runs_at(0)
+        self._after(0.005, lambda: node.clock_runs_at(1000))
+        return lambda: None
+
+    def _clock_jumps(self) -> Mend:
+        node, seconds = self._any(), self._random.choice((1.5, 5.0, 60.0))
+        self._tell(f"the clocks of {node.name} jump by {seconds} s")
+        node.clock_jumps(seconds)
+        return lambda: None
+
+    # Limits
+
+    def _few_descriptors(self) -> Mend:
+        node = self._any()
+        self._tell(f"{node.name} has few descriptors")
+        node.host.descriptors_max = DESCRIPTORS_FEW
+
+        def mend() -> None:
+            node.host.descriptors_max = 1 << 20
+
+        return mend
