@@ -198,7 +198,8 @@ def check_leases(key: str, deeds: list[Deed], leases: list[Running]) -> Iterator
     for position, each in enumerate(leases):
         for later in leases[position + 1 :]:
             yield from _check_pair(each, later.lease, changes)
-    by_token = {each.lease.token: each for each in leases}
+    # One that was told again is as it was told first.
+    by_token = {each.lease.token: each for each in sorted(leases, key=lambda each: -each.lease.told_us)}
     for fill in changes:
         each = by_token.get(fill.lease)
         if fill.kind == "fill" and each is not None and fill.told_us is not None:

@@ -316,7 +316,8 @@ class CacheClient(Client):
         gone.fate = "not done"
         self._on_read(body["key"], asked_us, told)
         if "lease" in told:
-            self._on_lease(body["key"], asked_us, body["lease_ttl"], told, claim)
+            # It was taken by the first request, which was asked before.
+            self._on_lease(body["key"], asked_us, body["lease_ttl"], told, None)
             self.world.count("cache: lease told again" if told["lease"] == answer.get("lease") else "cache: lease")
 
     def on_repeated(self, path: str, answer: dict[str, Any], again: dict[str, Any]) -> None:

@@ -153,6 +153,9 @@ def test_a_fill_is_not_refused_for_nothing() -> None:
     refused = deed("fill", "key0.0", 40, 50, "b", fate="refused", lease=3)
     assert "was refused although" in found(refused, leases=(lease(3, 0, 10),))
     assert not found(refused, deed("remove", "key0.0", 20, None), leases=(lease(3, 0, 10),))
+    again = lease(3, 800, 810, is_own=False)
+    retold = deed("fill", "key0.0", 980, 990, "b", fate="refused", lease=3)
+    assert not found(retold, leases=(lease(3, 0, 10), again))
     late = deed("fill", "key0.0", 40, 980, "b", fate="refused", lease=3)
     assert not found(late, leases=(lease(3, 0, 10),))
 
