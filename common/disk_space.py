@@ -11,7 +11,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from common.runtime import settle
 from common.threads import SYSTEM_THREADS, Threads
 
 #: Pause between two looks, in seconds.
@@ -69,15 +71,7 @@ async def watch_disk(
 
 def _on_thread(call: Callable[[], DiskSpace], threads: Threads) -> asyncio.Future[DiskSpace]:
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[DiskSpace] = loop.create_future()
-
-    def settle(space: DiskSpace | None, error: OSError | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        elif space is not None:
-            future.set_result(space)
+    future: asyncio.Future[Any] = loop.create_future()
 
     def run() -> None:
         space, failure = None, None
@@ -86,7 +80,7 @@ def _on_thread(call: Callable[[], DiskSpace], threads: Threads) -> asyncio.Futur
         except OSError as error:
             failure = error
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody listens
-            loop.call_soon_threadsafe(settle, space, failure)
+            loop.call_soon_threadsafe(settle, future, space, failure)
 
     threads.start("disk space", run)
     return future

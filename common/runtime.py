@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 from common.logs import SparseLog, get_logger
 
@@ -30,6 +30,8 @@ GARBAGE_THRESHOLDS = (20_000, 20, 50)
 
 #: No descriptor is left, in this process or on the whole machine.
 DESCRIPTOR_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE})
+
+Result = TypeVar("Result")
 
 log = get_logger("common.runtime")
 sparse_log = SparseLog(log)
@@ -139,6 +141,16 @@ class Tasks(Background):
             return
         log.critical("background task died", task=task.get_name(), exc_info=error)
         self.fail(error)
+
+
+def settle(future: asyncio.Future[Result], result: Result, error: BaseException | None = None) -> None:
+    """Give a future its outcome, the error where there is one. Where it has one already, who waited may have gone."""
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
 
 
 def on_stop_signals(callback: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from common.runtime import settle
 from common.threads import SYSTEM_THREADS, Queue, Threads
 from raft.core.ready import Persist
 from raft.core.types import Index, SnapshotMeta
@@ -372,12 +373,7 @@ class DiskQueue:
 
     def _settle(self, future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
         self._futures.discard(future)
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
+        settle(future, result, error)
 
 
 def _data_bytes(persist: Persist) -> int:

@@ -16,6 +16,7 @@ from random import Random
 from typing import Any, Protocol
 
 from common.chance import SYSTEM_RANDOM
+from common.runtime import settle
 from raft.alarm import WAKE_MS, Alarm
 from raft.core import leases
 from raft.core.messages import (
@@ -264,7 +265,8 @@ class RaftNode(Replica):
             return None
         key = (message.sender, message.sequence)
         # Of an earlier life of the sender, which has gone.
-        _settle(self._rpcs.pop(key, None))
+        if (earlier := self._rpcs.pop(key, None)) is not None:
+            settle(earlier, None)
         future = self._rpcs[key] = self._loop.create_future()
         self.receive(message)
         try:
@@ -355,7 +357,7 @@ class RaftNode(Replica):
         self.proposals.fail_all(error)
         self.reads.fail_all(error)
         for future in self._rpcs.values():
-            _settle(future)
+            settle(future, None)
 
     # The run loop
 
@@ -440,9 +442,3 @@ class RaftNode(Replica):
 
     def why_no_leader(self) -> RaftError:
         return why_no_leader(self)
-
-
-def _settle(rpc: asyncio.Future[Message | None] | None) -> None:
-    """It gets no reply."""
-    if rpc is not None and not rpc.done():
-        rpc.set_result(None)

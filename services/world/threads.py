@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # it has types, and does not say so
 
+from common.runtime import settle
 from services.world.loop import Process, WorldLoop
 
 Item = TypeVar("Item")
@@ -96,7 +97,7 @@ class SimulatedThreads:
                 result, error = call(), None
             except BaseException as raised:
                 result, error = None, raised
-            process.call_soon(_settle, future, result, error)
+            process.call_soon(settle, future, result, error)
 
         self.start(process, "executor", run)
 
@@ -202,12 +203,3 @@ class SimulatedEvent:
         if not self._is_set:
             self._waiters.wait(timeout)
         return self._is_set
-
-
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)

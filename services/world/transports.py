@@ -11,8 +11,10 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from common.runtime import settle
 from services.world.loop import Process
 from services.world.network import Host, Listening, Network
 from services.world.sockets import Socket, os_error
@@ -49,7 +51,7 @@ class Sockets:
         transport = Transport(ours, process, protocol, real)
         begun = self._loop.create_future()
         transport.begin()
-        process.call_soon(_set, begun.set_result, None, begun)
+        process.call_soon(settle, begun, None)
         try:
             await begun
         except BaseException:
@@ -68,8 +70,16 @@ class Sockets:
     async def _connect(self, process: Process, host: Any, port: Any) -> Socket:
         future: asyncio.Future[Socket] = self._loop.create_future()
 
+        def tell(outcome: Socket | OSError) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, OSError):
+                process.call_soon(settle, future, None, outcome)
+            else:
+                process.call_soon(settle, future, outcome)
+
         def on_done(outcome: Socket | OSError) -> None:
-            process.when_running(lambda: _settle(process, future, outcome))
+            process.when_running(partial(tell, outcome))
 
         give_up = self._network.connect(process, self._network.host(str(host)), int(port), on_done)
         try:
@@ -77,20 +87,6 @@ class Sockets:
         except asyncio.CancelledError:
             give_up()
             raise
-
-
-def _settle(process: Process, future: asyncio.Future[Socket], outcome: Socket | OSError) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, OSError):
-        process.call_soon(_set, future.set_exception, outcome, future)
-    else:
-        process.call_soon(_set, future.set_result, outcome, future)
-
-
-def _set(set_it: Callable[[Any], None], outcome: Any, future: asyncio.Future[Any]) -> None:
-    if not future.done():
-        set_it(outcome)
 
 
 class Server(asyncio.AbstractServer):
@@ -111,8 +107,7 @@ class Server(asyncio.AbstractServer):
         if self._closed.done():
             accepted.close(reset=True)
             return
-        # The one that is accepted is among them already.
-        if not self._host.has_descriptor(self._process) and accepted.owner is None and self._is_beyond(accepted):
+        if self._is_beyond(accepted):
             self._process.loop.call_exception_handler(
                 {"message": "socket.accept() out of system resource", "exception": os_error(errno.EMFILE)}
             )
@@ -123,6 +118,7 @@ class Server(asyncio.AbstractServer):
         Transport(accepted, self._process, self._protocol_factory(), None).begin()
 
     def _is_beyond(self, accepted: Socket) -> bool:
+        """Whether the process may not have this one, which is among its sockets already."""
         own = [each for each in self._host.sockets if each.process is self._process]
         return own.index(accepted) >= self._host.descriptors_max
 

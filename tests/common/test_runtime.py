@@ -11,7 +11,7 @@ import pytest
 
 from common import runtime
 from common.logs import SparseLog
-from common.runtime import Tasks, measure_loop_lag, on_loop_error, on_stop_signals, run
+from common.runtime import Tasks, measure_loop_lag, on_loop_error, on_stop_signals, run, settle
 from tests.helpers import eventually
 
 
@@ -111,3 +111,18 @@ async def test_what_else_the_loop_meets_is_told_as_ever(caplog: pytest.LogCaptur
     on_loop_error(asyncio.get_running_loop(), {"message": "a callback failed", "exception": KeyError("x")})
 
     assert [record.getMessage() for record in caplog.records] == ["a callback failed"]
+
+
+async def test_a_future_is_settled_once() -> None:
+    loop = asyncio.get_running_loop()
+    told, failed, given_up = loop.create_future(), loop.create_future(), loop.create_future()
+    settle(told, 1)
+    settle(told, 2)
+    settle(told, None, ValueError())
+    assert told.result() == 1
+    settle(failed, None, ValueError("broken"))
+    with pytest.raises(ValueError, match="broken"):
+        failed.result()
+    given_up.cancel()
+    settle(given_up, 3)
+    assert given_up.cancelled()

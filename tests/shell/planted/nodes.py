@@ -35,8 +35,8 @@ PLANTED = [
         "a node that stops leaves handlers behind",
         "lock",
         (
-            ("raft.node:RaftNode._end", "_settle(future)", "pass"),
-            ("raft.node:RaftNode.call", "_settle(self._rpcs.pop(key, None))", "pass"),
+            ("raft.node:RaftNode._end", "settle(future, None)", "pass"),
+            ("raft.node:RaftNode.call", "settle(earlier, None)", "pass"),
         ),
     ),
     Planted(
