@@ -106,8 +106,6 @@ class Network:
         self._links: dict[tuple[str, str], Link] = {}
         #: Told of what happens that a story would tell.
         self.count: Callable[[str], None] = lambda name: None
-        #: Bytes that were written by processes.
-        self.bytes = 0
 
     def new_host(self, name: str, address: str) -> Host:
         host = self.hosts[address] = self._by_name[name] = Host(self, name, address)

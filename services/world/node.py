@@ -10,11 +10,10 @@ computer that loses power leaves what was synced, and of the rest what chance le
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from common.config import Settings
 from common.disk_space import DiskSpace
@@ -62,8 +61,6 @@ class Node:
         self.here: Host | None = None
         #: It lets clients in, or did so before it ended.
         self.serves = False
-        #: Why the last one ended by itself; None where it was told to or has not ended.
-        self.failure: BaseException | None = None
         #: How often a node was started here, and when one ended in any other way than in good order.
         self.lives = 0
         self.deaths_us: list[int] = []
@@ -94,7 +91,7 @@ class Node:
             return
         self.lives += 1
         self._descriptors = self.host.descriptors_max
-        self.failure = self.here = None
+        self.here = None
         self.serves = False
         loop = self._loop
         process = self.process = loop.new_process(self.name, self.clock)
@@ -109,7 +106,7 @@ class Node:
             threads=self._threads.of(process),
             open_files_max=lambda: self.host.descriptors_max,
             is_hung_up=lambda connection: connection.has_hung_up(),
-            look_at_disk=lambda directories: self._look_at_disk(directories),
+            look_at_disk=self._look_at_disk,
         )
         work = serve(self.settings(), outside, stop, on_made=self._on_made, on_serving=self._on_serving)
         serving = process.start(work, "serve")
@@ -201,9 +198,8 @@ class Node:
         if self.process is not None:
             self.process.clock_changed()
 
-    def _look_at_disk(self, directories: Any) -> DiskSpace:
-        names: list[Path] = list(directories)
-        for directory in names:
+    def _look_at_disk(self, directories: Sequence[Path]) -> DiskSpace:
+        for directory in directories:
             self.disk.files.names(directory)
         return self.disk.space()
 
@@ -221,7 +217,6 @@ class Node:
     def _end(self, process: Process, failure: BaseException | None) -> None:
         if self.process is not process:
             return
-        self.failure = failure
         self._on_exit(self, process, failure)
         self.kill()
         if failure is None:

@@ -38,7 +38,6 @@ class Ways(Protocol):
     loop: WorldLoop
     random: Random
     count: Callable[[str], None]
-    bytes: int
 
     def carries(self, sender: Any, to: Any) -> bool: ...
 
@@ -111,7 +110,6 @@ class Socket:
 
     def send(self, data: bytes) -> None:
         """Take these bytes, which there is room for."""
-        self._network.bytes += len(data)
         self._unsent.append(data)
         self.unsent_bytes += len(data)
         self._pump()

@@ -76,7 +76,6 @@ class World:
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.seed = seed
-        self.random = Random(f"world {seed}")
         self.cover: Counter[str] = Counter()
         self.story: deque[tuple[int, str]] = deque(maxlen=STORY_MAX)
         self.loop = WorldLoop(Random(f"loop {seed}"))  # type: ignore[abstract]  # what is not there nobody calls
@@ -155,8 +154,8 @@ class World:
 
     def cut(self, one: str, other: str, *, both_ways: bool = True) -> None:
         """From now on nothing of `one` reaches `other`, both names of nodes or "clients"; nor the other way round."""
-        for sender in self._hosts(one):
-            for to in self._hosts(other):
+        for sender in self.hosts(one):
+            for to in self.hosts(other):
                 self.network.cut(sender, to)
                 if both_ways:
                     self.network.cut(to, sender)
@@ -171,7 +170,8 @@ class World:
         """All links carry again."""
         self.network.mend_all()
 
-    def _hosts(self, name: str) -> list[Host]:
+    def hosts(self, name: str) -> list[Host]:
+        """The computer of a node, or those of all "clients"."""
         if name != "clients":
             return [self.nodes[name].host]
         return [host for host in self.network.hosts.values() if host.name.startswith("client")]

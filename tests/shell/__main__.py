@@ -6,12 +6,15 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 
-from tests.shell.campaign import FAILURES_MAX, Summary, cores, in_processes, run_campaign, run_job
+from tests.shell.campaign import FAILURES_MAX, run_alone, run_campaign
 from tests.shell.plan import draw_plan
 from tests.shell.run import LeftOut, Outcome
-from tests.shell.selftest import HEADER, SEEDS_MAX, SERIES, row, run_selftest
+from tests.shell.selftest import HEADER, row, run_selftest
 from tests.shell.shrink import shrink
+from tests.sim.campaign import cores
+from tests.sim.selftest import SEEDS_MAX, SERIES, report
 
 
 def main() -> int:
@@ -57,7 +60,7 @@ def _campaign(arguments: argparse.Namespace) -> int:
     seeds = range(first, first + count)
     summary = run_campaign(seeds, workers=arguments.workers, failures_max=arguments.failures, on_outcome=show)
     if arguments.coverage:
-        _print_coverage(summary)
+        _print_coverage(summary.cover)
     print(
         f"{summary.seeds} seeds from {first}: {len(summary.failures)} failed; {summary.events} events in "
         f"{summary.world_seconds:.0f} s of the world, {summary.events_per_second:.0f} events/s on one core, "
@@ -68,13 +71,12 @@ def _campaign(arguments: argparse.Namespace) -> int:
 
 def _one(arguments: argparse.Namespace) -> int:
     left_out = LeftOut(arguments.without_faults, arguments.without_clients)
-    outcome, busy_seconds = next(iter(in_processes(run_job, [(arguments.seed, left_out)], 1)))
+    outcome, busy_seconds = run_alone(arguments.seed, left_out)
     print(draw_plan(arguments.seed))
     if outcome.failure:
         _print_failure(outcome, left_out)
     if arguments.coverage:
-        for name, times in sorted(outcome.cover.items()):
-            print(f"  {times:>9}  {name}")
+        _print_coverage(outcome.cover)
     print(
         f"seed {outcome.seed}: {'failed' if outcome.failure else 'clean'}; {outcome.events} events in "
         f"{outcome.seconds:.1f} s of the world, {busy_seconds:.2f} s, digest {outcome.digest:08x}"
@@ -83,17 +85,10 @@ def _one(arguments: argparse.Namespace) -> int:
 
 
 def _selftest(arguments: argparse.Namespace) -> int:
-    began = time.monotonic()
-    print(HEADER)
-    missed = caught = 0
-    for catch in run_selftest(
+    catches = run_selftest(
         arguments.bug, series=arguments.series, seeds_max=arguments.hunt, workers=arguments.workers
-    ):
-        print(row(catch), flush=True)
-        caught += catch.caught
-        missed += not catch.caught
-    print(f"{caught} planted bugs caught, {missed} missed, {time.monotonic() - began:.0f} s")
-    return 1 if missed else 0
+    )
+    return report(HEADER, catches, row)
 
 
 def _shrink(seed: int) -> int:
@@ -121,8 +116,8 @@ def reproduce_line(seed: int, left_out: LeftOut) -> str:
     return line
 
 
-def _print_coverage(summary: Summary) -> None:
-    for name, times in sorted(summary.cover.items()):
+def _print_coverage(cover: Counter[str]) -> None:
+    for name, times in sorted(cover.items()):
         print(f"  {times:>9}  {name}")
 
 

@@ -4,15 +4,15 @@ run whatever ran before it."""
 from __future__ import annotations
 
 import gc
-import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TypeVar
 
+from tests.shell.forked import forked
 from tests.shell.run import LeftOut, Outcome, run_seed
+from tests.sim import campaign
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -22,40 +22,20 @@ FAILURES_MAX = 10
 
 
 @dataclass(slots=True)
-class Summary:
+class Summary(campaign.Summary):
     """The sum of a campaign."""
 
-    seeds: int = 0
-    events: int = 0
-    #: Processor seconds of the runs.
-    busy_seconds: float = 0.0
     #: Seconds of the worlds.
     world_seconds: float = 0.0
-    failures: list[Outcome] = field(default_factory=list)
-    cover: Counter[str] = field(default_factory=Counter)
 
-    def add(self, outcome: Outcome, busy_seconds: float) -> None:
-        self.seeds += 1
-        self.events += outcome.events
-        self.busy_seconds += busy_seconds
+    def add(self, outcome: Outcome, seconds: float) -> None:
+        campaign.Summary.add(self, outcome, seconds)
         self.world_seconds += outcome.seconds
-        self.cover.update(outcome.cover)
-        if outcome.failure:
-            self.failures.append(outcome)
-
-    @property
-    def events_per_second(self) -> float:
-        """On one core."""
-        return self.events / self.busy_seconds if self.busy_seconds else 0.0
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_processes(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int = 0) -> Iterator[Result]:
     """What `work` makes of each job, as soon as it is there: each in a process that was forked for it."""
-    with get_context("fork").Pool(workers or cores(), maxtasksperchild=1) as pool:
+    with get_context("fork").Pool(workers or campaign.cores(), maxtasksperchild=1) as pool:
         yield from pool.imap_unordered(work, jobs, 1)
 
 
@@ -70,6 +50,11 @@ def run_campaign(
         if len(summary.failures) >= failures_max:
             break
     return summary
+
+
+def run_alone(seed: int, left_out: LeftOut) -> tuple[Outcome, float]:
+    """As `run_job`, in a process that is forked for it."""
+    return forked(lambda: run_job((seed, left_out)))
 
 
 def run_job(job: tuple[int, LeftOut]) -> tuple[Outcome, float]:

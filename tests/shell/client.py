@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -107,7 +106,7 @@ class Client:
             self.run.client_failed(self, work.exception())
 
     async def act(self) -> None:
-        """One thing that it does."""
+        """One thing that it does: each kind of client has its own, and a probe, which is asked, has none."""
         raise NotImplementedError
 
     def leave(self) -> None:
@@ -178,7 +177,8 @@ class Client:
         node, asked_us = self.any_node(), self.now_us
         head, data = message("POST", path, json.dumps(body).encode(), headers)
         try:
-            answer = await self._within(patience_s, self._exchange(node, head, data))
+            async with asyncio.timeout(patience_s):
+                answer = await self._exchange(node, head, data)
         except TimeoutError:
             if leaves_s is None:
                 self.run.on_slow(self, node, path, asked_us)
@@ -191,7 +191,8 @@ class Client:
         """One question. Raises: NotDone, Unknown."""
         head, _ = message("GET", path)
         try:
-            answer = await self._within(PATIENCE_S, self._exchange(node or self.any_node(), head, b""))
+            async with asyncio.timeout(PATIENCE_S):
+                answer = await self._exchange(node or self.any_node(), head, b"")
         except TimeoutError:
             raise Unknown from None
         return self.read(path, answer)
@@ -208,11 +209,6 @@ class Client:
             raise NotDone
         self.run.fail(f"{self.name} was told {answer.status} by {path}: {answer.body[:200]!r}")
         raise NotDone
-
-    async def _within(self, seconds: float, work: Coroutine[Any, Any, Answer]) -> Answer:
-        """Raises: TimeoutError, and what the work raises."""
-        async with asyncio.timeout(seconds):
-            return await work
 
     async def _exchange(self, node: str, head: bytes, data: bytes) -> Answer:
         wire = self._idle.pop(node, None)

@@ -107,7 +107,6 @@ class LockClient(Client):
             # Until it is released: where the client goes, the node has to see to it.
             ttl_s = None
         exclusive = random.random() < 0.8
-        # A node that dies may leave a request in line: it is granted nothing, but its outcome stays unknown.
         body = {"key": key, "client_id": self.owner, "mode": "X" if exclusive else "S"}
         if ttl_s is not None:
             body["ttl"] = ttl_s

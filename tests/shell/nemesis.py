@@ -10,6 +10,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from services.world.network import DESCRIPTORS_MAX, Host
 from services.world.node import Node
 from tests.shell.plan import Plan
 
@@ -116,7 +117,7 @@ class Nemesis:
         if kind not in HINDERING:
             return []
         nodes = self._chosen or tuple(self._world.nodes.values())
-        spans: list[list[int | None]] = [[self._world.loop.now_us, None] for _ in nodes]
+        spans: list[list[int | None]] = [[now_us, None] for _ in nodes]
         for node, span in zip(nodes, spans, strict=True):
             self._met[node.name].append(span)
         return spans
@@ -216,26 +217,27 @@ class Nemesis:
 
     # The network
 
-    def _cut(self, pairs: list[tuple[Node, Node]], text: str) -> Mend:
+    def _cut(self, pairs: list[tuple[Host, Host]], text: str) -> Mend:
         self._tell(text)
         network = self._world.network
         for sender, to in pairs:
-            network.cut(sender.host, to.host)
+            network.cut(sender, to)
 
         def mend() -> None:
             self._tell(f"mended: {text}")
             for sender, to in pairs:
-                network.mend(sender.host, to.host)
+                network.mend(sender, to)
 
         return mend
 
-    def _others(self, node: Node) -> list[Node]:
-        return [each for each in self._world.nodes.values() if each is not node]
+    def _others(self, node: Node) -> list[Host]:
+        """The computers of all other nodes."""
+        return [each.host for each in self._world.nodes.values() if each is not node]
 
     def _cut_node(self, node: Node | None = None) -> Mend:
         node = node or self._any()
         others = self._others(node)
-        pairs = [(node, other) for other in others] + [(other, node) for other in others]
+        pairs = [(node.host, other) for other in others] + [(other, node.host) for other in others]
         return self._cut(pairs, f"{node.name} is cut off")
 
     def _cut_leader(self) -> Mend:
@@ -245,31 +247,22 @@ class Nemesis:
         node = self._random.choice((self._any(), self._leader()))
         others = self._random.sample(self._others(node), k=self._random.randint(0, len(self._others(node))))
         if self._random.random() < 0.5:
-            return self._cut([(node, other) for other in others], f"{node.name} is not heard")
-        return self._cut([(other, node) for other in others], f"{node.name} hears nobody")
+            return self._cut([(node.host, other) for other in others], f"{node.name} is not heard")
+        return self._cut([(other, node.host) for other in others], f"{node.name} hears nobody")
 
     def _cut_pair(self) -> Mend | None:
         nodes = tuple(self._world.nodes.values())
         if len(nodes) < 2:
             return None
         one, other = self._random.sample(nodes, 2)
-        return self._cut([(one, other), (other, one)], f"{one.name} and {other.name} are cut")
+        return self._cut([(one.host, other.host), (other.host, one.host)], f"{one.name} and {other.name} are cut")
 
     def _cut_clients(self) -> Mend:
         """A node and all clients: they know nothing of each other, and the node goes on with the others."""
-        node, network = self._any(), self._world.network
-        hosts = [host for host in network.hosts.values() if host.name.startswith("client")]
-        self._tell(f"{node.name} is cut from its clients")
-        for host in hosts:
-            network.cut(node.host, host)
-            network.cut(host, node.host)
-
-        def mend() -> None:
-            for host in hosts:
-                network.mend(node.host, host)
-                network.mend(host, node.host)
-
-        return mend
+        node = self._any()
+        clients = self._world.hosts("clients")
+        pairs = [pair for client in clients for pair in ((node.host, client), (client, node.host))]
+        return self._cut(pairs, f"{node.name} is cut from its clients")
 
     def _reset_connections(self) -> Mend:
         node = self._any()
@@ -295,7 +288,7 @@ class Nemesis:
     def _slow_links(self) -> Mend:
         node, network = self._any(), self._world.network
         self._tell(f"the way to {node.name} is long")
-        links = [network.link(other.host, node.host) for other in self._others(node)]
+        links = [network.link(other, node.host) for other in self._others(node)]
         before = [link.delay_us for link in links]
         for link in links:
             link.delay_us = (20_000, 200_000)
@@ -376,6 +369,6 @@ class Nemesis:
         node.host.descriptors_max = DESCRIPTORS_FEW
 
         def mend() -> None:
-            node.host.descriptors_max = 1 << 20
+            node.host.descriptors_max = DESCRIPTORS_MAX
 
         return mend

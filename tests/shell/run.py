@@ -147,8 +147,7 @@ class Run:
 
     def run(self) -> None:
         world, plan = self.world, self.plan
-        for link in world.network.links():
-            link.delay_us, link.split_permille = plan.delay_us, plan.split_permille
+        self._set_links()
         world.start()
         self._until(self._all_serve, START_S, "all nodes serve")
         self.phase = "faults"
@@ -159,10 +158,7 @@ class Run:
             client = CLIENTS[group](self, f"{group}{number}")
             self.clients.append(client)
             client.start()
-        for host in world.network.hosts.values():
-            for other in world.network.hosts.values():
-                link = world.network.link(host, other)
-                link.delay_us, link.split_permille = plan.delay_us, plan.split_permille
+        self._set_links()
         self.nemesis.begin()
         self._sleep(plan.duration_s)
         self.phase = "healed"
@@ -188,6 +184,11 @@ class Run:
         check_locks(self)
         check_queues(self)
         check_caches(self)
+
+    def _set_links(self) -> None:
+        """As planned, between all who are there by now."""
+        for link in self.world.network.links():
+            link.delay_us, link.split_permille = self.plan.delay_us, self.plan.split_permille
 
     def _heal(self) -> None:
         self.world.tell("all is mended")

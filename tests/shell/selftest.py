@@ -5,46 +5,24 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from multiprocessing import get_context
 from statistics import median
 
-from tests.shell.campaign import cores
 from tests.shell.forked import forked
 from tests.shell.planted import Planted, load_planted
 from tests.shell.run import run_seed
 from tests.shell.shrink import kind_of
-from tests.sim.planted import planted
-
-SEEDS_MAX = 2_000
-SERIES = 5
-
-
-@dataclass(slots=True)
-class Catch:
-    """One bug's series: seeds until it was caught, and by what."""
-
-    bug: Planted
-    seeds: list[int] = field(default_factory=list)
-    by: list[str] = field(default_factory=list)
-
-    @property
-    def caught(self) -> bool:
-        return all(self.by)
+from tests.sim.planted import compile_bug, planted
+from tests.sim.selftest import SEEDS_MAX, SERIES, Catch, first_caught, gathered, seeds_of
 
 
 def hunt(name: str, series: int, seeds_max: int = SEEDS_MAX) -> tuple[str, int, str]:
-    """Seeds of `series` until the bug was caught (`seeds_max` + 1 where it was not), and by what.
-
-    Caught is a seed that fails with the bug and not without."""
+    """Seeds of `series` until the bug was caught, and by what; see `first_caught`."""
     bug = load_planted()[name]
-    first = 1_000_000 * (series + 1)
-    for count in range(1, seeds_max + 1):
-        seed = first + count
-        failure = forked(lambda seed=seed: _failure_of(seed, bug, is_planted=True))
-        if failure and not forked(lambda seed=seed: _failure_of(seed, bug, is_planted=False)):
-            return name, count, failure
-    return name, seeds_max + 1, ""
+
+    def failure_of(seed: int, is_planted: bool) -> str:
+        return forked(lambda: _failure_of(seed, bug, is_planted=is_planted))
+
+    return name, *first_caught(seeds_of(series, seeds_max), failure_of)
 
 
 def _failure_of(seed: int, bug: Planted, *, is_planted: bool) -> str:
@@ -66,20 +44,12 @@ def run_selftest(
     """Each bug as soon as all its series ended."""
     bugs = load_planted()
     chosen = list(names) or list(bugs)
-    catches = {name: Catch(bugs[name]) for name in chosen}
     for name in chosen:
         for each in bugs[name].bugs:
-            # It still fits the source.
-            with planted(each):
-                pass
+            compile_bug(each)
+    catches = {name: Catch(bugs[name]) for name in chosen}
     jobs = [(name, number, seeds_max) for name in chosen for number in range(series)]
-    with get_context("fork").Pool(workers or cores(), maxtasksperchild=5) as pool:
-        for name, seeds, by in pool.imap_unordered(_hunt_job, jobs):
-            catch = catches[name]
-            catch.seeds.append(seeds)
-            catch.by.append(by)
-            if len(catch.seeds) == series:
-                yield catch
+    return gathered(catches, _hunt_job, jobs, series=series, workers=workers, jobs_per_process=5)
 
 
 HEADER = "| bug | what goes wrong | seeds until caught: median | worst | caught by |\n|---|---|---|---|---|"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from tests.shell.campaign import in_processes, run_job
+from tests.shell.campaign import run_alone
 from tests.shell.plan import draw_plan
 from tests.shell.run import LeftOut, Outcome
 
@@ -19,24 +19,20 @@ def kind_of(outcome: Outcome) -> str:
 
 def shrink(seed: int, tell: Callable[[str], None] = print) -> tuple[Outcome, LeftOut]:
     """The least that was found. The seed must fail."""
-    least, left_out = _run(seed, LeftOut())
+    left_out = LeftOut()
+    least, _ = run_alone(seed, left_out)
     assert least.failure, f"seed {seed} does not fail"
     kind = kind_of(least)
     goes_on = True
     while goes_on:
         goes_on = False
         for candidate in _candidates(draw_plan(seed).client_count, least.faults, left_out):
-            outcome, _ = _run(seed, candidate)
+            outcome, _ = run_alone(seed, candidate)
             if kind_of(outcome) == kind:
                 least, left_out, goes_on = outcome, candidate, True
                 tell(f"still fails without {len(left_out.faults)} faults and {len(left_out.clients)} clients")
                 break
     return least, left_out
-
-
-def _run(seed: int, left_out: LeftOut) -> tuple[Outcome, LeftOut]:
-    outcome, _ = next(iter(in_processes(run_job, [(seed, left_out)], 1)))
-    return outcome, left_out
 
 
 def _candidates(clients: int, faults: int, left_out: LeftOut) -> Iterator[LeftOut]:

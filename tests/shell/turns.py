@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 from raft.core.types import Role
@@ -14,7 +15,7 @@ from services.world.node import Node
 if TYPE_CHECKING:
     from tests.shell.run import Run
 
-#: What one entry may cost beyond the budget of its turn: the dearest command of any node.
+#: What one entry may cost beyond the budget of its turn: the dearest command of any machine.
 ENTRY_WORK_MAX = 20_000
 #: Tasks of one node beside one for each of its connections.
 TASKS_MAX = 400
@@ -60,7 +61,7 @@ class Turns:
     def _look_at_unhandled(self) -> None:
         for name, context in self._world.loop.unhandled[self._unhandled :]:
             error = context.get("exception")
-            if isinstance(error, OSError) and error.errno == 24:
+            if isinstance(error, OSError) and error.errno == errno.EMFILE:
                 self._world.count("no descriptor to accept with")
                 continue
             self._run.fail(f"{name}: nobody handled {context.get('message')}: {error!r}", error)

@@ -38,7 +38,6 @@ class Wire(asyncio.Protocol):
         self._stream: asyncio.Future[bytes] | None = None
         self._streaming = False
         self._chunks: deque[bytes] = deque()
-        self.error: BaseException | None = None
         self.is_over = False
 
     @classmethod
@@ -114,7 +113,6 @@ class Wire(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: BaseException | None) -> None:
-        self.error = error
         self._fail()
 
     def _fail(self) -> None:

@@ -10,7 +10,7 @@ from tests.sim.campaign import Summary, cores, reproduce_line, run_campaign
 from tests.sim.coverage import FAULTS, SITUATIONS, missing, undeclared
 from tests.sim.plan import MACHINES, draw_plan
 from tests.sim.run import EVENTS_DEFAULT, Outcome, describe, run_seed
-from tests.sim.selftest import HEADER, SERIES, row, run_selftest
+from tests.sim.selftest import HEADER, SERIES, report, row, run_selftest
 
 #: From this many seeds on, every fault and situation must have occurred.
 SEEDS_FOR_COVERAGE = 2_000
@@ -98,15 +98,8 @@ def _trace(arguments: argparse.Namespace) -> int:
 
 
 def _selftest(arguments: argparse.Namespace) -> int:
-    began = time.monotonic()
-    print(HEADER)
-    missed = caught = 0
-    for catch in run_selftest(arguments.bug, series=arguments.series, workers=arguments.workers):
-        print(row(catch), flush=True)
-        caught += catch.caught
-        missed += not catch.caught
-    print(f"{caught} planted bugs caught, {missed} missed, {time.monotonic() - began:.0f} s")
-    return 1 if missed else 0
+    catches = run_selftest(arguments.bug, series=arguments.series, workers=arguments.workers)
+    return report(HEADER, catches, row)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,8 @@
 prove that the simulation finds bugs. See `tests.sim.planted`, which has the way to plant one."""
 
 from dataclasses import dataclass
-from importlib import import_module
-from pkgutil import iter_modules
 
-from tests.sim.planted import Bug
+from tests.sim.planted import Bug, load_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +38,4 @@ def _out_of_class(text: str) -> str:
 
 def load_planted() -> dict[str, Planted]:
     """Every planted bug by name, in the order of files and tables."""
-    found: dict[str, Planted] = {}
-    for module_info in sorted(iter_modules(__path__), key=lambda info: info.name):
-        for bug in import_module(f"{__name__}.{module_info.name}").PLANTED:
-            assert bug.name not in found, f"two bugs are called {bug.name}"
-            found[bug.name] = bug
-    return found
+    return load_tables(__name__, __path__, "PLANTED")

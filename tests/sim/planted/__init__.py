@@ -9,13 +9,14 @@ there more than once, is an error: the table cannot become wrong silently.
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import iter_modules
 from textwrap import dedent
 from types import CodeType, FunctionType
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,14 @@ class Bug:
 
 def load_bugs() -> dict[str, Bug]:
     """Every planted bug by name, in the order of files and tables."""
-    bugs: dict[str, Bug] = {}
-    for module_info in sorted(iter_modules(__path__), key=lambda info: info.name):
-        for bug in import_module(f"{__name__}.{module_info.name}").BUGS:
+    return load_tables(__name__, __path__, "BUGS")
+
+
+def load_tables(package: str, path: Iterable[str], table: str) -> dict[str, Any]:
+    """What the modules of a package have in their lists of that name, by `name`."""
+    bugs: dict[str, Any] = {}
+    for module_info in sorted(iter_modules(path), key=lambda info: info.name):
+        for bug in getattr(import_module(f"{package}.{module_info.name}"), table):
             assert bug.name not in bugs, f"two bugs are called {bug.name}"
             bugs[bug.name] = bug
     return bugs
