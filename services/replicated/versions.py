@@ -22,7 +22,8 @@ from raft.state_machine import FIRST_VERSION
 #: What this release knows.
 #:
 #:     1   all commands of the releases before there were versions, and `RaiseVersion`, which raises to 2 or more
-KNOWN = 1
+#:     2   `beside` of the cache's `Fill`
+KNOWN = 2
 
 
 class UnknownCommand(ValueError):

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from raft.state_machine import FIRST_VERSION
 from services.cluster.lifecycle import Request, up
 from services.cluster.nodes import start_nodes, stop_nodes
 from services.cluster.status import cluster_status, status_text
 from services.cluster.waiting import wait_ready
+from services.replicated.versions import KNOWN
 from tests.cluster.tools import Cluster, ask, call, cluster_in, free_port_offset, wait_until
 from tests.services.releases import NEXT
 
@@ -55,6 +55,7 @@ def versions(cluster: Cluster) -> set[int]:
 
 
 def test_what_is_new_works_once_all_nodes_know_it_and_no_earlier_release_comes_back(cluster: Cluster) -> None:
+    wait_until(lambda: versions(cluster) == {KNOWN}, timeout_seconds=20, what="all know what today's release does")
     for node_id in NODES[:2]:
         upgrade(cluster, node_id)
         for each in NODES:
@@ -79,11 +80,11 @@ def test_what_is_new_works_once_all_nodes_know_it_and_no_earlier_release_comes_b
     others = ask(cluster.port("node1"), "/lock/take", {"key": "another"})
     upgrade(cluster, "node2")
 
-    assert mixed == ({FIRST_VERSION}, {FIRST_VERSION, NEXT})
+    assert mixed == ({KNOWN}, {KNOWN, NEXT})
     assert (refused[0], refused[1]["reason"]) == (503, "not_ready")
     assert refused[1]["detail"] == "Not every node of the group knows this yet; upgrade all of them first."
-    assert f"lock: the log stays at version {FIRST_VERSION} until all members know version {NEXT}; node3 " in shown
+    assert f"lock: the log stays at version {KNOWN} until all members know version {NEXT}; node3 " in shown
     assert [status for status, _ in taken] == [200] * 3
-    assert f"version {NEXT} of the group's log, and this release knows version {FIRST_VERSION}" in downgraded
+    assert f"version {NEXT} of the group's log, and this release knows version {KNOWN}" in downgraded
     assert others[0] == 200
     assert ask(cluster.port("node2"), "/lock/status?key=another")[1]["held"]

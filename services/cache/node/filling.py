@@ -36,6 +36,10 @@ WAITING_MAX = 20_000
 RETRY_S = 0.2
 
 
+#: `(key, token, told)` of a lease as it was told to this node; see `GiveBack`.
+Told = tuple[str, int, int]
+
+
 class Node(withdrawals.Node, Protocol):
     """The part of `raft.node.RaftNode` that this needs, besides what withdrawals need."""
 
@@ -126,7 +130,7 @@ class FillLines:
         #: Leases that callers of this node have, by key.
         self._given: dict[str, Given] = {}
         #: Leases that were told to this node and that nobody has.
-        self._owed: Withdrawals[FillLease] = Withdrawals(node, _give_back, background)
+        self._owed: Withdrawals[Told] = Withdrawals(node, GiveBack, background)
         #: Questions under way.
         self._asking: set[asyncio.Task[Any]] = set()
         node.before_leaving.append(self._settle_questions)
@@ -201,11 +205,12 @@ class FillLines:
         """Give the lease of `key` back where it was told to this node and nobody here has it, or is about to."""
         line = self._lines.get(key)
         lease = self._node.machine.inner.fill_lease(key)
-        if lease is None or lease.asker != self._asker or (line is not None and line.asking):
+        told = None if lease is None else lease.told_to(self._asker)
+        if lease is None or told is None or (line is not None and line.asking):
             return
         given = self._given.get(key)
         if given is None or given.token != lease.token:
-            self._owed.add(lease.key, lease)
+            self._owed.add(key, (key, lease.token, told))
 
     # Asking
 
@@ -222,9 +227,8 @@ class FillLines:
                 line.news = False
                 callers = tuple(line.callers)
                 asking = self._claimant(key, callers)
-                fill = Fill(key, self._node.id, asking.lease_ms, self._asker, asking.claim)
                 try:
-                    answer = await propose(self._node, fill)
+                    answer = await propose(self._node, self._question(key, asking))
                 except RaftError as error:
                     # No leader, or an unknown outcome: harmless to ask again, a lease that was won is told again.
                     if any([caller.wait_on(error) for caller in callers]):
@@ -249,6 +253,11 @@ class FillLines:
                 if caller.claim == lease.claim:
                     return caller
         return callers[0]
+
+    def _question(self, key: str, caller: Caller) -> Fill:
+        # Other nodes may have passed on the lease to the same request, which came to them before.
+        beside = bool(caller.claim) and self._node.machine.version >= Fill.FIELDS_SINCE["beside"]
+        return Fill(key, self._node.id, caller.lease_ms, self._asker, caller.claim, beside)
 
     def _on_answer(
         self, key: str, line: CallerLine, callers: tuple[Caller, ...], claim: str, answer: dict[str, Any]
@@ -307,12 +316,13 @@ class FillLines:
     # What happens meanwhile
 
     def _on_lease_told(self, lease: FillLease) -> None:
-        self._owed.forget(lease.key)
         if lease.asker == self._asker:
             # Also where nobody asks any more: the outcome of a question was not known, and now it is.
+            self._owed.forget(lease.key)
             self._maybe_owe(lease.key)
-        else:
-            # Perhaps a lease of this node's: its client has asked another.
+        elif lease.told_to(self._asker) is None:
+            # Perhaps it was a lease of this node's, whose client has asked another.
+            self._owed.forget(lease.key)
             self._given.pop(lease.key, None)
 
     def _on_lease_ended(self, key: str) -> None:
@@ -344,10 +354,6 @@ class FillLines:
         if self._asking:
             await asyncio.wait(tuple(self._asking))
         await self._owed.flush()
-
-
-def _give_back(leases: tuple[FillLease, ...]) -> GiveBack:
-    return GiveBack(tuple((lease.key, lease.token, lease.told) for lease in leases))
 
 
 def _settle(callers: tuple[Caller, ...], answer: dict[str, Any] | Exception) -> None:

@@ -57,15 +57,19 @@ class Fill:
     """Read one value and make `node` a holder of its line. With `lease_ms`, an absent key is leased to `asker` (the
     serving node's present life) for so long, unless another has the lease. `claim` is the `Idempotency-Key` of the
     request, empty where it has none: who asks again with it is told the same lease, by whatever node. (None: an entry
-    of the version before. Telling a lease again changed nothing then, so it must not when that entry is replayed.)"""
+    of the version before. Telling a lease again changed nothing then, so it must not when that entry is replayed.)
+    `beside`: the node that was told it last before keeps it as well, until it gives it back. Without, it is taken
+    from that one."""
 
     OP: ClassVar[str] = "fill"
-    ADDED: ClassVar[dict[str, Any]] = {"lease_ms": 0, "asker": "", "claim": None}
+    ADDED: ClassVar[dict[str, Any]] = {"lease_ms": 0, "asker": "", "claim": None, "beside": False}
+    FIELDS_SINCE: ClassVar[dict[str, int]] = {"beside": 2}
     key: str
     node: str
     lease_ms: int = 0
     asker: str = ""
     claim: str | None = None
+    beside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,9 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """End leases that were told to nobody. Each is `(key, token, told)`, with the index of the entry that told it
-    last: one that was told again since belongs to whoever asked then, and stays."""
+    """End leases that were told to nobody. Each is `(key, token, told)`, with the index of the entry that told it to
+    the node which gives it back: one that it was told again since is not meant, and one that another node has
+    stays."""
 
     OP: ClassVar[str] = "giveback"
     leases: tuple[tuple[str, int, int], ...]

@@ -16,6 +16,9 @@ import msgspec
 
 from services.cache.replicated.deadlines import Deadlines, sweep_time_ms
 
+#: Other lives of nodes that one lease is told to beside the last one; who asks then is told that somebody fills.
+TOLD_BESIDE_MAX = 16
+
 #: Invalidated tags that are remembered one by one; with more, older leases may not fill anything with tags.
 INVALIDATED_MAX = 10_000
 
@@ -36,11 +39,18 @@ class FillLease(msgspec.Struct, frozen=True, gc=False):
     told: int
     #: `Idempotency-Key` of the request that took it; empty where that had none.
     claim: str = ""
+    #: `(asker, told)` of other lives of nodes that were told it before and have not given it back, oldest first: the
+    #: request came to each of them, and any of them may have passed it on. Only where `Fill.beside` said so.
+    beside: tuple[tuple[str, int], ...] = ()
 
     def is_of(self, asker: str, claim: str) -> bool:
         """Whether this is the lease of who asks. A node's life without a claim may be told of it again: the answer
         may have been lost on the way, and only that node knows whether."""
         return claim == self.claim and (claim != "" or asker == self.asker)
+
+    def told_to(self, asker: str) -> int | None:
+        """Log index of the entry that told it to that life of a node last; None: it has none of it, or no more."""
+        return self.told if asker == self.asker else dict(self.beside).get(asker)
 
 
 class FillLeases:
@@ -76,11 +86,25 @@ class FillLeases:
         self._deadlines.add(key, lease.sweep_at)
         return lease
 
-    def tell_again(self, lease: FillLease, index: int, asker: str) -> FillLease:
-        """The entry at `index` tells of the lease once more: its time stays, and who gives back an earlier telling
-        gives back nothing."""
-        lease = self._leases[lease.key] = msgspec.structs.replace(lease, told=index, asker=asker)
+    def tell_again(self, lease: FillLease, index: int, asker: str, *, beside: bool) -> FillLease | None:
+        """The entry at `index` tells of the lease once more: its time stays, and who gives back what it was told
+        earlier gives back nothing. `beside`: others who were told keep theirs. None: too many have."""
+        others = tuple(each for each in lease.beside if each[0] != asker)
+        if beside and asker != lease.asker:
+            others = (*others, (lease.asker, lease.told))
+            if len(others) > TOLD_BESIDE_MAX:
+                return None
+        lease = self._leases[lease.key] = msgspec.structs.replace(lease, told=index, asker=asker, beside=others)
         return lease
+
+    def give_back(self, lease: FillLease, told: int) -> bool:
+        """Whoever was told the lease by the entry at `told` does not have it. True: so nobody has it."""
+        having = [each for each in (*lease.beside, (lease.asker, lease.told)) if each[1] != told]
+        if not having:
+            return True
+        *others, (asker, last) = having
+        self._leases[lease.key] = msgspec.structs.replace(lease, told=last, asker=asker, beside=tuple(others))
+        return False
 
     def end(self, key: str) -> bool:
         """Whether there was a lease of `key`, ended or not."""
@@ -157,12 +181,15 @@ def _rows(leases: list[FillLease], invalidated: list[tuple[str, int]], forgotten
 
 
 def _row(lease: FillLease) -> list[Any]:
-    """One that nobody claimed and that was told once is written as the version before wrote it."""
+    """What holds for none of its fields is left out, as the versions before wrote it."""
     row = [lease.key, lease.token, lease.expires_at, lease.sweep_at, lease.asker]
+    if lease.beside:
+        return [*row, lease.told, lease.claim, lease.beside]
     return row if not lease.claim and lease.told == lease.token else [*row, lease.told, lease.claim]
 
 
 def _lease_in(row: list[Any]) -> FillLease:
     key, token, expires_at, sweep_at, asker, *rest = row
-    told, claim = rest or (token, "")
-    return FillLease(key, token, expires_at, sweep_at, asker, told, claim)
+    told, claim, *beside = rest or (token, "")
+    others = tuple((other, index) for other, index in beside[0]) if beside else ()
+    return FillLease(key, token, expires_at, sweep_at, asker, told, claim, others)

@@ -193,7 +193,10 @@ class CacheMachine(LineStore):
         elif not lease.is_of(asker, claim):
             return {**absent, "filling": True, "lease_expires_ms": lease.expires_at}
         elif command.claim is not None:
-            lease = leases.tell_again(lease, context.index, asker)
+            told = leases.tell_again(lease, context.index, asker, beside=command.beside)
+            if told is None:
+                return {**absent, "filling": True, "lease_expires_ms": lease.expires_at}
+            lease = told
         context.events.append((LEASE_TOLD_TOPIC, lease))
         answer = {**absent, "lease": lease.token, "lease_expires_ms": lease.expires_at}
         if claim and lease.told != lease.token:
@@ -203,7 +206,7 @@ class CacheMachine(LineStore):
     def _give_back(self, context: ApplyContext, command: GiveBack) -> dict[str, Any]:
         for key, token, told in command.leases:
             lease = self._fill_leases.of(key, context.time_ms)
-            if lease is not None and (lease.token, lease.told) == (token, told):
+            if lease is not None and lease.token == token and self._fill_leases.give_back(lease, told):
                 self._end_lease(context, key)
         return {"ok": True}
 

@@ -287,8 +287,8 @@ class LineStore:
         return self._fill_leases.of(key, self._time_ms)
 
     def fill_leases_of(self, asker: str) -> list[FillLease]:
-        """The leases that this life of a node was told last; looks at all of them."""
-        return [lease for lease in self._fill_leases.all() if lease.asker == asker]
+        """The leases that this life of a node was told and has not given back; looks at all of them."""
+        return [lease for lease in self._fill_leases.all() if lease.told_to(asker) is not None]
 
     def census(self, node: str) -> dict[State, int]:
         """Lines by their state at `node`."""

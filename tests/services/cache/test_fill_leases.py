@@ -1,5 +1,6 @@
 """Leases to fill an absent key, command by command."""
 
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from tests.services.cache.tools import Log, copy, observable
 LOST = {"ok": False, "reason": "lease_lost", "key": "k"}
 
 
-def ask(key: str = "k", *, asker: str = "node1:boot", lease_ms: int = 1000, claim: str | None = "") -> Fill:
-    return Fill(key, "node1", lease_ms, asker, claim)
+def ask(
+    key: str = "k", *, asker: str = "node1:boot", lease_ms: int = 1000, claim: str | None = "", beside: bool = False
+) -> Fill:
+    return Fill(key, "node1", lease_ms, asker, claim, beside)
 
 
 def ended(log: Log) -> list[str]:
@@ -228,6 +231,45 @@ def test_leases_are_given_back_many_at_once_and_only_where_they_were_not_told_ag
     assert ended(log) == ["b", "d"]
 
 
+def test_a_lease_that_was_told_to_several_nodes_ends_with_the_last_that_gives_it_back() -> None:
+    """Goal: none of them knows which one's answer reached the client."""
+    for order in permutations(((1, 1), (1, 2), (1, 3))):
+        log = Log()
+        for number in (1, 2, 3):
+            log.apply(ask(asker=f"node{number}:boot", claim="c", beside=True))
+        for position, (token, told) in enumerate(order, 1):
+            log.apply(GiveBack((("k", token, told),)))
+            # Once more, as by a node that does not know whether it was done.
+            log.apply(GiveBack((("k", token, told),)))
+
+            assert log.machine.lease_token("k") == (1 if position < 3 else None), order
+
+
+def test_a_node_that_was_told_a_lease_anew_gives_back_what_it_was_told_last() -> None:
+    log = Log()
+    for asker in ("node1:boot", "node2:boot", "node1:boot"):
+        log.apply(ask(asker=asker, claim="c", beside=True))
+    log.apply(GiveBack((("k", 1, 1),)))
+
+    lease = log.machine.fill_lease("k")
+    assert [lease.told_to(f"{node}:boot") for node in ("node1", "node2", "node3")] == [3, 2, None]
+    log.apply(GiveBack((("k", 1, 3),)))
+    assert log.machine.fill_leases_of("node2:boot") == [log.machine.fill_lease("k")]
+    assert log.machine.fill_leases_of("node1:boot") == []
+    log.apply(GiveBack((("k", 1, 2),)))
+    assert ended(log) == ["k"]
+
+
+def test_a_lease_is_told_to_so_many_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: the row of a lease is bounded. Who had it already is told all the same."""
+    monkeypatch.setattr("services.cache.replicated.fill_leases.TOLD_BESIDE_MAX", 1)
+    log = Log()
+    told = [log.apply(ask(asker=f"node{each}:boot", claim="c", beside=True)) for each in (1, 2, 3, 1)]
+
+    assert ["lease" in answer for answer in told] == [True, True, False, True]
+    assert "filling" in told[2]
+
+
 def test_a_lease_told_again_by_an_old_entry_is_as_it_was() -> None:
     """Goal: a replica that replays old entries and one that begins from an old snapshot have the same leases."""
     replayed, began = Log(), Log()
@@ -268,7 +310,13 @@ def test_a_restored_machine_has_the_same_leases_and_remembers_the_same_tags(monk
     log = Log()
     for step in range(60):
         claim = ("", "c", "d")[step % 5 % 3]
-        asked = ask(f"k{step % 17}", asker=f"node{step % 3}:b", lease_ms=1 + step * 37 % 400, claim=claim)
+        asked = ask(
+            f"k{step % 17}",
+            asker=f"node{step % 3}:b",
+            lease_ms=1 + step * 37 % 400,
+            claim=claim,
+            beside=step % 2 == 0,
+        )
         log.apply(asked, after_ms=7)
         log.apply(Invalidate(f"t{step % 9}"))
     restored = Log(copy(log.machine))

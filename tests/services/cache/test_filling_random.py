@@ -2,18 +2,22 @@
 turns of the event loop, so a seed gives one course of events."""
 
 import asyncio
+from collections import Counter
 from random import Random
 from typing import Any
 
 import pytest
 
 from common.runtime import Background
+from common.wire import unpack
 from raft.errors import NoLeader, OutcomeUnknown
+from raft.state_machine import FIRST_VERSION
 from services.cache.node import filling
 from services.cache.node.filling import FillLines
-from services.cache.replicated.commands import Delete, Invalidate, Put
+from services.cache.replicated.commands import Delete, Fill, GiveBack, Invalidate, Put
 from services.replicated import withdrawals
 from services.replicated.envelope import encode_command
+from services.replicated.versions import KNOWN, RaiseVersion
 from tests.helpers import eventually
 from tests.services.cache.cluster import Replica, SharedLog
 from tests.services.cache.tools import NODES
@@ -50,15 +54,34 @@ class SlowReplica(Replica):
         return answer
 
 
+class WatchedLog(SharedLog):
+    """Looks whether what is given back is with a caller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: Callers who were told of it and are about to use it, by token.
+        self.having: Counter[int] = Counter()
+
+    def append(self, command: bytes) -> dict[str, Any]:
+        machine = self.nodes[0].machine.inner
+        before = [machine.lease_token(key) for key in KEYS]
+        answers = super().append(command)
+        if unpack(command)[0] == GiveBack.OP:
+            for key, token in zip(KEYS, before, strict=True):
+                assert token is None or machine.lease_token(key) == token or not self.having[token], "was given back"
+        return answers
+
+
 class Crowd:
     """Everything of one seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, version: int) -> None:
         self.chance = Random(seed)
-        self.log = SharedLog()
+        self.log = WatchedLog() if version >= Fill.FIELDS_SINCE["beside"] else SharedLog()
         self.background = Background()
         self.nodes = {id: SlowReplica(id, self.log, self.chance) for id in NODES}
         self.lines = {id: FillLines(node, f"{id}:boot", self.background) for id, node in self.nodes.items()}
+        self.log.append(encode_command(RaiseVersion(version)))
         #: Tokens in the order in which callers got them, and the claim of each caller.
         self.tokens: list[tuple[int, str]] = []
         self.outcomes: dict[str, int] = {}
@@ -87,7 +110,10 @@ class Crowd:
                     self.lines[node].take_back(key, answer["lease"])
                     return
                 self.tokens.append((answer["lease"], claim))
+                having = getattr(self.log, "having", Counter())
+                having[answer["lease"]] += 1
                 await self._use(node, key, answer["lease"])
+                having[answer["lease"]] -= 1
 
     async def _use(self, node: str, key: str, token: int) -> None:
         chance = self.chance
@@ -116,13 +142,14 @@ class Crowd:
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
 
+@pytest.mark.parametrize("version", [FIRST_VERSION, KNOWN])
 @pytest.mark.parametrize("seed", range(6))
 async def test_nobody_waits_for_ever_and_no_lease_is_given_twice_or_lost(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(filling, "RETRY_S", 0)
     monkeypatch.setattr(withdrawals, "RETRY_S", 0)
-    crowd = Crowd(seed)
+    crowd = Crowd(seed, version)
     time = asyncio.create_task(crowd.time())
 
     await asyncio.wait_for(asyncio.gather(*(crowd.caller() for _ in range(CALLERS))), 20)

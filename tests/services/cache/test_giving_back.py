@@ -19,6 +19,7 @@ from services.http import routes
 from services.replicated import withdrawals
 from services.replicated.envelope import encode_command
 from services.replicated.machine import ReplicatedMachine
+from services.replicated.versions import RaiseVersion
 from tests.helpers import eventually
 from tests.services.cache.cluster import Cluster, Replica, SharedLog
 
@@ -65,6 +66,39 @@ async def test_a_caller_that_goes_in_the_turn_of_its_answer_leaves_no_lease(orde
     node.open.pop()()
     await eventually(lambda: not background)
     assert (fills._lines, fills._given, len(fills._owed)) == ({}, {}, 0)
+
+
+class LateReplica(Replica):
+    """Proposes when the test says so."""
+
+    def __init__(self, node_id: str, log: SharedLog) -> None:
+        super().__init__(node_id, log)
+        self.go = asyncio.Event()
+
+    async def propose(self, command: bytes, *, parting: bool = False) -> dict[str, Any]:
+        await self.go.wait()
+        return self.log.append(command)[self.id]
+
+
+async def test_a_first_try_that_is_decided_late_leaves_the_lease_to_whom_the_retry_told_it() -> None:
+    """Goal: the client asked one node, left, asked another with its key and was told the lease; then the first node's
+    question is decided, and nobody is there to hear it."""
+    log, background = SharedLog(), Background()
+    late, other = LateReplica("node1", log), Replica("node2", log)
+    log.append(encode_command(RaiseVersion(2)))
+    first, second = FillLines(late, "node1:boot", background), FillLines(other, "node2:boot", background)
+    trying = asyncio.create_task(first.read("k", lease_ms=300_000, wait_s=30, claim="once"))
+    await eventually(lambda: first._asking)
+    trying.cancel()
+    told = await second.read("k", lease_ms=300_000, wait_s=30, claim="once")
+    late.go.set()
+    await eventually(lambda: not background)
+
+    assert log.index == 4, "raised, told, told again, given back by the first node"
+    assert other.machine.inner.lease_token("k") == told["lease"] == 2
+    second.take_back("k", 2)
+    await eventually(lambda: not background)
+    assert other.machine.inner.lease_token("k") is None
 
 
 async def test_a_client_that_is_gone_when_its_answer_is_written_leaves_no_lease(cluster: Cluster) -> None:
