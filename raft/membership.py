@@ -18,7 +18,7 @@ from raft.core import answering
 from raft.core.errors import ConfigurationBusy, ConfigurationRefused, NotLeading
 from raft.core.membership import changed, described
 from raft.core.types import NOBODY, Configuration, Index, NodeId, Role, Term
-from raft.errors import MembershipRefused, NoLeader, OutcomeUnknown
+from raft.errors import MembershipRefused, NoLeader, OutcomeUnknown, RaftError
 from raft.handover import LeadingNode, hand_over
 from raft.status import NodeConfig
 from raft.versions import Versions
@@ -73,6 +73,9 @@ class ChangingNode(LeadingNode, Protocol):
     config: NodeConfig
     versions: Versions
 
+    @property
+    def closed(self) -> RaftError | None: ...
+
     def now_ms(self) -> int: ...
 
     def propose_configuration(self, configuration: Configuration) -> Index:
@@ -85,6 +88,16 @@ class Membership:
     def __init__(self, node: ChangingNode, transport: MemberTransport) -> None:
         self._node = node
         self._transport = transport
+        #: Why nothing can be changed here any more.
+        self._ended: RaftError | None = None
+        #: The bounds of the changes that were asked of this node and are under way.
+        self._bounds: set[asyncio.Timeout] = set()
+
+    def fail_all(self, error: RaftError) -> None:
+        """This node takes no further turn: no change that is under way waits any longer."""
+        self._ended = error
+        for bound in self._bounds:
+            bound.reschedule(self._time())
 
     async def change(self, change: MemberChange) -> bool:
         """Bring the change about, whoever leads. False where it was so already.
@@ -93,21 +106,31 @@ class Membership:
             MembershipRefused: it is not possible; the text says why.
             NoLeader: nobody led, so it is certainly not done.
             OutcomeUnknown: it may or may not have been done; asking again is safe.
+            RaftError: this node has closed.
         """
-        give_up = self._time() + CHANGE_SECONDS_MAX
+        if self._node.closed is not None:
+            raise self._node.closed
+        #: Whether this request may have brought the change about.
         asked = False
-        while self._time() < give_up:
-            reply = await self._put(change, give_up)
-            if reply.outcome in ("done", "same"):
-                # Asked a second time, it may have been this request that made it so.
-                return reply.outcome == "done" or asked
-            if reply.outcome == "refused":
-                raise MembershipRefused(reply.reason)
-            asked = asked or reply.outcome == "unknown"
-            await asyncio.sleep(5 * POLL_SECONDS)
+        try:
+            async with asyncio.timeout(CHANGE_SECONDS_MAX) as bound:
+                self._bounds.add(bound)
+                while True:
+                    before, asked = asked, asked or self._node.core.state.leader != NOBODY
+                    reply = await self._put(change)
+                    if reply.outcome in ("done", "same"):
+                        return reply.outcome == "done" or before
+                    if reply.outcome == "refused":
+                        raise MembershipRefused(reply.reason)
+                    asked = before or reply.outcome == "unknown"
+                    await asyncio.sleep(5 * POLL_SECONDS)
+        except TimeoutError:
+            pass
+        finally:
+            self._bounds.discard(bound)
         if asked:
             raise OutcomeUnknown("no leader confirmed the change of members in time")
-        raise NoLeader("no leader is known that could change the members")
+        raise self._ended or NoLeader("no leader is known that could change the members")
 
     async def change_here(
         self, change: MemberChange, give_up: float | None = None, *, life: str = "", known: int | None = None
@@ -122,7 +145,7 @@ class Membership:
         give_up = self._time() + CHANGE_SECONDS_MAX if give_up is None else give_up
         asked_ms = node.now_ms()
         handed_over = False
-        while self._time() < give_up:
+        while self._time() < give_up and self._ended is None:
             core = node.core
             if core.state.role is not Role.LEADER:
                 return MemberChangeReply("elsewhere")
@@ -155,11 +178,11 @@ class Membership:
             return MemberChangeReply("done" if committed else "unknown")
         return MemberChangeReply("unknown")
 
-    async def _put(self, change: MemberChange, give_up: float) -> MemberChangeReply:
+    async def _put(self, change: MemberChange) -> MemberChangeReply:
         node = self._node
         leader = node.core.state.leader
         if leader == node.id:
-            return await self.change_here(change, give_up)
+            return await self.change_here(change)
         if leader == NOBODY:
             return MemberChangeReply("elsewhere")
         try:
@@ -171,7 +194,7 @@ class Membership:
         """Wait until the entry at `index`, of `term` where given, is committed. False where it may never be."""
         core = self._node.core
         while core.log.commit_index < index:
-            if self._time() > give_up or (term is not None and core.state.term != term):
+            if self._time() > give_up or self._ended is not None or (term is not None and core.state.term != term):
                 return False
             await asyncio.sleep(POLL_SECONDS)
         return term is None or core.log.term_at(index) in (term, None)

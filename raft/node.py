@@ -356,6 +356,7 @@ class RaftNode(Replica):
         self._has_ended = True
         self.proposals.fail_all(error)
         self.reads.fail_all(error)
+        self.membership.fail_all(error)
         for future in self._rpcs.values():
             settle(future, None)
 

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from raft.core.config import CoreConfig
-from raft.errors import MembershipRefused, NoLeader
-from raft.membership import ADD, REMOVE, MemberChange
+from raft.errors import MembershipRefused, NoLeader, OutcomeUnknown, Stopping
+from raft.membership import ADD, CHANGE_SECONDS_MAX, REMOVE, MemberChange
 from raft.node import RaftNode
 from tests.helpers import eventually
 from tests.node.admitting import AdmittingGroup
@@ -269,6 +269,31 @@ async def test_a_removed_node_says_so() -> None:
 
         await eventually(lambda: "no member of" in removed.hindrance)
         assert not removed.status().ready
+
+
+async def test_a_node_that_stops_does_not_wait_for_a_change_of_members() -> None:
+    """Neither for one that may have been done nor for one that nobody could carry out."""
+    async with AdmittingGroup() as group:
+        leader = await founded(group)
+        follower = await group.follower()
+        await group.crash(next(id for id in group.ids if id not in (leader.id, follower.id)))
+        group.network.isolate(leader.id)
+        proposed = asyncio.create_task(leader.membership.change(add("d")))
+        await eventually(lambda: "d" in leader.core.configuration.members)
+        await eventually(lambda: not follower.core.state.leader)
+        waiting = asyncio.create_task(follower.membership.change(add("e")))
+        await asyncio.sleep(0)
+        began = asyncio.get_running_loop().time()
+
+        await asyncio.gather(leader.stop(), follower.stop())
+
+        with pytest.raises(OutcomeUnknown):
+            await proposed
+        with pytest.raises(Stopping):
+            await waiting
+        assert asyncio.get_running_loop().time() - began < CHANGE_SECONDS_MAX / 2
+        with pytest.raises(Stopping):
+            await follower.membership.change(add("e"))
 
 
 async def test_the_last_voter_cannot_be_removed() -> None:
