@@ -94,6 +94,11 @@ class Disk:
         self.is_full = self.is_troubled = False
         self.delay_s = (0.0, 0.0)
 
+    def wipe(self) -> None:
+        """Another disk is put in its place, with nothing on it. No process has anything open."""
+        self.root = Directory()
+        self.process_died()
+
     def fail_next_sync(self) -> None:
         """The next sync raises EIO. If it is a file's, what was written stays readable, counts as clean and is not on
         the disk; if it is a directory's, the names are unsynced as before."""

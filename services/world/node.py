@@ -55,6 +55,8 @@ class Node:
         self.disk = Disk(self.random, threads.pause, count=count)
         #: What the node is started with.
         self.settings = settings
+        #: The part of it that is this node's alone, by variable; from the next start on.
+        self.variables: dict[str, str] = {}
         #: Of the node that runs; None where none does.
         self.process: Process | None = None
         #: What its operations see, once it is made.
@@ -146,6 +148,12 @@ class Node:
 
     def power_on(self) -> None:
         self.host.power_on()
+
+    def lose_disk(self) -> None:
+        """The computer loses power and its disk, and comes back with an empty one."""
+        self.power_off()
+        self.disk.wipe()
+        self.power_on()
 
     def suspend(self) -> None:
         """The computer sleeps until `resume`: its monotonic clock stands still, and the other counts. Nothing runs

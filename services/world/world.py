@@ -19,7 +19,8 @@ the running loop, as aiohttp does, and look at the loop's clock.
     run, sleep, until          let time pass
     url, leader, nodes         what there is
     nodes["n1"]                what goes wrong with one: start, stop, kill, freeze, thaw, power_off, power_on,
-                               suspend, resume, clock_runs_at, clock_jumps
+                               lose_disk, suspend, resume, clock_runs_at, clock_jumps
+    add_node                   one more, to be started, and then to be added with `POST /admin/members`
     nodes["n1"].disk           hang, resume, is_full, fail_next_sync, delay_s
     cut, isolate, mend, heal   the network, and all of it
 """
@@ -89,26 +90,25 @@ class World:
         self._clients = 0
         #: Told of each node that ended by itself: (node, process, failure).
         self.on_exit: Callable[[Node, Process, BaseException | None], None] = self._tell_exit
-        founders = {f"n{number}": f"10.0.0.{number}" for number in range(1, nodes + 1)}
-        self._cluster = ",".join(f"{name}={address}:{CLIENT_PORT}" for name, address in founders.items())
-        for name, address in founders.items():
-            self.nodes[name] = Node(
-                seed,
-                name,
-                address,
-                loop=self.loop,
-                network=self.network,
-                threads=self.threads,
-                settings=partial(self._settings_of, name),
-                count=self.count,
-                on_exit=lambda *ended: self.on_exit(*ended),
-            )
+        for _ in range(nodes):
+            self._new_node()
+        self._founders = tuple(self.nodes)
 
     # For everybody
 
     def url(self, node: str) -> str:
         """Where clients reach a node."""
-        return f"http://{self.nodes[node].host.address}:{CLIENT_PORT}"
+        return f"http://{self.address(node)}"
+
+    def address(self, node: str) -> str:
+        """`host:port` of it for clients."""
+        return f"{self.nodes[node].host.address}:{CLIENT_PORT}"
+
+    def add_node(self) -> Node:
+        """Another computer with a node that may join the groups. It does not run yet."""
+        node = self._new_node()
+        node.variables["MUFAKAT_JOIN"] = "true"
+        return node
 
     def start(self) -> None:
         """Start all nodes."""
@@ -216,16 +216,35 @@ class World:
     def _tell_exit(self, node: Node, process: Process, failure: BaseException | None) -> None:
         self.tell(f"{node.name} ended" + (f": {failure!r}" if failure else ""))
 
+    def _new_node(self) -> Node:
+        number = len(self.nodes) + 1
+        name = f"n{number}"
+        node = self.nodes[name] = Node(
+            self.seed,
+            name,
+            f"10.0.0.{number}",
+            loop=self.loop,
+            network=self.network,
+            threads=self.threads,
+            settings=partial(self._settings_of, name),
+            count=self.count,
+            on_exit=lambda *ended: self.on_exit(*ended),
+        )
+        return node
+
     def _settings_of(self, name: str) -> Settings:
+        # As an operator would: who joins is named by its own settings alone.
+        named = dict.fromkeys((*self._founders, name))
         return load_settings(
             {
                 "MUFAKAT_NODE_ID": name,
-                "MUFAKAT_CLUSTER": self._cluster,
+                "MUFAKAT_CLUSTER": ",".join(f"{each}={self.address(each)}" for each in named),
                 "MUFAKAT_CLUSTER_SECRET": SECRET,
                 "MUFAKAT_GROUPS": ",".join(self.groups),
                 "MUFAKAT_LISTEN_HOST": self.nodes[name].host.address,
                 "MUFAKAT_DATA_DIR": f"/data/{name}",
                 **self._settings,
+                **self.nodes[name].variables,
             }
         )
 

@@ -6,13 +6,15 @@ begins.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
 from services.world.network import DESCRIPTORS_MAX, Host
 from services.world.node import Node
-from tests.shell.plan import Plan
+from tests.shell.plan import LEASES_MS, Plan
 
 if TYPE_CHECKING:
     from tests.shell.run import Run
@@ -26,7 +28,7 @@ RESTART_S = (0.1, 0.8)
 HINDERING = frozenset({
     "kill", "kill_leader", "stop", "stop_leader", "power_off", "power_off_all", "freeze", "freeze_leader", "suspend",
     "cut_clients", "reset_connections", "lossy", "clock_drifts", "clock_stops", "clock_jumps", "busy",
-    "few_descriptors",
+    "few_descriptors", "lost_disk", "other_lease",
 })  # fmt: skip
 AFTER_US = 3_000_000
 #: Faults during which a node may take longer to stop.
@@ -52,9 +54,9 @@ class Nemesis:
         #: Faults that there were, the ones that were left out included.
         self.count = 0
         #: By node: from when to when, in microseconds, it may not answer its clients in time; None: still.
-        self._met: dict[str, list[list[int | None]]] = {name: [] for name in run.world.nodes}
+        self._met: defaultdict[str, list[list[int | None]]] = defaultdict(list)
         #: By node: since when nothing has kept it from stopping; and when it was told to stop.
-        self._delayed_us = dict.fromkeys(run.world.nodes, 0)
+        self._delayed_us: defaultdict[str, int] = defaultdict(int)
         self._told_us: dict[tuple[str, int], int] = {}
 
     def begin(self) -> None:
@@ -213,7 +215,7 @@ class Nemesis:
         seconds = self._random.choice((0.02, 0.1, 0.4))
         self._tell(f"{node.name} gets no processor for {seconds} s")
         node.process.busy_until_us = self._world.loop.now_us + round(seconds * 1_000_000)
-        return lambda: None
+        return _nothing
 
     # The network
 
@@ -271,7 +273,7 @@ class Nemesis:
         self._tell(f"{len(chosen)} connections of {node.name} are reset")
         for each in chosen:
             each.reset_by_network()
-        return lambda: None
+        return _nothing
 
     def _lossy(self) -> Mend:
         self._tell("the network loses bytes")
@@ -337,7 +339,7 @@ class Nemesis:
         node = self._any()
         self._tell(f"the next sync of {node.name} fails")
         node.disk.fail_next_sync()
-        return lambda: None
+        return _nothing
 
     # Clocks
 
@@ -353,13 +355,75 @@ class Nemesis:
         self._tell(f"the clocks of {node.name} stand still")
         node.clock_runs_at(0)
         self._after(0.005, lambda: node.clock_runs_at(1000))
-        return lambda: None
+        return _nothing
 
     def _clock_jumps(self) -> Mend:
         node, seconds = self._any(), self._random.choice((1.5, 5.0, 60.0))
         self._tell(f"the clocks of {node.name} jump by {seconds} s")
         node.clock_jumps(seconds)
-        return lambda: None
+        return _nothing
+
+    # Members
+
+    def _may_change_members(self) -> bool:
+        """Two of three must answer whoever goes, and one is away at a time."""
+        return self._plan.node_count >= 3 and not self._run.operator.is_busy
+
+    def _lost_disk(self) -> Mend | None:
+        if not self._may_change_members():
+            return None
+        leader, node = self._leader(), self._any()
+        others = [each for each in self._world.nodes.values() if each not in (leader, node)]
+        if node is leader or self._random.random() < 0.3:
+            self._lose_disk(node)
+            return _nothing
+        # At the worst moment: what was acknowledged last was on that disk and on the leader's alone.
+        behind = [self._cut_node(other) for other in others]
+
+        def strike() -> None:
+            if self._stopped or not self._may_change_members():
+                return
+            for mend in behind:
+                mend()
+            self._lose_disk(node)
+            self._after(self._plan.fault_length_s, partial(self._mend, self._cut_node(leader), []))
+
+        self._after(self._random.random(), strike)
+        return lambda: [mend() for mend in behind] and None
+
+    def _lose_disk(self, node: Node) -> None:
+        self._tell(f"{node.name} loses its disk")
+        node.lose_disk()
+        node.start()
+        self._run.operator.begin(self._run.operator.replace(node))
+
+    def _member_leaves(self) -> Mend | None:
+        if not self._may_change_members():
+            return None
+        node, operator = self._random.choice((self._any(), self._leader())), self._run.operator
+        # Where it is cut off, it does not know of it.
+        mend = self._cut_node(node) if self._random.random() < 0.5 else _nothing
+        operator.begin(operator.move_out_and_in(node, self._random.choice((0.0, 0.1, 1.0))))
+        return mend
+
+    def _member_joins(self) -> Mend | None:
+        if not self._may_change_members() or len(self._world.nodes) > self._plan.node_count:
+            return None
+        node, operator = self._world.add_node(), self._run.operator
+        self._tell(f"{node.name} comes as a new one")
+        self._run.set_links()
+        node.start()
+        operator.begin(operator.join(node))
+        return _nothing
+
+    def _other_lease(self) -> Mend:
+        """A node is started anew with another length of read leases."""
+        node = self._any()
+        node.variables["MUFAKAT_CACHE_LEASE_MS"] = length = str(self._random.choice(LEASES_MS))
+        self._tell(f"{node.name} is started anew with leases of {length} ms")
+        node.kill()
+        node.start()
+        return _nothing
 
     # Limits
 
@@ -372,3 +436,7 @@ class Nemesis:
             node.host.descriptors_max = DESCRIPTORS_MAX
 
         return mend
+
+
+def _nothing() -> None:
+    """There is nothing to mend, or it mends itself."""

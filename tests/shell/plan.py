@@ -34,6 +34,10 @@ FAULT_WEIGHTS = {
     "clock_jumps": 1,
     "busy": 3,
     "few_descriptors": 1,
+    "lost_disk": 2,
+    "member_leaves": 2,
+    "member_joins": 1,
+    "other_lease": 2,
 }
 #: How a client may behave, with how often it does so at each request, in permille, where it is enabled.
 MANNERS = {
@@ -46,6 +50,8 @@ MANNERS = {
     "overstays": 150,
     "forgets": 80,
 }
+#: Lengths of read leases that nodes are set to.
+LEASES_MS = (150, 400, 600, 1_500)
 SERVICES = ("lock", "queue", "cache")
 GROUPS: tuple[tuple[str, ...], ...] = (("lock",), ("queue",), ("cache",), SERVICES)
 #: Not where the cache is. Its read leases count on clocks that differ in rate by so many percent at most, at any
@@ -64,6 +70,8 @@ class Plan:
     groups: tuple[str, ...]
     #: By variable.
     settings: dict[str, str]
+    #: Of the read leases, by node: most often all have the same.
+    leases_ms: list[int]
     #: The phase with faults, in seconds of the world.
     duration_s: float
     client_count: int
@@ -104,9 +112,9 @@ def draw_plan(seed: int, group: str = "") -> Plan:
             "MUFAKAT_LOG_RETAINED_BYTES_MAX": str(random.choice((0, 2_000, 32 << 20))),
             "MUFAKAT_WAITER_GONE_MS": str(random.choice((500, 2_000))),
             "MUFAKAT_PROPOSALS_MAX": str(random.choice((3, 10_000, 10_000))),
-            "MUFAKAT_CACHE_LEASE_MS": str(random.choice((200, 600, 1_500))),
             "MUFAKAT_CACHE_LEASE_DRIFT_PERCENT": "5",
         },
+        leases_ms=random.choice(([random.choice(LEASES_MS)] * 5, random.choices(LEASES_MS, k=5))),
         duration_s=random.choice((3.0, 5.0, 8.0)),
         silence_s=random.choice((0.0,) * 9 + (9.0,)),
         client_count=random.choice((2, 3, 5, 8)),

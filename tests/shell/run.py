@@ -29,6 +29,7 @@ from tests.shell.caches import CacheClient, CacheProbe
 from tests.shell.client import Client
 from tests.shell.locks import LockClient, LockRecord, check_locks, locks_are_free
 from tests.shell.nemesis import Nemesis
+from tests.shell.operator import Operator
 from tests.shell.plan import Plan, draw_plan
 from tests.shell.queue_record import Record as QueueRecord
 from tests.shell.queues import QueueClient, check_queues, consumers_wake, queues_are_empty
@@ -37,6 +38,8 @@ from tests.shell.turns import Turns
 START_S = 20.0
 #: Once all is mended, for the groups to serve again; for the clients to end; for what they left behind to go.
 SERVE_S, CLIENTS_S, CLEAR_S, EQUAL_S, STOP_S = 4.0, 60.0, 60.0, 20.0, 20.0
+#: For the change of members that is under way to end.
+MEMBERS_S = 20.0
 CLIENTS: dict[str, type[Client]] = {"lock": LockClient, "queue": QueueClient, "cache": CacheClient}
 #: With these a node may end by itself: its disk failed, or it was left without descriptors.
 END_ERRNOS = (errno.EIO, errno.EBADF, errno.EMFILE)
@@ -81,6 +84,8 @@ class Run:
         self.world = World(
             plan.seed, nodes=plan.node_count, groups=plan.groups, settings=plan.settings
         )
+        for node, lease_ms in zip(self.world.nodes.values(), plan.leases_ms, strict=False):
+            node.variables["MUFAKAT_CACHE_LEASE_MS"] = str(lease_ms)
         self.phase = "start"
         #: When all was mended and the groups served again; None before.
         self.healed_us: int | None = None
@@ -95,6 +100,7 @@ class Run:
         self.world.on_log = self._on_log
         self.turns = Turns(self)
         self.world.loop.after_round = self.turns.after_round
+        self.operator = Operator(self)
         self.nemesis = Nemesis(self, plan)
         self._stopping = False
         self.clients: list[Client] = []
@@ -147,7 +153,7 @@ class Run:
 
     def run(self) -> None:
         world, plan = self.world, self.plan
-        self._set_links()
+        self.set_links()
         world.start()
         self._until(self._all_serve, START_S, "all nodes serve")
         self.phase = "faults"
@@ -158,7 +164,7 @@ class Run:
             client = CLIENTS[group](self, f"{group}{number}")
             self.clients.append(client)
             client.start()
-        self._set_links()
+        self.set_links()
         self.nemesis.begin()
         self._sleep(plan.duration_s)
         self.phase = "healed"
@@ -185,7 +191,7 @@ class Run:
         check_queues(self)
         check_caches(self)
 
-    def _set_links(self) -> None:
+    def set_links(self) -> None:
         """As planned, between all who are there by now."""
         for link in self.world.network.links():
             link.delay_us, link.split_permille = self.plan.delay_us, self.plan.split_permille
@@ -193,6 +199,7 @@ class Run:
     def _heal(self) -> None:
         self.world.tell("all is mended")
         self.world.heal()
+        self._until(lambda: not self.operator.is_busy, MEMBERS_S, "all nodes are members")
         self._until(self._all_serve, SERVE_S, "all nodes serve again")
 
     def _clear(self) -> None:

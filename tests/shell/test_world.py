@@ -89,6 +89,22 @@ def test_a_node_that_is_cut_off_says_so_and_comes_back() -> None:
         assert world.run(look()) == 200
 
 
+def test_a_node_joins_and_one_whose_disk_is_lost_is_taken_in_anew() -> None:
+    with mufakat_world(seed=9, groups=("lock",)) as world:
+        node = world.add_node()
+        node.start()
+        asked = f"{world.url('n1')}/admin/members"
+        joined = world.run(ask(asked, {"add": {"id": "n4", "address": world.address("n4")}}), within_s=60)
+        assert "n4" in [member["id"] for member in joined["groups"]["lock"]["members"]]
+        world.until(lambda: node.here is not None and node.here.nodes["lock"].core.is_voter, 20, "n4 votes")
+
+        world.nodes["n2"].lose_disk()
+        world.nodes["n2"].start()
+        world.run(ask(asked, {"remove": {"id": "n2"}}), within_s=60)
+        world.run(ask(asked, {"add": {"id": "n2", "address": world.address("n2")}}), within_s=60)
+        assert acquire(world, "n2")["ok"]
+
+
 def test_what_is_not_done_in_time_fails() -> None:
     with mufakat_world(seed=6, groups=("lock",), nodes=1) as world:
         with pytest.raises(WorldFailed):
