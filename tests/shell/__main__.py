@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 from tests.shell.campaign import FAILURES_MAX, run_alone, run_campaign
+from tests.shell.coverage import FAULTS, SEEDS_FOR_COVERAGE, missing
 from tests.shell.plan import draw_plan
 from tests.shell.run import LeftOut, Outcome
 from tests.shell.selftest import HEADER, row, run_selftest
@@ -66,7 +67,10 @@ def _campaign(arguments: argparse.Namespace) -> int:
         f"{summary.world_seconds:.0f} s of the world, {summary.events_per_second:.0f} events/s on one core, "
         f"{time.monotonic() - began:.0f} s on {cores()} cores"
     )
-    return 1 if summary.failures else 0
+    lacking = missing(summary.cover) if summary.seeds >= SEEDS_FOR_COVERAGE else []
+    if lacking:
+        print("never occurred: " + "; ".join(lacking))
+    return 1 if summary.failures or lacking else 0
 
 
 def _one(arguments: argparse.Namespace) -> int:
@@ -117,8 +121,8 @@ def reproduce_line(seed: int, left_out: LeftOut) -> str:
 
 
 def _print_coverage(cover: Counter[str]) -> None:
-    for name, times in sorted(cover.items()):
-        print(f"  {times:>9}  {name}")
+    for name in sorted({*cover, *FAULTS}):
+        print(f"  {cover[name]:>9}  {name}")
 
 
 if __name__ == "__main__":
