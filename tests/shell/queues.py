@@ -34,9 +34,8 @@ PAD_BYTES = (60_000, 200_000)
 BATCH = 50
 #: How the client takes that empties the queues.
 DRAIN_MAX, DRAIN_VISIBILITY_S, DRAIN_TURNS_MAX = 50, 3.0, 100
-#: With all mended, a consumer that waits hears within so long of a message: less than it takes to look by itself.
-WOKEN_S = 0.3
-WAKE, WAKE_VISIBILITY_S = "wake", 0.5
+#: Used only once all is mended (`tests.shell.queue_trials`).
+WAKE, LEFT = "wake", "left"
 #: Odd values that must come back as they were.
 ODD = (None, 0.5, -0.0, "ü\u2028\U0001f600", [], {"a": [1, None]}, True)
 
@@ -70,8 +69,6 @@ class QueueClient(Client):
         #: When the first try was sent that may have been done, by key; None: of the last request without one.
         self._asked_us: dict[str | None, int] = {}
         self._count = 0
-        #: How often it woke others.
-        self.wakes = 0
         self._must_configure = not any(isinstance(each, QueueClient) for each in run.clients)
 
     def any_node(self) -> str:
@@ -445,49 +442,3 @@ async def queues_are_empty(client: QueueClient) -> bool:
         stats[state] for stats in record.stats.values() for state in ("ready", "in_flight", "delayed", "dead")
     )
     return record.is_drained
-
-
-async def consumers_wake(run: Run, producer: QueueClient) -> bool:
-    """With all mended: one consumer waits at each node, and each hears at once of the message that is for it, however
-    that became ready. False where this could not be tried."""
-    record = producer.record
-    sent, untold = len(record.sent), len(record.untold)
-    while taken := await producer.take(WAKE, DRAIN_MAX, 0.0, DRAIN_VISIBILITY_S, keyed=False):
-        await producer.ack_all(taken)
-    producer.wakes += 1
-    sleepers = [QueueClient(run, f"sleeper{producer.wakes} {name}", name) for name in run.world.nodes]
-    consumers = [each for each in sleepers if await each.is_served()]
-    ways = [producer.random.choice(("new", "delay", "nack", "visibility")) for _ in consumers]
-    out: list[Delivery] = []
-    for way in ways:
-        if way in ("nack", "visibility"):
-            await producer.put_one(WAKE, 0.0)
-            out += await producer.take(WAKE, 1, 0.0, WAKE_VISIBILITY_S, keyed=False)
-    waiting = [asyncio.create_task(each.take(WAKE, 1, 5.0, 5.0, keyed=False), name=each.name) for each in consumers]
-    await asyncio.sleep(0.1)
-    ready_us = 0
-    for way in ways:
-        ready_us = max(ready_us, await _make_ready(producer, way, out))
-    taken = [each for wait in waiting for each in await wait]
-    for consumer in consumers:
-        await consumer.ack_all(list(consumer.held.values()))
-    if len(record.untold) > untold or any(each.told_us is None for each in list(record.sent.values())[sent:]):
-        return False
-    late_s = (max((each.told_us for each in taken), default=0) - ready_us) / 1_000_000
-    if len(taken) != len(consumers) or late_s > WOKEN_S:
-        run.fail(f"{len(taken)} of {len(consumers)} consumers woke ({ways}), the last of them {late_s} s late")
-    run.world.count("queue: all woken")
-    return True
-
-
-async def _make_ready(producer: QueueClient, way: str, out: list[Delivery]) -> int:
-    """Let one message become ready in this way; gives when it certainly is."""
-    if way in ("new", "delay"):
-        delay_s = 0.3 if way == "delay" else 0.0
-        await producer.put_one(WAKE, delay_s)
-        return producer.now_us + round(delay_s * 1_000_000)
-    delivery = out.pop(0) if out else None
-    if way == "nack" and delivery is not None:
-        await producer.end("nack", delivery)
-        return producer.now_us
-    return producer.now_us + round(WAKE_VISIBILITY_S * 1_000_000)

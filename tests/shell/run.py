@@ -17,6 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from raft.storage import DiskFull, StorageError
@@ -32,7 +33,8 @@ from tests.shell.nemesis import Nemesis
 from tests.shell.operator import Operator
 from tests.shell.plan import Plan, draw_plan
 from tests.shell.queue_record import Record as QueueRecord
-from tests.shell.queues import QueueClient, check_queues, consumers_wake, queues_are_empty
+from tests.shell.queue_trials import TRIALS
+from tests.shell.queues import QueueClient, check_queues, queues_are_empty
 from tests.shell.turns import Turns
 
 START_S = 20.0
@@ -211,7 +213,8 @@ class Run:
         if "queue" in self.plan.groups:
             drain = QueueClient(self, "drain")
             self._until_told(drain, lambda: queues_are_empty(drain), "all queues are empty")
-            self._until_told(drain, lambda: consumers_wake(self, drain), "consumers wake")
+            for trial in TRIALS:
+                self._until_told(drain, partial(trial, self, drain), trial.__name__)
         if "cache" in self.plan.groups:
             caches = CacheProbe(self)
             self._until_told(caches, caches.is_clear, "all nodes answer of the cache, and watchers know of all")

@@ -59,7 +59,11 @@ async def _wait_ready(call: Call, node: Node, queue: str, ticket: Ticket, give_u
     """True once it is worth asking again, False once the wait is over or the client gone."""
     while (left_s := give_up - asyncio.get_running_loop().time()) > 0:
         if await ticket.wait_woken(min(left_s, RECHECK_S)):
-            return not call.has_gone()
+            if not call.has_gone():
+                return True
+            # It does not look, so the next in line is to.
+            ticket.wake()
+            return False
         if call.has_gone():
             return False
         if queries.has_ready(machine_of(node).store, queue):

@@ -7,10 +7,12 @@ import pytest
 import pytest_asyncio
 
 from raft.errors import NoLeader, Stopping
+from services.queue.node.consuming import RECHECK_S, consume
 from services.queue.node.waiting import waiting_room
 from services.queue.replicated.commands import Dequeue, Enqueue
 from services.replicated.envelope import encode_command
 from tests.helpers import eventually
+from tests.services.calls import LoneCall
 from tests.services.queue.hosting import Queues, queues
 
 EMPTY = {"ok": False, "reason": "empty"}
@@ -23,13 +25,13 @@ async def served() -> AsyncIterator[Queues]:
 
 
 async def waiting_consumers(served: Queues, count: int, path: str = "deq") -> list[asyncio.Task]:
-    """So many consumers of `q`, all asleep in their line."""
-    body = {"queue": "q", "wait": 30}
+    """So many consumers of `q` more, all asleep in their line."""
+    body, before = {"queue": "q", "wait": 30}, waiting_room(served.node).waiting
     tasks = []
-    for number in range(count):
+    for number in range(before, before + count):
         tasks.append(asyncio.create_task(served.ok(path, body)))
         await eventually(lambda expected=number + 1: waiting_room(served.node).waiting == expected)
-    await eventually(lambda: len(served.node.applied) >= count)
+    await eventually(lambda: len(served.node.applied) >= before + count)
     return tasks
 
 
@@ -112,6 +114,21 @@ async def test_nothing_stays_for_a_client_that_went_away(served: Queues) -> None
     await served.ok("push", {"queue": "q", "payload": 1})
 
     assert (await asyncio.wait_for(stays, 5))["delivery"] == 1
+
+
+async def test_a_wake_up_goes_on_from_a_client_that_went_away(served: Queues) -> None:
+    """The node knows that the client has hung up before the consumer is told so: the next one in line looks at
+    once, and not only when it looks by itself."""
+    call = LoneCall(host=served.host, group="queue")
+    gone = asyncio.create_task(consume(call, Dequeue("q", waits=True), 30.0))
+    await eventually(lambda: waiting_room(served.node).waiting == 1)
+    (stays,) = await waiting_consumers(served, 1)
+
+    call.gone = True
+    await served.ok("push", {"queue": "q", "payload": 1})
+
+    assert (await asyncio.wait_for(stays, RECHECK_S / 2))["delivery"] == 1
+    assert "waiting" in await gone
 
 
 async def test_a_delivery_for_a_client_that_went_away_is_given_back(served: Queues) -> None:
