@@ -71,6 +71,18 @@ class Ending:
     state: str = ""
     #: Of an extend.
     visibility_s: float = 0.0
+    #: Of a nack.
+    delay_s: float = 0.0
+
+
+@dataclass(slots=True)
+class ToldAgain:
+    """A delivery that stood in the answer to a request that was sent more than once."""
+
+    msg_id: str
+    receipt: int
+    #: When the try was sent that was answered so.
+    asked_us: int
 
 
 @dataclass(slots=True)
@@ -116,6 +128,7 @@ class Record:
     deliveries: list[Delivery] = field(default_factory=list)
     pops: list[Popped] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
+    told_again: list[ToldAgain] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     untold: list[Untold] = field(default_factory=list)
     redrives: list[Redrive] = field(default_factory=list)

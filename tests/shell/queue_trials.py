@@ -25,10 +25,12 @@ WAYS = ("new", "delay", "nack", "visibility")
 PAUSED = 0.3
 #: So many consumers leave, or wait in line before the one that stays; what reached none of them is there again within
 #: so long, which is far less than its visibility.
-LEAVERS, FIRST_IN_LINE, GIVEN_BACK_S, LEFT_VISIBILITY_S = 6, 3, 2.5, 6.0
+LEAVERS, FIRST_IN_LINE, GIVEN_BACK_S, LEFT_VISIBILITY_S = 6, 3, 1.5, 2.5
 #: So late at most it hears of what was given back by others, or was to wake others: before it looks by itself.
 NEXT_WOKEN_S = 0.75
 LOOK_AGAIN_S = 0.05
+#: So long it waits where nothing comes.
+NEXT_WAITS_S = 1.5
 
 
 async def consumers_wake(run: Run, producer: QueueClient) -> bool:
@@ -145,7 +147,7 @@ async def next_in_line_wakes(run: Run, producer: QueueClient) -> bool:
     leaving.append(stand_still(run, [consumer.node], producer, 2 * waits_s))
     left = asyncio.gather(*leaving)
     await asyncio.sleep(waits_s)
-    waiting = asyncio.create_task(consumer.take(WAKE, 1, 5.0, 5.0, keyed=False), name=consumer.name)
+    waiting = asyncio.create_task(consumer.take(WAKE, 1, NEXT_WAITS_S, 5.0, keyed=False), name=consumer.name)
     await asyncio.sleep(waits_s + random.random() * waits_s)
     await producer.put_one(WAKE, 0.0)
     ready_us = producer.now_us
@@ -156,7 +158,7 @@ async def next_in_line_wakes(run: Run, producer: QueueClient) -> bool:
         return False
     if any(each.may_know for each in leavers):
         return True
-    late_s = (taken[0].told_us - ready_us) / 1_000_000 if taken else 5.0
+    late_s = (taken[0].told_us - ready_us) / 1_000_000 if taken else NEXT_WAITS_S
     if late_s > NEXT_WOKEN_S:
         run.fail(f"the consumer behind {FIRST_IN_LINE} that left at {consumer.node} woke {late_s} s late")
     run.world.count("queue: the next in line woke")
@@ -177,7 +179,7 @@ async def nothing_is_left(run: Run, producer: QueueClient) -> bool:
 
 
 #: In this order, each until it could be tried.
-TRIALS = (consumers_wake, *(nobody_keeps_messages, next_in_line_wakes) * 3, nothing_is_left)
+TRIALS = (consumers_wake, nobody_keeps_messages, next_in_line_wakes, nothing_is_left)
 
 
 async def _drain(producer: QueueClient, queue: str) -> None:

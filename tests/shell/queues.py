@@ -12,7 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tests.shell.client import RETRY_S, Client, NotDone, Unknown
-from tests.shell.queue_record import Delivery, Ending, Look, Peeked, Popped, Redrive, Sent, Untold
+from tests.shell.queue_record import Delivery, Ending, Look, Peeked, Popped, Redrive, Sent, ToldAgain, Untold
 from tests.shell.queues_judged import judge
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ HELD_MAX = 6
 #: Now and then a message or a batch is so large.
 PAD_BYTES = (60_000, 200_000)
 BATCH = 50
+#: How often an answer is asked for again later, and not at once.
+AGAIN_LATER = 0.5
 #: How the client takes that empties the queues.
 DRAIN_MAX, DRAIN_VISIBILITY_S, DRAIN_TURNS_MAX = 50, 3.0, 100
 #: Used only once all is mended (`tests.shell.queue_trials`).
@@ -52,6 +54,8 @@ class Asked:
     not_done: bool = False
     #: A try went before whose outcome nobody knows.
     unclear: bool = False
+    #: When the try was sent that was answered.
+    tried_us: int = 0
 
 
 class QueueClient(Client):
@@ -118,7 +122,7 @@ class QueueClient(Client):
             await asyncio.sleep(self.random.uniform(*RETRY_S))
         else:
             asked.told, asked.told_us, asked.unclear = told, self.now_us, key in self._unclear
-            asked.asked_us = self._asked_us[key]
+            asked.asked_us, asked.tried_us = self._asked_us[key], self.tries[-1].asked_us
             if told.get("reason") == "idempotency_key_reused":
                 self.run.fail(f"{self.name}: key {key} of {path} was taken for another request's")
         return asked
@@ -138,8 +142,25 @@ class QueueClient(Client):
 
     def check_repeated(self, path: str, body: dict[str, Any], key: str, answer: dict[str, Any]) -> None:
         # A consumer that waited in vain has no answer that could be kept: it would take something now.
-        if answer["ok"] or "wait" not in body:
+        if not answer["ok"] and "wait" in body:
+            return
+        if path == "/queue/deq":
+            self.process.start(self._take_again(path, body, key, answer), f"{self.name} again")
+        else:
             super().check_repeated(path, body, key, answer)
+
+    async def _take_again(self, path: str, body: dict[str, Any], key: str, answer: dict[str, Any]) -> None:
+        """Now or somewhat later: what stands of it by then is told."""
+        if self.random.random() < AGAIN_LATER:
+            await asyncio.sleep(self.random.random() * VISIBILITIES_S[-1])
+        asked_us = self.now_us
+        try:
+            again = await self.ask(path, body, key=key)
+        except (NotDone, Unknown):
+            return
+        self.on_repeated(path, answer, again)
+        for each in _messages_of(again):
+            self.record.told_again.append(ToldAgain(each["msg_id"], int(each["receipt"]), asked_us))
 
     def on_repeated(self, path: str, answer: dict[str, Any], again: dict[str, Any]) -> None:
         is_same = answer["ok"] == again["ok"]
@@ -246,6 +267,8 @@ class QueueClient(Client):
             taken.append(delivery)
             self.held[delivery.receipt] = delivery
             self.world.count("queue: delivered" if delivery.number == 1 else "queue: delivered again")
+            if asked.unclear:
+                self.record.told_again.append(ToldAgain(delivery.msg_id, delivery.receipt, asked.tried_us))
         self.record.deliveries.extend(taken)
         self._check_answer(taken, maximum)
         return taken
@@ -324,13 +347,13 @@ class QueueClient(Client):
             if delay_s and delivery.queue != WAKE:
                 body["delay"] = delay_s
         asked = await self.request(f"/queue/{kind}", body)
-        self._ended(kind, delivery, asked, asked.told)
+        self._ended(kind, delivery, asked, asked.told, delay_s=body.get("delay", 0.0))
 
     async def _extend(self, delivery: Delivery) -> None:
         visibility_s = self.random.choice(VISIBILITIES_S)
         body = {"msg_id": delivery.msg_id, "receipt": str(delivery.receipt), "visibility": visibility_s}
         asked = await self.request("/queue/extend", body)
-        self._ended("extend", delivery, asked, asked.told, visibility_s)
+        self._ended("extend", delivery, asked, asked.told, visibility_s=visibility_s)
         if asked.told is None or not asked.told["ok"]:
             self.held.pop(delivery.receipt, None)
 
@@ -349,11 +372,11 @@ class QueueClient(Client):
         return asked.told is not None and asked.told["ok"]
 
     def _ended(
-        self, kind: str, delivery: Delivery, asked: Asked, result: dict[str, Any] | None, visibility_s: float = 0.0
+        self, kind: str, delivery: Delivery, asked: Asked, result: dict[str, Any] | None, **said: float
     ) -> None:
         if asked.not_done:
             return
-        ending = Ending(kind, delivery.msg_id, delivery.receipt, asked.asked_us, visibility_s=visibility_s)
+        ending = Ending(kind, delivery.msg_id, delivery.receipt, asked.asked_us, **said)
         self.record.endings.append(ending)
         if result is not None:
             ending.told_us, ending.ok, ending.state = asked.told_us, result["ok"], result.get("state", "")

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tests.shell.queue_record import Delivery, Ending, Peeked, Popped, Record, Redrive
+from tests.shell.queue_record import Delivery, Ending, Peeked, Popped, Record, Redrive, Sent, ToldAgain
 
 #: Times count so much less, for what cluster time may run fast, and for the leader's part of a stall.
 TTL_SLACK = 0.97
@@ -39,6 +39,7 @@ class Life:
     pops: list[Popped] = field(default_factory=list)
     peeked: list[Peeked] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
+    told_again: list[ToldAgain] = field(default_factory=list)
     #: Until when a delivery was certainly out, by receipt.
     out_until_us: dict[int, int] = field(default_factory=dict)
     queue: str = ""
@@ -87,8 +88,11 @@ class _Judge:
             yield from self._check_gone(life)
             yield from self._check_overlaps(life)
             yield from self._check_numbers(life)
+            yield from self._check_delays(life)
+            yield from self._check_told_again(life)
         yield from self._check_loss()
         yield from self._check_order()
+        yield from self._check_returned()
         yield from self._check_ready()
         yield from self._check_stats()
 
@@ -105,6 +109,8 @@ class _Judge:
             self._life(peeked.msg_id, peeked.name).peeked.append(peeked)
         for ending in sorted(record.endings, key=lambda each: each.asked_us):
             self._lives[ending.msg_id].endings.append(ending)
+        for again in record.told_again:
+            self._lives[again.msg_id].told_again.append(again)
 
     def _life(self, msg_id: str, name: str) -> Life:
         life = self._lives.get(msg_id)
@@ -208,6 +214,38 @@ class _Judge:
                     if is_later and not self._redriven(life.queue, ending.asked_us, each.told_us):
                         yield f"{each} came after its message was rejected, {ending}, and nobody moved it back"
 
+    def _check_delays(self, life: Life) -> Iterator[str]:
+        """Nobody is given a message before its delay is over: its own, or that with which it was given back."""
+        taken = [*life.deliveries, *life.pops]
+        sent = self._record.sent.get(next(iter(life.names)))
+        if sent is not None and sent.delay_s:
+            for each in taken:
+                if each.told_us < sent.asked_us + _at_least_us(sent.delay_s):
+                    yield f"{each} was told before the delay of {sent} was over"
+        for nack in life.endings:
+            if not nack.delay_s or not nack.ok:
+                continue
+            if nack.state == "ready":
+                yield f"{nack} asked for a delay, and the message was ready"
+            for each in taken:
+                is_later = isinstance(each, Popped) or each.receipt > nack.receipt
+                if is_later and nack.state == "delayed" and each.told_us < nack.asked_us + _at_least_us(nack.delay_s):
+                    yield f"{each} was told before the delay of {nack} was over"
+
+    def _check_told_again(self, life: Life) -> Iterator[str]:
+        """Who asks again is not told of a delivery that was known to be over by then."""
+        for again in life.told_again:
+            over = [each for each in life.deliveries if each.receipt > again.receipt]
+            over += life.pops
+            over += [
+                each
+                for each in life.endings
+                if each.receipt == again.receipt and each.ok and each.kind != "extend"
+            ]
+            for each in over:
+                if each.told_us is not None and each.told_us < again.asked_us:
+                    yield f"{again} was told once more, and was over: {each}"
+
     # One queue
 
     def _check_loss(self) -> Iterator[str]:
@@ -246,6 +284,24 @@ class _Judge:
                 if last is not None and first.told_us < min(last[1].asked_us, self._unsure_us.get(queue, NEVER_US)):
                     yield f"{first} of {sent} overtook {last[1]} of {last[0]}"
 
+    def _check_returned(self) -> Iterator[str]:
+        """What came back goes before what was put in later, of one priority."""
+        taken_of = defaultdict(list)
+        for taken in (*self._record.deliveries, *self._record.pops):
+            taken_of[taken.queue].append(taken)
+        for life in self._lives.values():
+            mine = self._record.sent.get(next(iter(life.names)))
+            if mine is None or mine.told_us is None:
+                continue
+            for since_us, until_us, priority in self._times_returned(life):
+                for each in taken_of[mine.queue]:
+                    other = self._record.sent.get(each.name)
+                    if other is None or other.priority != priority or other.asked_us < mine.told_us:
+                        continue
+                    sure_us = min(until_us, self._unsure_us.get(mine.queue, NEVER_US))
+                    if since_us < each.asked_us and each.told_us < sure_us:
+                        yield f"{each} of {other} overtook what had come back, from {since_us} to {until_us}: {life}"
+
     def _check_ready(self) -> Iterator[str]:
         """Nobody is told that nothing is there, or given what has a lower priority, while something is there."""
         looks: dict[str, list[tuple[int, int, int, object]]] = defaultdict(list)
@@ -257,7 +313,7 @@ class _Judge:
                 looks[taken.queue].append((taken.asked_us, taken.told_us, sent.priority, taken))
         ready = defaultdict(list)
         for life in self._lives.values():
-            for since_us, until_us, priority in self._times_ready(life):
+            for since_us, until_us, priority in (*self._times_new(life), *self._times_returned(life)):
                 ready[life.queue, priority].append((since_us, until_us, life))
         for (queue, priority), times in ready.items():
             times.sort(key=lambda each: each[0])
@@ -270,16 +326,22 @@ class _Judge:
                     since_us, until_us, life = longest[count - 1]
                     yield f"{what} though a message was there from {since_us} until {until_us}: {life}"
 
-    def _times_ready(self, life: Life) -> Iterator[tuple[int, int, int]]:
-        """From when to when the message could certainly be had, where nobody is unsure, and its priority."""
+    def _times_new(self, life: Life) -> Iterator[tuple[int, int, int]]:
+        """From when to when the message could certainly be had for the first time, where nobody is unsure, and its
+        priority."""
+        sent = self._record.sent.get(next(iter(life.names)))
+        taken = [*life.deliveries, *life.pops]
+        if sent is None or sent.told_us is None or sent.delay_s or not taken or taken[0].number != 1:
+            return
+        if not self._redriven(sent.queue, sent.asked_us, taken[0].told_us):
+            yield sent.told_us, min(taken[0].asked_us, _gone_us(sent)), sent.priority
+
+    def _times_returned(self, life: Life) -> Iterator[tuple[int, int, int]]:
+        """The same for each time that it was given back."""
         sent = self._record.sent.get(next(iter(life.names)))
         if sent is None:
             return
-        ttl_us = NEVER_US if sent.ttl_s is None else sent.asked_us + _at_least_us(sent.ttl_s)
         taken = [*life.deliveries, *life.pops]
-        is_new = sent.told_us is not None and not sent.delay_s and bool(taken) and taken[0].number == 1
-        if is_new and not self._redriven(sent.queue, sent.asked_us, taken[0].told_us):
-            yield sent.told_us or 0, min(taken[0].asked_us, ttl_us), sent.priority
         following = dict(pairwise(range(len(taken))))
         places = {each.receipt: place for place, each in enumerate(life.deliveries)}
         for ending in life.endings:
@@ -289,7 +351,7 @@ class _Judge:
             if place is None or taken[place].number != taken[place - 1].number + 1:
                 continue
             if not self._redriven(sent.queue, ending.asked_us, taken[place].told_us):
-                yield ending.told_us, min(taken[place].asked_us, ttl_us), sent.priority
+                yield ending.told_us, min(taken[place].asked_us, _gone_us(sent)), sent.priority
 
     def _check_stats(self) -> Iterator[str]:
         """What the queues counted is what can have been."""
@@ -317,6 +379,11 @@ class _Judge:
                     yield f"{queue} counted {name} {stats[name]}, and it is from {least} to {most}"
             if stats["enqueued_total"] != stats["acknowledged_total"] + stats["expired_total"]:
                 yield f"{queue} is empty, and its counters do not add up: {stats}"
+
+
+def _gone_us(sent: Sent) -> int:
+    """When a message goes by its time to live, at the earliest."""
+    return NEVER_US if sent.ttl_s is None else sent.asked_us + _at_least_us(sent.ttl_s)
 
 
 def _out_until(delivery: Delivery, endings: list[Ending]) -> tuple[int, str]:

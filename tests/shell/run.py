@@ -28,6 +28,7 @@ from tests.shell.cache_judge import check_caches
 from tests.shell.cache_record import Record as CacheRecord
 from tests.shell.caches import CacheClient, CacheProbe
 from tests.shell.client import Client
+from tests.shell.last_waits import BEGUN_S, begin_waits, check_waits
 from tests.shell.locks import LockClient, LockRecord, check_locks, locks_are_free
 from tests.shell.nemesis import Nemesis
 from tests.shell.operator import Operator
@@ -184,10 +185,13 @@ class Run:
         self.phase = "equal"
         self._until(self._all_equal, EQUAL_S, "all nodes hold the same")
         self.phase = "stopped"
+        waits = begin_waits(self)
+        self._sleep(BEGUN_S)
         self._stopping = True
         for node in world.nodes.values():
             node.stop()
         self._until(lambda: not any(each.runs for each in world.nodes.values()), STOP_S, "all nodes stop")
+        check_waits(self, waits)
         self.phase = "judged"
         check_locks(self)
         check_queues(self)
