@@ -64,6 +64,10 @@ class CacheClient(Client):
             return self._at
         return self._home if self.random.random() < AT_HOME else super().any_node()
 
+    def stay_at(self, node: str) -> None:
+        """Ask this node alone."""
+        self._at = node
+
     def start(self) -> None:
         super().start()
         if not self.run.caches.watches:
@@ -187,10 +191,27 @@ class CacheClient(Client):
 
     # Changing
 
+    async def change_line(self, kind: str, key: str, ttl_s: float | None = None) -> None:
+        """Change this key in one of these ways: write, swap, remove, invalidate.
+
+        Raises:
+            NotDone, Unknown.
+        """
+        if ttl_s is None:
+            await getattr(self, f"_{kind}")(key)
+        else:
+            await self._write_for(key, ttl_s)
+
     async def _write(self, key: str = "") -> None:
         key, value = key or self._plain_key(), self.new_value()
         body = {"key": key, "val": value, "tags": tags_of(key)}
         await self.change(self.random.choice(("/cache/put", "/cache/write")), body, self._begin("write", key, value))
+
+    async def _write_for(self, key: str, ttl_s: float) -> None:
+        """Write what goes by itself."""
+        value = self.new_value()
+        deed = self._begin("write", key, value, ttl_s=ttl_s)
+        await self.change("/cache/put", {"key": key, "val": value, "ttl": ttl_s}, deed)
 
     async def _swap(self, key: str = "") -> None:
         """Put a value over the version that was seen last, or where nothing was; or remove just that version."""
@@ -228,9 +249,7 @@ class CacheClient(Client):
         if self.random.random() < 0.5:
             await self.read_key(key)
             return
-        value, ttl_s = self.new_value(), self.random.choice(TTLS_S)
-        await self.change("/cache/put", {"key": key, "val": value, "ttl": ttl_s},
-                          self._begin("write", key, value, ttl_s=ttl_s))  # fmt: skip
+        await self._write_for(key, self.random.choice(TTLS_S))
 
     async def _many(self) -> None:
         keys = list(dict.fromkeys((self._plain_key(), self._plain_key(), self._key("ttl"), self._plain_key())))

@@ -86,13 +86,16 @@ class Plan:
     drift_permille: int
     fault_gap_s: float
     fault_length_s: float
+    #: Changes of the cache that a node keeps for watchers who come again; and that may wait for one watcher.
+    history_max: int
+    buffer_max: int
     faults: dict[str, int] = field(default_factory=dict)
     manners: dict[str, int] = field(default_factory=dict)
 
 
 def draw_plan(seed: int, group: str = "") -> Plan:
     """The plan of `seed`: the same one each time. `group`: of this one alone, whatever was drawn."""
-    random = Random(f"plan {seed}")
+    random, beside = Random(f"plan {seed}"), Random(f"plan beside {seed}")
     heartbeat_ms = random.choice((30, 50, 100))
     timeout_ms = heartbeat_ms * random.choice((4, 6, 8))
     groups = random.choice(GROUPS)
@@ -125,6 +128,8 @@ def draw_plan(seed: int, group: str = "") -> Plan:
         drift_permille=random.choice((0, 0, 10, 20)),
         fault_gap_s=random.choice((0.3, 0.8, 2.0)),
         fault_length_s=random.choice((0.2, 0.8, 2.5)),
+        history_max=beside.choice((2, 20, 10_000)),
+        buffer_max=beside.choice((2, 10, 10_000)),
         faults={
             kind: weight * random.choice((1, 1, 2, 5))
             for kind, weight in FAULT_WEIGHTS.items()

@@ -26,6 +26,7 @@ from services.world.node import Node
 from services.world.world import World, WorldFailed, logs_told_to
 from tests.shell.cache_judge import check_caches
 from tests.shell.cache_record import Record as CacheRecord
+from tests.shell.cache_trials import TRIALS as CACHE_TRIALS
 from tests.shell.caches import CacheClient, CacheProbe
 from tests.shell.client import Client
 from tests.shell.last_waits import BEGUN_S, begin_waits, check_waits
@@ -34,9 +35,10 @@ from tests.shell.nemesis import Nemesis
 from tests.shell.operator import Operator
 from tests.shell.plan import Plan, draw_plan
 from tests.shell.queue_record import Record as QueueRecord
-from tests.shell.queue_trials import TRIALS
+from tests.shell.queue_trials import TRIALS as QUEUE_TRIALS
 from tests.shell.queues import QueueClient, check_queues, queues_are_empty
 from tests.shell.turns import Turns
+from tests.shell.watchers import watch_bounds
 
 START_S = 20.0
 #: Once all is mended, for the groups to serve again; for the clients to end; for what they left behind to go.
@@ -217,10 +219,13 @@ class Run:
         if "queue" in self.plan.groups:
             drain = QueueClient(self, "drain")
             self._until_told(drain, lambda: queues_are_empty(drain), "all queues are empty")
-            for trial in TRIALS:
+            for trial in QUEUE_TRIALS:
                 self._until_told(drain, partial(trial, self, drain), trial.__name__)
         if "cache" in self.plan.groups:
             caches = CacheProbe(self)
+            for try_out in CACHE_TRIALS:
+                self._until_told(caches, partial(try_out, self, caches), try_out.__name__)
+                self._until(self._all_serve, SERVE_S, "all nodes serve again")
             self._until_told(caches, caches.is_clear, "all nodes answer of the cache, and watchers know of all")
 
     def _until_told(self, probe: Client, ask: Callable[[], Coroutine[Any, Any, bool]], what: str) -> None:
@@ -297,7 +302,7 @@ def run_seed(seed: int, left_out: LeftOut = LeftOut(), group: str = "") -> Outco
     run = Run(draw_plan(seed, group), left_out)
     world = run.world
     try:
-        with logs_told_to(world):
+        with logs_told_to(world), watch_bounds(run.plan):
             run.run()
     except WorldFailed as error:
         outcome.failure = str(error)

@@ -7,15 +7,18 @@ what it was told last. What it is told is judged in the end (`tests.shell.cache_
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from services.cache.node import changes
 from services.world.world import CLIENT_PORT
 from tests.shell.cache_record import Notice, Watch
 from tests.shell.client import PATIENCE_S, RETRY_S, Client
 from tests.shell.wire import Hung, Wire
 
 if TYPE_CHECKING:
+    from tests.shell.plan import Plan
     from tests.shell.run import Run
 
 PREFIXES = ("", "", "key", "tagged", "key0.")
@@ -28,6 +31,17 @@ SLOW, SLOW_S = 0.02, 1.0
 ANEW = 0.1
 #: Phases of a run in which nobody comes any more.
 LATE = frozenset({"equal", "stopped", "judged"})
+
+
+@contextmanager
+def watch_bounds(plan: Plan) -> Iterator[None]:
+    """Nodes keep as few changes as the plan says: what happens beyond comes about in a short run, too."""
+    before = changes.HISTORY_MAX, changes.BUFFER_MAX
+    changes.HISTORY_MAX, changes.BUFFER_MAX = plan.history_max, plan.buffer_max
+    try:
+        yield
+    finally:
+        changes.HISTORY_MAX, changes.BUFFER_MAX = before
 
 
 class Watcher(Client):
