@@ -54,7 +54,7 @@ class Replacing:
         self._writer = Writer(run, f"writer {name}")
         self._reader, self._other = (CacheClient(run, f"reader {number} {name}") for number in (1, 2))
         self._random = self._writer.random
-        self._lease_s = int(run.plan.settings["MUFAKAT_CACHE_LEASE_MS"]) / 1000
+        self._lease_s = int(run.world.nodes[leader].variables["MUFAKAT_CACHE_LEASE_MS"]) / 1000
         self._election_s = int(run.plan.settings["MUFAKAT_ELECTION_TIMEOUT_MAX_MS"]) / 1000
         kind = self._random.choice(tuple(CHANGES))
         self._key, self._changes = run.caches.key(f"{kind}0"), CHANGES[kind]

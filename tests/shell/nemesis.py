@@ -411,6 +411,7 @@ class Nemesis:
             return None
         node, operator = self._world.add_node(), self._run.operator
         self._tell(f"{node.name} comes as a new one")
+        node.variables["MUFAKAT_CACHE_LEASE_MS"] = str(self._random.choice(LEASES_MS))
         self._run.set_links()
         node.start()
         operator.begin(operator.join(node))
