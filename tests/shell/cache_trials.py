@@ -210,4 +210,4 @@ async def _read(reader: Leaver, body: dict[str, object]) -> int:
     return reader.now_us
 
 
-TRIALS = (nobody_serves_the_old, nobody_keeps_leases, nobody_keeps_leases, waiting_readers_are_told)
+TRIALS = (nobody_serves_the_old, nobody_keeps_leases, waiting_readers_are_told)

@@ -6,7 +6,8 @@ Each trial gives False where something came in between and it has to be tried ag
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from tests.shell.client import NotDone, Unknown
 from tests.shell.leavers import REQUEST_S, Leaver, leadership, stand_still
@@ -178,8 +179,13 @@ async def nothing_is_left(run: Run, producer: QueueClient) -> bool:
     return True
 
 
-#: In this order, each until it could be tried.
-TRIALS = (consumers_wake, nobody_keeps_messages, next_in_line_wakes, nothing_is_left)
+Trial = Callable[["Run", QueueClient], Coroutine[Any, Any, bool]]
+
+
+def trials_of(producer: QueueClient) -> tuple[Trial, ...]:
+    """What one run tries, in this order, each until it could be tried."""
+    leaving = producer.random.choice((nobody_keeps_messages, next_in_line_wakes))
+    return consumers_wake, leaving, nothing_is_left
 
 
 async def _drain(producer: QueueClient, queue: str) -> None:

@@ -35,7 +35,7 @@ from tests.shell.nemesis import Nemesis
 from tests.shell.operator import Operator
 from tests.shell.plan import Plan, draw_plan
 from tests.shell.queue_record import Record as QueueRecord
-from tests.shell.queue_trials import TRIALS as QUEUE_TRIALS
+from tests.shell.queue_trials import trials_of
 from tests.shell.queues import QueueClient, check_queues, queues_are_empty
 from tests.shell.turns import Turns
 from tests.shell.watchers import watch_bounds
@@ -219,7 +219,7 @@ class Run:
         if "queue" in self.plan.groups:
             drain = QueueClient(self, "drain")
             self._until_told(drain, lambda: queues_are_empty(drain), "all queues are empty")
-            for trial in QUEUE_TRIALS:
+            for trial in trials_of(drain):
                 self._until_told(drain, partial(trial, self, drain), trial.__name__)
         if "cache" in self.plan.groups:
             caches = CacheProbe(self)
