@@ -162,16 +162,16 @@ class Client:
         """What a repeated request was told beside what it was told at first."""
 
     async def ask(
-        self, path: str, body: dict[str, Any], *, wait_s: float = 0.0, key: str | None = None
-    ) -> dict[str, Any]:
-        """One try at any node.
+        self, path: str, body: dict[str, Any], *, wait_s: float = 0.0, key: str | None = None,
+        leaves_s: float | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """One try at any node. The client leaves after `leaves_s`, where that is given.
 
         Raises:
             NotDone, Unknown.
         """
         headers = {} if key is None else {"Idempotency-Key": key}
-        leaves_s = None
-        if self.has("vanishes") or (key is not None and self.has("impatient")):
+        if leaves_s is None and (self.has("vanishes") or (key is not None and self.has("impatient"))):
             leaves_s = self.random.choice((0.0, 0.001, 0.01, 0.1, 0.5)) * self.random.random()
         patience_s = wait_s + PATIENCE_S if leaves_s is None else leaves_s
         node, asked_us = self.any_node(), self.now_us

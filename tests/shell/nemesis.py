@@ -12,6 +12,7 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
+from services.lock.node.waiting import LockWaits
 from services.world.network import DESCRIPTORS_MAX, Host
 from services.world.node import Node
 from tests.shell.plan import LEASES_MS, Plan
@@ -38,8 +39,17 @@ DELAYING = frozenset({
 #: A node that is told to stop has ended by then: what is left to be said, a handover, and requests whose bodies are
 #: still on their way.
 STOP_US_MAX = 5_500_000
+#: A node that stops says what its clients that wait must have said, and gives up after
+#: `raft.node.PARTING_SECONDS_MAX`; the clocks of computers differ a little.
+PARTING_US = 900_000
 #: Open sockets that a node is left with where descriptors are few.
 DESCRIPTORS_FEW = 20
+
+
+def waits_at(node: Node) -> int:
+    """How many requests wait for locks at a node."""
+    waits = node.here.parts.get(LockWaits) if node.here is not None else None
+    return len(waits._waits) if waits is not None else 0
 
 
 class Nemesis:
@@ -55,6 +65,8 @@ class Nemesis:
         self.count = 0
         #: By node: from when to when, in microseconds, it may not answer its clients in time; None: still.
         self._met: defaultdict[str, list[list[int | None]]] = defaultdict(list)
+        #: The node that is cut off until all is mended.
+        self.silent = ""
         #: By node: since when nothing has kept it from stopping; and when it was told to stop.
         self._delayed_us: defaultdict[str, int] = defaultdict(int)
         self._told_us: dict[tuple[str, int], int] = {}
@@ -72,9 +84,43 @@ class Nemesis:
 
     def cut_for_good(self) -> None:
         """A leader is cut off until all is mended: what it sent on its streams meanwhile is as good as lost."""
-        self._random = Random(f"nemesis {self._plan.seed} silence")
+        random = self._random = Random(f"nemesis {self._plan.seed} silence")
         self._chosen = []
         self._cut_leader()
+        (node,) = self._chosen
+        self.silent = node.name
+        if random.random() < 0.5:
+            self._after(random.uniform(0.2, 2.0), lambda: self._stop_at_last(node))
+
+    def end(self, kind: str) -> float:
+        """What goes wrong right before all is mended; returns for how long, in seconds."""
+        random = self._random = Random(f"nemesis {self._plan.seed} ending")
+        self._chosen = []
+        node = self._with_waits()
+        if kind == "cut":
+            self._cut_node(node)
+            self.silent = node.name
+            return random.uniform(0.5, 4.0)
+        if kind == "full_disk":
+            node.disk.is_full = True
+            return random.uniform(0.5, 2.0)
+        if kind == "stop":
+            self._stop_at_last(node)
+            return random.uniform(0.5, 2.0)
+        assert kind == "kills"
+        for _ in self._world.nodes:
+            self._kill()
+        self._meet_at_last(kind="kill")
+        return 0.0
+
+    def _stop_at_last(self, node: Node) -> None:
+        self._chosen = [node]
+        self._stop(node)
+        self._meet_at_last(kind="stop")
+
+    def _meet_at_last(self, kind: str) -> None:
+        for span in self._meet(kind):
+            span[1] = self._world.loop.now_us
 
     def on_exit(self, node: Node) -> None:
         """A node ended by itself, or because it was told to."""
@@ -83,6 +129,9 @@ class Nemesis:
     def check_stop(self, node: Node) -> None:
         """It has ended as it was told."""
         now_us, told_us = self._world.loop.now_us, self._told_us.get((node.name, node.lives))
+        if told_us is None or now_us - told_us >= PARTING_US:
+            # It may have had no time to say everything: as if it had died.
+            node.deaths_us.append(now_us)
         if told_us is not None and self._delayed_us[node.name] < told_us and now_us - told_us > STOP_US_MAX:
             self._run.fail(f"{node.name} took {(now_us - told_us) / 1_000_000} s to stop, and nothing kept it")
 
@@ -138,6 +187,13 @@ class Nemesis:
 
     def _any(self) -> Node:
         self._chosen.append(self._random.choice(tuple(self._world.nodes.values())))
+        return self._chosen[-1]
+
+    def _with_waits(self) -> Node:
+        """One of those at which most requests wait for locks."""
+        nodes = list(self._world.nodes.values())
+        self._random.shuffle(nodes)
+        self._chosen.append(max(nodes, key=waits_at))
         return self._chosen[-1]
 
     def _leader(self) -> Node:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
+from raft.replica import TURN_WORK_MAX
+
 #: Every kind of fault that the nemesis knows, with its weight where it is enabled.
 FAULT_WEIGHTS = {
     "kill": 4,
@@ -39,6 +41,8 @@ FAULT_WEIGHTS = {
     "member_joins": 1,
     "other_lease": 2,
 }
+#: Whoever is away for a moment needs a snapshot.
+SMALL_SNAPSHOTS = {"MUFAKAT_SNAPSHOT_ENTRIES": "10", "MUFAKAT_LOG_RETAINED_BYTES_MAX": "0"}
 #: How a client may behave, with how often it does so at each request, in permille, where it is enabled.
 MANNERS = {
     "vanishes": 120,
@@ -49,9 +53,15 @@ MANNERS = {
     "repeats": 100,
     "overstays": 150,
     "forgets": 80,
+    "abandons": 120,
+    "doubles": 120,
+    "gives_up": 200,
+    "reuses_keys": 60,
 }
 #: Lengths of read leases that nodes are set to.
 LEASES_MS = (150, 400, 600, 1_500)
+#: So little that a start, or a node that catches up, takes many turns.
+TURN_WORK_FEW = 30
 SERVICES = ("lock", "queue", "cache")
 GROUPS: tuple[tuple[str, ...], ...] = (("lock",), ("queue",), ("cache",), SERVICES)
 #: Not where the cache is. Its read leases count on clocks that differ in rate by so many percent at most, at any
@@ -76,7 +86,7 @@ class Plan:
     duration_s: float
     client_count: int
     key_count: int
-    #: Behind it a leader is cut off for so long, and nothing else happens.
+    #: Behind it a leader is cut off for so long, and nothing else happens but that it may be told to stop.
     silence_s: float
     #: Mean pause of a client between two requests.
     think_s: float
@@ -89,6 +99,10 @@ class Plan:
     #: Changes of the cache that a node keeps for watchers who come again; and that may wait for one watcher.
     history_max: int
     buffer_max: int
+    #: Work after which a turn of a node applies no further entry (`Replica.turn_work_max`).
+    turn_work_max: int = TURN_WORK_MAX
+    #: What goes wrong right before all is mended (`Nemesis.end`), so that clients still wait then; "": nothing.
+    ending: str = ""
     faults: dict[str, int] = field(default_factory=dict)
     manners: dict[str, int] = field(default_factory=dict)
 
@@ -139,6 +153,12 @@ def draw_plan(seed: int, group: str = "") -> Plan:
             kind: permille * random.choice((1, 1, 3)) for kind, permille in MANNERS.items() if random.random() < 0.6
         },
     )
+    random = Random(f"plan {seed}, the rest")
+    plan.turn_work_max = random.choice((TURN_WORK_MAX, TURN_WORK_FEW))
+    if "lock" in plan.groups:
+        plan.ending = random.choice(("", "kills", "stop", "cut", "full_disk"))
+        if random.random() < 0.4:
+            plan.settings |= SMALL_SNAPSHOTS
     if "cache" in plan.groups:
         for kind in OUTSIDE_OF_LEASES:
             plan.faults.pop(kind, None)

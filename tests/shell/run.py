@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any
 
 from raft.storage import DiskFull, StorageError
+from services.lock.node.waiting import LockWaits
 from services.world.loop import Process
 from services.world.node import Node
 from services.world.world import World, WorldFailed, logs_told_to
@@ -30,7 +31,8 @@ from tests.shell.cache_trials import TRIALS as CACHE_TRIALS
 from tests.shell.caches import CacheClient, CacheProbe
 from tests.shell.client import Client
 from tests.shell.last_waits import BEGUN_S, begin_waits, check_waits
-from tests.shell.locks import LockClient, LockRecord, check_locks, locks_are_free
+from tests.shell.lines import Lines
+from tests.shell.locks import LockClient, LockProbe, LockRecord, check_locks, locks_are_free
 from tests.shell.nemesis import Nemesis
 from tests.shell.operator import Operator
 from tests.shell.plan import Plan, draw_plan
@@ -41,8 +43,11 @@ from tests.shell.turns import Turns
 from tests.shell.watchers import watch_bounds
 
 START_S = 20.0
-#: Once all is mended, for the groups to serve again; for the clients to end; for what they left behind to go.
-SERVE_S, CLIENTS_S, CLEAR_S, EQUAL_S, STOP_S = 4.0, 60.0, 60.0, 20.0, 20.0
+#: Once all is mended, for the groups to serve again; for the clients to end; for what they left behind to go; for
+#: nodes to hold the same, and to have nothing under way.
+SERVE_S, CLIENTS_S, CLEAR_S, EQUAL_S, QUIET_S, STOP_S = 4.0, 60.0, 60.0, 20.0, 5.0, 20.0
+#: For locks whose ttl still runs: more than the longest of them.
+LOCKS_CLEAR_S = 8.0
 #: For the change of members that is under way to end.
 MEMBERS_S = 20.0
 CLIENTS: dict[str, type[Client]] = {"lock": LockClient, "queue": QueueClient, "cache": CacheClient}
@@ -104,6 +109,7 @@ class Run:
         self.world.on_exit = self._on_exit
         self.world.on_log = self._on_log
         self.turns = Turns(self)
+        self.lines = Lines(self)
         self.world.loop.after_round = self.turns.after_round
         self.operator = Operator(self)
         self.nemesis = Nemesis(self, plan)
@@ -178,6 +184,11 @@ class Run:
         if plan.silence_s:
             self.nemesis.cut_for_good()
             self._sleep(plan.silence_s)
+            self.nemesis.silent = ""
+            self._heal()
+        if plan.ending:
+            self._sleep(self.nemesis.end(plan.ending))
+            self.nemesis.silent = ""
             self._heal()
         self.healed_us = world.loop.now_us
         self._sleep(1.0)
@@ -186,6 +197,7 @@ class Run:
         self._clear()
         self.phase = "equal"
         self._until(self._all_equal, EQUAL_S, "all nodes hold the same")
+        self._until(self._all_quiet, QUIET_S, "nothing is under way at any node")
         self.phase = "stopped"
         waits = begin_waits(self)
         self._sleep(BEGUN_S)
@@ -215,7 +227,9 @@ class Run:
         self.phase = "clear"
         probe = Client(self, "probe")
         if "lock" in self.plan.groups:
-            self._until_told(probe, lambda: locks_are_free(self, probe), "all locks are free")
+            self._until_told(probe, lambda: locks_are_free(self, probe), "all locks are free", LOCKS_CLEAR_S)
+            locks = LockProbe(self)
+            self._until_told(locks, locks.all_take_locks, "every node takes locks", LOCKS_CLEAR_S)
         if "queue" in self.plan.groups:
             drain = QueueClient(self, "drain")
             self._until_told(drain, lambda: queues_are_empty(drain), "all queues are empty")
@@ -228,14 +242,16 @@ class Run:
                 self._until(self._all_serve, SERVE_S, "all nodes serve again")
             self._until_told(caches, caches.is_clear, "all nodes answer of the cache, and watchers know of all")
 
-    def _until_told(self, probe: Client, ask: Callable[[], Coroutine[Any, Any, bool]], what: str) -> None:
-        for _ in range(round(CLEAR_S)):
+    def _until_told(
+        self, probe: Client, ask: Callable[[], Coroutine[Any, Any, bool]], what: str, within_s: float = CLEAR_S
+    ) -> None:
+        for _ in range(round(within_s)):
             asking = probe.process.start(ask(), what)
             self._until(asking.done, CLEAR_S, what)
             if asking.result():
                 return
             self._sleep(1.0)
-        self.fail(f"not within {CLEAR_S} s: {what}")
+        self.fail(f"not within {within_s} s: {what}")
 
     def _sleep(self, seconds: float) -> None:
         self._until(lambda: False, seconds, "")
@@ -252,6 +268,8 @@ class Run:
                     raise WorldFailed(self.failed)
                 return
             loop.run_for(20_000)
+            if "lock" in self.plan.groups:
+                self.lines.look()
 
     def _standing(self) -> str:
         shown = []
@@ -286,6 +304,19 @@ class Run:
             states = {b"".join(replica.machine.snapshot()) for replica in replicas}
             if len(states) != 1:
                 self.fail(f"{group}: nodes that applied {replicas[0].applier.applied_index} hold different states")
+        return True
+
+    def _all_quiet(self) -> bool:
+        """No client asks for anything any more, so no node has anything of a client's under way."""
+        for node in self.world.nodes.values():
+            here = node.here
+            for replica in here.nodes.values() if here else ():
+                if len(replica.proposals) or replica.proposals.memory_bytes or len(replica.reads):
+                    return False
+            if here and LockWaits in here.parts:
+                waits = here.parts[LockWaits]
+                if waits.withdrawing or waits._waits:
+                    return False
         return True
 
 

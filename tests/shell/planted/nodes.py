@@ -2,11 +2,6 @@
 
 from tests.shell.planted import Planted
 
-_FORWARD_REPLY = """\
-        if leader != message.sender:
-            return
-        del self._forwarded[message.batch]
-"""
 _SYNC_THAT_FAILS = """\
             except OSError as error:
                 if error.errno != 5:
@@ -17,28 +12,6 @@ _SYNC_THAT_FAILS = """\
 """
 
 PLANTED = [
-    Planted(
-        "batches_are_numbered_anew_in_each_life",
-        "a client gets the result of another command",
-        "lock",
-        (
-            ("raft.proposals:Proposals.__init__", "random.getrandbits(61)", "0"),
-            (
-                "raft.proposals:Proposals.on_forward_reply",
-                _FORWARD_REPLY,
-                "        self._forwarded.pop(message.batch, None)\n",
-            ),
-        ),
-    ),
-    Planted(
-        "posts_wait_for_a_node_that_has_ended",
-        "a node that stops leaves handlers behind",
-        "lock",
-        (
-            ("raft.node:RaftNode._end", "settle(future, None)", "pass"),
-            ("raft.node:RaftNode.call", "settle(earlier, None)", "pass"),
-        ),
-    ),
     Planted(
         "told_before_it_is_synced",
         "an ok does not survive a power loss",
@@ -92,5 +65,53 @@ PLANTED = [
         "a node whose disk is full ends",
         "lock",
         (("raft.disk:DiskQueue._write_batch", "except DiskFull:", "except ZeroDivisionError:"),),
+    ),
+    Planted(
+        "turn_applies_all_that_there_is",
+        "the work of a turn has no bound",
+        "lock",
+        (("raft.replica:Replica._apply", " and self.turn_work < self.turn_work_max", ""),),
+    ),
+    Planted(
+        "reads_are_answered_at_once",
+        "a read does not see what was acknowledged before it",
+        "lock",
+        (("raft.node:RaftNode.read_index", "        await future\n", ""),),
+    ),
+    Planted(
+        "request_is_never_given_up",
+        "a node without a quorum leaves its clients without an answer",
+        "lock",
+        (
+            (
+                "raft.node:RaftNode.propose",
+                "settle_by_ms=now_ms + self.config.request_timeout_ms",
+                "settle_by_ms=now_ms + 3_600_000",
+            ),
+        ),
+    ),
+    Planted(
+        "proposals_are_counted_for_ever",
+        "a node refuses everything after a while",
+        "lock",
+        (("raft.proposals:Proposals._leave", "self._count -= 1", "self._count -= 0"),),
+    ),
+    Planted(
+        "full_disk_is_never_forgotten",
+        "a node whose disk has room again refuses writes",
+        "lock",
+        (
+            (
+                "raft.node:RaftNode.disk_full",
+                "self.is_disk_full = full",
+                "self.is_disk_full = self.is_disk_full or full",
+            ),
+        ),
+    ),
+    Planted(
+        "time_begins_anew_with_a_leader",
+        "locks live too long after a change of leader",
+        "lock",
+        (("raft.core.cluster_time:begin", "_standing_ms(raft)", "0"),),
     ),
 ]

@@ -45,7 +45,7 @@ PLANTED = [
             (
                 f"{_WITHDRAWALS}._withdraw_all",
                 "                await asyncio.sleep(RETRY_S)\n                continue\n",
-                "                return\n",
+                "                self._items.clear()\n                return\n",
             ),
             (f"{_WAITING}._on_told", 'elif told.answer["ok"] and', "elif False and"),
         ),
@@ -70,24 +70,6 @@ PLANTED = [
         ),
     ),
     Planted(
-        "grant_to_nobody_is_kept",
-        "a request that is decided after its client has gone keeps the lock",
-        "lock",
-        ((f"{_WAITING}._on_told", 'elif told.answer["ok"] and', "elif False and"),),
-    ),
-    Planted(
-        "answer_to_nobody_counts_as_told",
-        "an answer that reaches nobody keeps its effect",
-        "lock",
-        (
-            (
-                "services.http.routes:_told",
-                "        is_told = is_there and",
-                "        is_told = True or is_there and",
-            ),
-        ),
-    ),
-    Planted(
         "stop_leaves_withdrawals_unsaid",
         "a node that stops leaves locks to clients that have gone",
         "lock",
@@ -103,17 +85,102 @@ PLANTED = [
                 "except (asyncio.CancelledError, OutcomeUnknown):",
                 "except asyncio.CancelledError:",
             ),
+            (f"{_WAITING}._on_told", 'elif told.answer["ok"] and', "elif False and"),
         ),
     ),
     Planted(
-        "timeout_leaves_the_place_in_line",
-        "a wait that ended is granted later",
+        "each_request_has_a_place_of_its_own",
+        "a deadlock that the machine does not see",
         "lock",
         (
             (
-                f"{_MACHINE}._join",
-                "        others = tuple(listener for listener in place.listeners if listener.id != command.waiter)\n",
-                "        others = place.listeners\n",
+                f"{_MACHINE}._wait",
+                "place = self._place(context, command.key, command.owner)",
+                "place = None",
+            ),
+        ),
+    ),
+    Planted(
+        "cycle_over_a_place_in_line_is_not_seen",
+        "a deadlock that the machine does not see",
+        "lock",
+        (
+            (
+                "services.lock.replicated.graph:Search._blockers",
+                "for ahead in (lock.queue or {}).values():",
+                "for ahead in ():",
+            ),
+        ),
+    ),
+    Planted(
+        "snapshot_tells_no_waiter",
+        "a client waits for a decision that is in a snapshot",
+        "lock",
+        ((f"{_WAITING}._on_restored", "for wait in self._waits.values():", "for wait in ():"),),
+    ),
+    Planted(
+        "absent_node_is_not_noticed",
+        "a lock is granted to a client whose node has died",
+        "lock",
+        (("services.lock.node.absent:absent_nodes", "if not node.leads:", "if True:"),),
+    ),
+    Planted(
+        "earlier_lives_stay_in_line",
+        "a lock is granted to a client whose node has been started anew",
+        "lock",
+        (
+            (
+                "services.lock.node.absent:clear_lines",
+                "    await _drop_own(node, DropWaiters(here.node_id, here.boot))\n",
+                "",
+            ),
+        ),
+    ),
+    Planted(
+        "grants_of_other_nodes_are_taken_back",
+        "a client loses a lock that it was told of",
+        "lock",
+        ((f"{_WAITING}._on_told", " and told.waiter.startswith(self._life)", ""),),
+    ),
+    Planted(
+        "only_the_first_request_knows_of_a_grant",
+        "a client that was told ok loses the lock",
+        "lock",
+        (
+            (
+                "services.lock.replicated.lines:LockLines._grant",
+                "tuple(listener.id for listener in waiter.listeners)",
+                "(waiter.listeners[0].id,)",
+            ),
+        ),
+    ),
+    Planted(
+        "answered_wait_is_remembered",
+        "a node keeps every wait that it ever had",
+        "lock",
+        ((f"{_WAITING}._acquire", "            del self._waits[asked.waiter]\n", "            pass\n"),),
+    ),
+    Planted(
+        "key_is_answered_whatever_is_asked",
+        "another request under a used key is told the first one's answer",
+        "lock",
+        (
+            (
+                "services.replicated.machine:ReplicatedMachine._repeat",
+                "if row.fingerprint != fingerprint:",
+                "if False:",
+            ),
+        ),
+    ),
+    Planted(
+        "answers_are_lost_with_a_snapshot",
+        "a request that is sent again is done again",
+        "lock",
+        (
+            (
+                "services.replicated.machine:ReplicatedMachine.restore",
+                "idempotency.restore(next(records) for _ in range(count))",
+                "[next(records) for _ in range(count)]",
             ),
         ),
     ),
