@@ -245,7 +245,7 @@ class LockClient(Client):
         until_us, hold.until_us = hold.until_us, min(hold.until_us, self.now_us)
         del self.held[hold.key]
         body = {"key": hold.key, "client_id": hold.owner, "token": hold.token}
-        told = await self.settle("/lock/release", body, key=self.new_key() if self.random.random() < 0.7 else None)
+        told = await self.settle("/lock/release", body, key=self.new_key() if self.random.random() < 0.5 else None)
         if not told["ok"] and not told.get("replayed"):
             self._lost(hold, until_us, was_given_back=True)
 

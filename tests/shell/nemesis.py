@@ -42,6 +42,8 @@ STOP_US_MAX = 5_500_000
 #: A node that stops says what its clients that wait must have said, and gives up after
 #: `raft.node.PARTING_SECONDS_MAX`; the clocks of computers differ a little.
 PARTING_US = 900_000
+#: How long each sync takes on a slow disk.
+SLOW_DISK_S = (0.02, 0.3)
 #: Open sockets that a node is left with where descriptors are few.
 DESCRIPTORS_FEW = 20
 
@@ -105,8 +107,13 @@ class Nemesis:
             node.disk.is_full = True
             return random.uniform(0.5, 2.0)
         if kind == "stop":
-            self._stop_at_last(node)
-            return random.uniform(0.5, 2.0)
+            # With slow disks, much is under way when it is told to.
+            for each in self._world.nodes.values():
+                each.disk.delay_s = SLOW_DISK_S
+            self._chosen = list(self._world.nodes.values())
+            self._meet("slow_disk")
+            self._after(random.uniform(0.2, 0.6), lambda: self._stop_at_last(node))
+            return random.uniform(1.0, 2.0)
         assert kind == "kills"
         for _ in self._world.nodes:
             self._kill()
@@ -132,6 +139,16 @@ class Nemesis:
         if told_us is None or now_us - told_us >= PARTING_US:
             # It may have had no time to say everything: as if it had died.
             node.deaths_us.append(now_us)
+        self._check_stop_time(node)
+
+    def check_stops(self) -> None:
+        """No node that was told to stop runs for longer than it may."""
+        for node in self._world.nodes.values():
+            if node.runs:
+                self._check_stop_time(node)
+
+    def _check_stop_time(self, node: Node) -> None:
+        now_us, told_us = self._world.loop.now_us, self._told_us.get((node.name, node.lives))
         if told_us is not None and self._delayed_us[node.name] < told_us and now_us - told_us > STOP_US_MAX:
             self._run.fail(f"{node.name} took {(now_us - told_us) / 1_000_000} s to stop, and nothing kept it")
 
@@ -362,7 +379,7 @@ class Nemesis:
     def _slow_disk(self) -> Mend:
         node = self._any()
         self._tell(f"the disk of {node.name} is slow")
-        before, node.disk.delay_s = node.disk.delay_s, (0.02, 0.3)
+        before, node.disk.delay_s = node.disk.delay_s, SLOW_DISK_S
 
         def mend() -> None:
             node.disk.delay_s = before

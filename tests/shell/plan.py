@@ -156,7 +156,7 @@ def draw_plan(seed: int, group: str = "") -> Plan:
     random = Random(f"plan {seed}, the rest")
     plan.turn_work_max = random.choice((TURN_WORK_MAX, TURN_WORK_FEW))
     if "lock" in plan.groups:
-        plan.ending = random.choice(("", "kills", "stop", "cut", "full_disk"))
+        plan.ending = random.choice(("", "kills", "stop", "stop", "cut", "full_disk"))
         if random.random() < 0.4:
             plan.settings |= SMALL_SNAPSHOTS
     if "cache" in plan.groups:

@@ -217,6 +217,7 @@ class Run:
             link.delay_us, link.split_permille = self.plan.delay_us, self.plan.split_permille
 
     def _heal(self) -> None:
+        self.nemesis.check_stops()
         self.world.tell("all is mended")
         self.world.heal()
         self._until(lambda: not self.operator.is_busy, MEMBERS_S, "all nodes are members")

@@ -67,6 +67,12 @@ PLANTED = [
         (("raft.disk:DiskQueue._write_batch", "except DiskFull:", "except ZeroDivisionError:"),),
     ),
     Planted(
+        "stop_waits_for_what_cannot_be_said",
+        "a stop hangs as long as no leader is there",
+        "lock",
+        (("raft.node:RaftNode._part", "asyncio.timeout(PARTING_SECONDS_MAX)", "asyncio.timeout(None)"),),
+    ),
+    Planted(
         "turn_applies_all_that_there_is",
         "the work of a turn has no bound",
         "lock",
