@@ -172,11 +172,9 @@ class Process:
             loop.at(max(loop.now_us, self.busy_until_us), self._round)
 
     def _round(self) -> None:
-        self._is_scheduled = False
-        if self.state is not State.RUNS:
-            return
         loop, ready = self.loop, self._ready
-        if self.busy_until_us > loop.now_us:
+        if self.state is not State.RUNS or self.busy_until_us > loop.now_us:
+            self._is_scheduled = False
             self._schedule()
             return
         loop.note(f"{self.name} {len(ready)}")
@@ -189,7 +187,8 @@ class Process:
             if self.state is not State.RUNS:
                 break
         loop.after_round(self)
-        self.busy_until_us = max(self.busy_until_us, loop.now_us + loop.random.randint(*ROUND_US))
+        self.busy_until_us = max(self.busy_until_us, loop.now_us + int(loop.random.uniform(*ROUND_US)))
+        self._is_scheduled = False
         self._schedule()
 
 

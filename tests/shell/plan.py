@@ -110,7 +110,7 @@ class Plan:
 def draw_plan(seed: int, group: str = "") -> Plan:
     """The plan of `seed`: the same one each time. `group`: of this one alone, whatever was drawn."""
     random, beside = Random(f"plan {seed}"), Random(f"plan beside {seed}")
-    heartbeat_ms = random.choice((30, 50, 100))
+    heartbeat_ms = random.choice((40, 70, 100))
     timeout_ms = heartbeat_ms * random.choice((4, 6, 8))
     groups = random.choice(GROUPS)
     request_ms = random.choice((600, 1_200, 1_800))
@@ -132,7 +132,7 @@ def draw_plan(seed: int, group: str = "") -> Plan:
             "MUFAKAT_CACHE_LEASE_DRIFT_PERCENT": "5",
         },
         leases_ms=random.choice(([random.choice(LEASES_MS)] * 5, random.choices(LEASES_MS, k=5))),
-        duration_s=random.choice((3.0, 5.0, 8.0)),
+        duration_s=random.choice((3.0, 5.0, 7.0)),
         silence_s=random.choice((0.0,) * 9 + (9.0,)),
         client_count=random.choice((2, 3, 5, 8)),
         key_count=random.choice((1, 2, 4)),

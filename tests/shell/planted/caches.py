@@ -111,7 +111,13 @@ PLANTED = [
         "lease_that_no_caller_has_stays",
         "nobody may fill a key until the lease of a client that has gone ends",
         "cache",
-        ((f"{_FILLING}._maybe_owe", "            self._owed.add(key, (key, lease.token, told))\n", "            pass\n"),),
+        (
+            (
+                f"{_FILLING}._maybe_owe",
+                "            self._owed.add(key, (key, lease.token, told))\n",
+                "            pass\n",
+            ),
+        ),
     ),
     Planted(
         "lease_to_nobody_counts_as_told",
