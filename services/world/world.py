@@ -226,13 +226,14 @@ class World:
             loop=self.loop,
             network=self.network,
             threads=self.threads,
-            settings=partial(self._settings_of, name),
+            settings=partial(self.settings_of, name),
             count=self.count,
             on_exit=lambda *ended: self.on_exit(*ended),
         )
         return node
 
-    def _settings_of(self, name: str) -> Settings:
+    def settings_of(self, name: str) -> Settings:
+        """What a node is started with."""
         # As an operator would: who joins is named by its own settings alone.
         named = dict.fromkeys((*self._founders, name))
         return load_settings(

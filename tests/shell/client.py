@@ -175,7 +175,11 @@ class Client:
             leaves_s = self.random.choice((0.0, 0.001, 0.01, 0.1, 0.5)) * self.random.random()
         patience_s = wait_s + PATIENCE_S if leaves_s is None else leaves_s
         node, asked_us = self.any_node(), self.now_us
-        head, data = message("POST", path, json.dumps(body).encode(), headers)
+        encoded, too_much = json.dumps(body).encode(), False
+        if self.has("sends_much"):
+            too_much = self.random.random() < 0.5
+            encoded = encoded.ljust(self.world.settings_of(node).body_bytes_max + too_much)
+        head, data = message("POST", path, encoded, headers)
         try:
             async with asyncio.timeout(patience_s):
                 answer = await self._exchange(node, head, data)
@@ -185,6 +189,11 @@ class Client:
                 raise Unknown from None
             # With a key it comes again; without, nobody is there any more.
             raise (Vanished if key is None else Unknown) from None
+        if too_much:
+            if answer.status in (200, 504):
+                self.run.fail(f"{self.name} was told {answer.status} by {path} of {len(encoded)} bytes")
+            self.world.count(f"told {answer.status} of a body of one byte too much")
+            raise NotDone
         return self.read(path, answer)
 
     async def ask_get(self, path: str, node: str = "") -> dict[str, Any]:

@@ -56,6 +56,7 @@ SITUATIONS: tuple[str, ...] = (
     "queue: ack stale_receipt",
     "queue: delivered again",
     "queue: redriven",
+    "told 413 of a body of one byte too much",
     "told 429 overloaded",
     "told 503 no_leader",
     "told 503 no_quorum",

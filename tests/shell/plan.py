@@ -53,6 +53,7 @@ MANNERS = {
     "repeats": 100,
     "overstays": 150,
     "forgets": 80,
+    "sends_much": 20,
     "abandons": 120,
     "doubles": 120,
     "gives_up": 200,
