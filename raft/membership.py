@@ -90,14 +90,16 @@ class Membership:
         self._transport = transport
         #: Why nothing can be changed here any more.
         self._ended: RaftError | None = None
-        #: The bounds of the changes that were asked of this node and are under way.
-        self._bounds: set[asyncio.Timeout] = set()
+        #: The bounds of the changes that were asked of this node and are under way, in the order of their coming.
+        self._bounds: dict[asyncio.Timeout, None] = {}
 
     def fail_all(self, error: RaftError) -> None:
         """This node takes no further turn: no change that is under way waits any longer."""
         self._ended = error
         for bound in self._bounds:
-            bound.reschedule(self._time())
+            # One whose time is over has not left yet.
+            if not bound.expired():
+                bound.reschedule(self._time())
 
     async def change(self, change: MemberChange) -> bool:
         """Bring the change about, whoever leads. False where it was so already.
@@ -114,12 +116,14 @@ class Membership:
         asked = False
         try:
             async with asyncio.timeout(CHANGE_SECONDS_MAX) as bound:
-                self._bounds.add(bound)
+                self._bounds[bound] = None
                 while True:
                     before, asked = asked, asked or self._node.core.state.leader != NOBODY
                     reply = await self._put(change)
                     if reply.outcome in ("done", "same"):
                         return reply.outcome == "done" or before
+                    if reply.outcome == "refused" and before:
+                        raise OutcomeUnknown(f"an earlier try may have been carried out; now: {reply.reason}")
                     if reply.outcome == "refused":
                         raise MembershipRefused(reply.reason)
                     asked = before or reply.outcome == "unknown"
@@ -127,7 +131,7 @@ class Membership:
         except TimeoutError:
             pass
         finally:
-            self._bounds.discard(bound)
+            self._bounds.pop(bound, None)
         if asked:
             raise OutcomeUnknown("no leader confirmed the change of members in time")
         raise self._ended or NoLeader("no leader is known that could change the members")

@@ -13,7 +13,7 @@ from common.api_error import bad_request
 from common.config import PEER_PORT_OFFSET
 from common.logs import get_logger
 from common.parsers import join_address, parse_address, parse_node_id
-from raft.errors import MembershipRefused
+from raft.errors import MembershipRefused, OutcomeUnknown, RaftError
 from raft.membership import ADD, REMOVE, MemberChange
 from raft.node import RaftNode
 from services.node.groups import GroupQuery, asked_groups
@@ -116,6 +116,11 @@ async def change_members(call: Call, body: MembersBody) -> MembersChanged | NotA
         except MembershipRefused as refusal:
             done = [name for name, anew in changed.items() if anew]
             raise refused("membership_refused", sentence_of(refusal), group=group, done=done) from refusal
+        except RaftError as error:
+            if not any(changed.values()):
+                raise
+            # Not done here, and done in another group: only to ask again tells what is so.
+            raise OutcomeUnknown(f"{group}: {error}") from error
     logger.info("members changed", action=change.action, member=change.member, groups=changed)
     if change.action == REMOVE and not any(changed.values()):
         return NotAMember(detail=f"{change.member} is no member of {', '.join(groups)}.")

@@ -245,6 +245,10 @@ class WorldLoop(asyncio.AbstractEventLoop):
 
     def run_while(self, goes_on: Callable[[], bool], limit_us: int | None = None) -> bool:
         """Let things happen for as long as `goes_on`, asked after each; False where time ran out before."""
+        if events._get_running_loop() is not None:
+            raise RuntimeError(
+                "time passes by calls of the test itself: make the test a plain function, and in a coroutine await"
+            )
         until_us = None if limit_us is None else self.now_us + limit_us
         queue = self._queue
         events._set_running_loop(self)

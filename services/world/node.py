@@ -85,12 +85,19 @@ class Node:
         return self.process is not None and self.process.state is State.FROZEN
 
     def start(self) -> None:
-        """Start a node, where there is power and none runs; once the computer is awake."""
+        """Start a node, where there is power and none runs; once the computer is awake. One that is still stopping
+        runs: wait until it does not.
+
+        Raises:
+            SettingsError: it cannot be started with its `variables`.
+        """
         if self.process is not None or not self.host.is_up:
             return
         if self._suspended_us is not None:
             self._is_to_start = True
             return
+        # What is wrong with them is raised before anything of a node is there.
+        settings = self.settings()
         self.lives += 1
         self._descriptors = self.host.descriptors_max
         self.here = None
@@ -110,12 +117,12 @@ class Node:
             is_hung_up=lambda connection: connection.has_hung_up(),
             look_at_disk=self._look_at_disk,
         )
-        work = serve(self.settings(), outside, stop, on_made=self._on_made, on_serving=self._on_serving)
+        work = serve(settings, outside, stop, on_made=self._on_made, on_serving=self._on_serving)
         serving = process.start(work, "serve")
         serving.add_done_callback(lambda task: self._on_end(process, task))
 
     def stop(self) -> None:
-        """SIGTERM: the node hands over what it has and ends."""
+        """SIGTERM: the node hands over what it has and ends, some time later."""
         if self.process is not None and self._stop is not None:
             self.process.when_running(partial(self.process.call_soon, self._stop.set))
 

@@ -17,9 +17,12 @@ seed and the same calls give the same run. The code under test is ordinary async
 the running loop, as aiohttp does, and look at the loop's clock.
 
     run, sleep, until          let time pass
+    until_all_serve            let as much pass as the nodes take to serve, after `heal` for example
     url, leader, nodes         what there is
+    failures                   nodes that ended by themselves, and errors that nobody handled
     nodes["n1"]                what goes wrong with one: start, stop, kill, freeze, thaw, power_off, power_on,
                                lose_disk, suspend, resume, clock_runs_at, clock_jumps
+    nodes["n1"].variables      settings that it has for itself, from its next start on
     add_node                   one more, to be started, and then to be added with `POST /admin/members`
     nodes["n1"].disk           hang, resume, is_full, fail_next_sync, delay_s
     cut, isolate, mend, heal   the network, and all of it
@@ -88,6 +91,9 @@ class World:
         self.groups = groups
         self._settings = dict(settings or {})
         self._clients = 0
+        #: Whom `cut` keeps from whom, until `mend`: also who comes later.
+        self._cuts: list[tuple[str, str]] = []
+        self._ended: list[str] = []
         #: Told of each node that ended by itself: (node, process, failure).
         self.on_exit: Callable[[Node, Process, BaseException | None], None] = self._tell_exit
         for _ in range(nodes):
@@ -142,6 +148,33 @@ class World:
                 raise WorldFailed(f"not within {within_s} s: {what}")
             self.loop.run_for(5_000)
 
+    def until_all_serve(self, within_s: float = 60.0) -> None:
+        """Let time pass until every node serves and every group has a leader.
+
+        Raises:
+            WorldFailed: it is not so in time.
+        """
+        self.until(self.all_serve, within_s, "every node serves, and every group has a leader")
+
+    def all_serve(self) -> bool:
+        for node in self.nodes.values():
+            here = node.here
+            if here is None or set(here.nodes) != set(self.groups):
+                return False
+            for replica in here.nodes.values():
+                if not replica.admitted or not replica.core.state.leader:
+                    return False
+        return all(self.leader(group) for group in self.groups)
+
+    @property
+    def failures(self) -> list[str]:
+        """What went wrong that no call is told of: nodes that ended by themselves, and errors that nobody handled."""
+        unhandled = [
+            f"{name}: nobody handled {context.get('message')}: {context.get('exception')!r}"
+            for name, context in self.loop.unhandled
+        ]
+        return [*self._ended, *unhandled]
+
     def leader(self, group: str) -> Node | None:
         """The node that leads the group; None where none that runs does. Of two that think so, the one of
         the later term."""
@@ -153,35 +186,42 @@ class World:
         return max(leading, key=lambda each: each[0])[1] if leading else None
 
     def cut(self, one: str, other: str, *, both_ways: bool = True) -> None:
-        """From now on nothing of `one` reaches `other`, both names of nodes or "clients"; nor the other way round."""
-        for sender in self.hosts(one):
-            for to in self.hosts(other):
-                self.network.cut(sender, to)
-                if both_ways:
-                    self.network.cut(to, sender)
+        """From now on nothing of `one` reaches `other`, nor the other way round: names of nodes, or "clients", or
+        "nodes"."""
+        self._cuts += [(one, other), (other, one)] if both_ways else [(one, other)]
+        self._cut_links()
+
+    def _cut_links(self) -> None:
+        for one, other in self._cuts:
+            for sender in self.hosts(one):
+                for to in self.hosts(other):
+                    if sender is not to and not self.network.link(sender, to).is_cut:
+                        self.network.cut(sender, to)
 
     def isolate(self, node: str) -> None:
         """Cut a node from all others. Its clients still reach it."""
-        for other in self.nodes:
-            if other != node:
-                self.cut(node, other)
+        self.cut(node, "nodes")
 
     def mend(self) -> None:
         """All links carry again."""
+        self._cuts.clear()
         self.network.mend_all()
 
     def hosts(self, name: str) -> list[Host]:
-        """The computer of a node, or those of all "clients"."""
+        """The computer of a node, or those of all "nodes" or "clients"."""
+        if name == "nodes":
+            return [node.host for node in self.nodes.values()]
         if name != "clients":
             return [self.nodes[name].host]
         return [host for host in self.network.hosts.values() if host.name.startswith("client")]
 
     def heal(self) -> None:
-        """Mend all links, disks and clocks, and run every node."""
+        """Mend all links, disks and clocks, and start every node that does not run. It takes a while until they serve
+        (`until_all_serve`); one whose disk was lost does so once it is a member again."""
         for link in self.network.links():
             link.loss_permille = link.split_permille = 0
             link.delay_us = (100, 500)
-        self.network.mend_all()
+        self.mend()
         for node in self.nodes.values():
             node.heal()
 
@@ -193,6 +233,7 @@ class World:
         number = self._clients
         process = self.loop.new_process(name or f"c{number}", ComputerClock())
         self.network.place(process, self.network.new_host(f"client{number}", f"10.1.{number >> 8}.{number & 255}"))
+        self._cut_links()
         return process
 
     def count(self, name: str) -> None:
@@ -214,7 +255,10 @@ class World:
         close_real_sockets(self._sockets)
 
     def _tell_exit(self, node: Node, process: Process, failure: BaseException | None) -> None:
-        self.tell(f"{node.name} ended" + (f": {failure!r}" if failure else ""))
+        text = f"{node.name} ended" + (f": {failure!r}" if failure else "")
+        self.tell(text)
+        if failure is not None:
+            self._ended.append(text)
 
     def _new_node(self) -> Node:
         number = len(self.nodes) + 1
@@ -230,6 +274,7 @@ class World:
             count=self.count,
             on_exit=lambda *ended: self.on_exit(*ended),
         )
+        self._cut_links()
         return node
 
     def settings_of(self, name: str) -> Settings:
@@ -252,14 +297,17 @@ class World:
 
 @contextmanager
 def logs_told_to(world: World) -> Iterator[None]:
-    """What nodes log is the world's to hear, and nobody else's."""
+    """What nodes log is the world's to hear, and nobody else's. Lines of the application go where they went."""
     before = structlog.get_config()
 
     def tell(logger: Any, method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        world.on_log(world.loop.process.name, method, str(fields.pop("event")), fields)
+        name = world.loop.process.name
+        if name not in world.nodes:
+            return fields
+        world.on_log(name, method, str(fields.pop("event")), fields)
         raise structlog.DropEvent
 
-    structlog.configure(processors=[tell])
+    structlog.configure(processors=[tell, *before["processors"]])
     try:
         yield
     finally:
@@ -268,14 +316,14 @@ def logs_told_to(world: World) -> Iterator[None]:
 
 @contextmanager
 def mufakat_world(seed: int = 0, **options: Any) -> Iterator[World]:
-    """A `World` whose nodes run, all groups with a leader."""
+    """A `World` whose nodes serve, all groups with a leader."""
     world = World(seed, **options)
     enabled = gc.isenabled()
     gc.disable()
     try:
         with logs_told_to(world):
             world.start()
-            world.until(lambda: all(world.leader(group) for group in world.groups), 60, "every group has a leader")
+            world.until_all_serve()
             yield world
     finally:
         world.close()

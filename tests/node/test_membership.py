@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from raft.core.config import CoreConfig
-from raft.errors import MembershipRefused, NoLeader, OutcomeUnknown, Stopping
+from raft.errors import MembershipRefused, NoLeader, OutcomeUnknown, RaftError, Stopping
 from raft.membership import ADD, CHANGE_SECONDS_MAX, REMOVE, MemberChange
 from raft.node import RaftNode
 from tests.helpers import eventually
@@ -294,6 +294,29 @@ async def test_a_node_that_stops_does_not_wait_for_a_change_of_members() -> None
         assert asyncio.get_running_loop().time() - began < CHANGE_SECONDS_MAX / 2
         with pytest.raises(Stopping):
             await follower.membership.change(add("e"))
+
+
+async def test_a_node_that_fails_in_the_turn_in_which_a_change_ends_says_so() -> None:
+    """The bound of the change has run out, and its task has not come to hear of it."""
+    fatal: list[BaseException] = []
+    async with AdmittingGroup() as group:
+        await founded(group)
+        node = await group.follower()
+        node._on_fatal = fatal.append
+        for id in group.ids:
+            if id != node.id:
+                await group.crash(id)
+        await eventually(lambda: not node.core.state.leader)
+        waiting = asyncio.create_task(node.membership.change(add("d")))
+        await asyncio.sleep(0)
+        (bound,) = node.membership._bounds
+        loop = asyncio.get_running_loop()
+        bound.reschedule(loop.time())
+        loop.call_soon(node.fail, OSError("disk"))
+
+        with pytest.raises(RaftError):
+            await waiting
+        assert [str(error) for error in fatal] == ["disk"]
 
 
 async def test_the_last_voter_cannot_be_removed() -> None:

@@ -178,6 +178,40 @@ async def nobody_keeps_leases(run: Run, probe: CacheProbe) -> bool:
     return True
 
 
+async def a_retry_keeps_its_lease(run: Run, probe: CacheProbe) -> bool:
+    """A client asks one node and leaves, asks another with its key, and is told the lease. Then the question of the
+    first is decided: nobody is there to hear it, and the lease stays all the same."""
+    leader, before, random = run.world.leader("cache"), leadership(run, "cache"), probe.random
+    others = [name for name in run.world.nodes if leader is not None and name != leader.name]
+    if leader is None or len(run.world.nodes) < 3:
+        return leader is not None
+    late = run.world.nodes[random.choice(others)]
+    links = [run.world.network.link(late.host, each.host) for each in run.world.nodes.values() if each is not late]
+    delays = [each.delay_us for each in links]
+    for each in links:
+        each.delay_us = LATE_US
+    claim = probe.new_key()
+    body = {"key": f"retried {claim}", "lease_ttl": LEASE_S, "wait": WAIT_S}
+    first, second = Leaver(run, f"first {claim}", late.name), Leaver(run, f"second {claim}", leader.name)
+    asking = first.ask_and_leave("/cache/get", body, random.random() * REQUEST_S * 2, claim)
+    try:
+        _, told = await asyncio.gather(asking, second.ask("/cache/get", body, wait_s=WAIT_S, key=claim))
+        await asyncio.sleep(LATE_US[1] / 500_000)
+        lease = told.get("lease")
+        put = await second.ask("/cache/put", {"key": body["key"], "val": "filled", "lease": lease or 1})
+    except (NotDone, Unknown):
+        return False
+    finally:
+        for each, delay_us in zip(links, delays, strict=True):
+            each.delay_us = delay_us
+    if leadership(run, "cache") != before or lease is None:
+        return False
+    if not put["ok"]:
+        run.fail(f"{second.name} was told the lease {lease} of {body['key']}, and its put was refused: {put}")
+    run.world.count("cache: a retry kept its lease")
+    return True
+
+
 async def waiting_readers_are_told(run: Run, probe: CacheProbe) -> bool:
     """One reader waits at each node, and all are told soon of what is filled."""
     key, before = f"awaited {probe.new_key()}", leadership(run, "cache")
@@ -210,4 +244,4 @@ async def _read(reader: Leaver, body: dict[str, object]) -> int:
     return reader.now_us
 
 
-TRIALS = (nobody_serves_the_old, nobody_keeps_leases, waiting_readers_are_told)
+TRIALS = (nobody_serves_the_old, nobody_keeps_leases, a_retry_keeps_its_lease, waiting_readers_are_told)

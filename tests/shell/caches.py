@@ -321,18 +321,12 @@ class CacheClient(Client):
             super().check_repeated(path, body, key, answer)
 
     async def _guard_again(self, body: dict[str, Any], claim: str, answer: dict[str, Any]) -> None:
-        """The same lease, as long as that runs. Where its telling is lost, the node gives it back: whoever asked has
-        gone as far as it can know."""
+        """The same lease, as long as that runs. Where its telling is lost, the lease stays with who had it before."""
         asked_us = self.now_us
-        gone = self._begin("remove", body["key"])
         try:
             told = await self.ask("/cache/get", body, wait_s=body.get("wait", 0.0), key=claim)
-        except NotDone:
-            gone.fate = "not done"
+        except (NotDone, Unknown):
             return
-        except Unknown:
-            return
-        gone.fate = "not done"
         self._on_read(body["key"], asked_us, told)
         if "lease" in told:
             # It was taken by the first request, which was asked before.

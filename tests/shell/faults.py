@@ -320,6 +320,7 @@ class Faults:
         return lambda: [mend() for mend in behind] and None
 
     def _lose_disk(self, node: Node) -> None:
+        self._world.count("disk lost")
         self._tell(f"{node.name} loses its disk")
         node.lose_disk()
         node.start()

@@ -13,8 +13,8 @@ from tests.shell.wire import message
 if TYPE_CHECKING:
     from tests.shell.run import Run
 
-#: Longer than a node may take to stop.
-WAIT_S = 20.0
+#: Longer than all that comes after.
+WAIT_S = 30.0
 #: After this all requests wait.
 BEGUN_S = 0.1
 QUEUE, KEY = "last", "last wait"

@@ -39,8 +39,8 @@ class Leaver(Client):
         """Whether its node has written an answer by now."""
         return any(each.written for each in self.tries)
 
-    async def ask_and_leave(self, path: str, body: dict[str, Any], leaves_s: float) -> None:
-        head, data = message("POST", path, json.dumps(body).encode())
+    async def ask_and_leave(self, path: str, body: dict[str, Any], leaves_s: float, key: str = "") -> None:
+        head, data = message("POST", path, json.dumps(body).encode(), {"Idempotency-Key": key} if key else {})
         with suppress(TimeoutError, NotDone, Unknown):
             async with asyncio.timeout(leaves_s):
                 await self._exchange(self.node, head, data)

@@ -1,4 +1,4 @@
-"""What must hold of the lines of the locks at any moment, whatever goes wrong; looked at every few milliseconds.
+"""What must hold of the lines of the locks at any moment, whatever goes wrong; looked at every 20 ms.
 
     cycles    no owner waits for itself, by way of however many others: a search through all holders and places
     the dead  where a node has gone, the leader ends what waited there

@@ -330,6 +330,8 @@ async def locks_are_free(run: Run, client: Client) -> bool:
 def may_be_lost(run: Run, key: str, owner: str) -> bool:
     """Whether a hold of this owner may stay for ever: its client forgot it, or a node wrote the answer that grants it
     and the client had gone, or a node died between the two."""
+    if (key, owner) in run.locks.never:
+        return False
     lost = run.locks.lost.get((key, owner), [])
     if lost is None or any(b'"token":' in each.written for each in lost):
         return True

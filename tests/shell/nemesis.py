@@ -63,6 +63,12 @@ class Nemesis(Faults):
             for span in spans:
                 span[1] = span[1] or self._world.loop.now_us
 
+    def stop_all(self) -> None:
+        """All are told to stop, and nothing keeps them from it."""
+        for node in self._world.nodes.values():
+            self._told_us[node.name, node.lives] = self._world.loop.now_us
+            node.stop()
+
     def cut_for_good(self) -> None:
         """A leader is cut off until all is mended: what it sent on its streams meanwhile is as good as lost."""
         random = self._random = Random(f"nemesis {self._plan.seed} silence")

@@ -166,7 +166,7 @@ class Run:
         world, plan = self.world, self.plan
         self.set_links()
         world.start()
-        self._until(self._all_serve, START_S, "all nodes serve")
+        self._until(self.world.all_serve, START_S, "all nodes serve")
         self.phase = "faults"
         for number in range(plan.client_count):
             if number in self.left_out.clients:
@@ -202,8 +202,7 @@ class Run:
         waits = begin_waits(self)
         self._sleep(BEGUN_S)
         self._stopping = True
-        for node in world.nodes.values():
-            node.stop()
+        self.nemesis.stop_all()
         self._until(lambda: not any(each.runs for each in world.nodes.values()), STOP_S, "all nodes stop")
         check_waits(self, waits)
         self.phase = "judged"
@@ -221,7 +220,7 @@ class Run:
         self.world.tell("all is mended")
         self.world.heal()
         self._until(lambda: not self.operator.is_busy, MEMBERS_S, "all nodes are members")
-        self._until(self._all_serve, SERVE_S, "all nodes serve again")
+        self._until(self.world.all_serve, SERVE_S, "all nodes serve again")
 
     def _clear(self) -> None:
         """What nobody holds any more goes by itself."""
@@ -240,7 +239,7 @@ class Run:
             caches = CacheProbe(self)
             for try_out in CACHE_TRIALS:
                 self._until_told(caches, partial(try_out, self, caches), try_out.__name__)
-                self._until(self._all_serve, SERVE_S, "all nodes serve again")
+                self._until(self.world.all_serve, SERVE_S, "all nodes serve again")
             self._until_told(caches, caches.is_clear, "all nodes answer of the cache, and watchers know of all")
 
     def _until_told(
@@ -284,16 +283,6 @@ class Run:
                     f"applied {replica.applier.applied_index} of {replica.core.log.last_index} {replica.hindrance}"
                 )
         return "; ".join(shown)
-
-    def _all_serve(self) -> bool:
-        for node in self.world.nodes.values():
-            here = node.here
-            if here is None or set(here.nodes) != set(self.plan.groups):
-                return False
-            for replica in here.nodes.values():
-                if not replica.admitted or not replica.core.state.leader:
-                    return False
-        return all(self.world.leader(group) for group in self.plan.groups)
 
     def _all_equal(self) -> bool:
         for group in self.plan.groups:

@@ -6,7 +6,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
+from common.config import SettingsError
 from services.world.world import World, WorldFailed, mufakat_world
 
 
@@ -103,6 +106,72 @@ def test_a_node_joins_and_one_whose_disk_is_lost_is_taken_in_anew() -> None:
         world.run(ask(asked, {"remove": {"id": "n2"}}), within_s=60)
         world.run(ask(asked, {"add": {"id": "n2", "address": world.address("n2")}}), within_s=60)
         assert acquire(world, "n2")["ok"]
+
+
+def test_what_is_cut_from_clients_is_cut_from_those_that_come_later() -> None:
+    async def look(world: World) -> int:
+        url, timeout = world.url("n1") + "/livez", aiohttp.ClientTimeout(total=2)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.get(url) as response:
+            return response.status
+
+    with mufakat_world(seed=10, groups=("lock",)) as world:
+        world.cut("n1", "clients")
+        with pytest.raises(TimeoutError):
+            world.run(look(world))
+        world.mend()
+        assert world.run(look(world)) == 200
+        world.isolate("n1")
+        late = world.add_node()
+        assert not world.network.carries(late.host, world.nodes["n1"].host)
+        assert world.network.carries(late.host, world.nodes["n2"].host)
+
+
+def test_a_node_whose_settings_are_wrong_does_not_run() -> None:
+    with mufakat_world(seed=11, groups=("lock",)) as world:
+        node = world.nodes["n1"]
+        node.kill()
+        node.variables["MUFAKAT_HEARTBEAT_MS"] = "often"
+        with pytest.raises(SettingsError):
+            node.start()
+        assert not node.runs
+        del node.variables["MUFAKAT_HEARTBEAT_MS"]
+        node.start()
+        world.until_all_serve()
+
+
+def test_time_does_not_pass_by_a_call_within_it() -> None:
+    with mufakat_world(seed=12, groups=("lock",)) as world:
+
+        async def sleeps() -> None:
+            world.sleep(1)
+
+        with pytest.raises(RuntimeError, match="calls of the test itself"):
+            world.run(sleeps())
+        assert acquire(world, "n1")["ok"]
+
+
+def test_the_world_tells_of_what_nobody_was_told() -> None:
+    async def forgets() -> None:
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+
+    with mufakat_world(seed=13, groups=("lock",)) as world:
+        assert world.failures == []
+        world.run(forgets())
+        world.sleep(0.1)
+        assert "ZeroDivisionError" in world.failures[0]
+        world.nodes["n1"].disk.fail_next_sync()
+        acquire(world, "n2")
+        world.until(lambda: not world.nodes["n1"].runs, 10, "n1 ends")
+        assert any(failure.startswith("n1 ended: ") for failure in world.failures)
+
+
+def test_lines_of_the_application_go_where_they_went() -> None:
+    async def logs() -> None:
+        structlog.get_logger().info("the job runs")
+
+    with capture_logs() as lines, mufakat_world(seed=14, groups=("lock",)) as world:
+        world.run(logs())
+    assert [line["event"] for line in lines] == ["the job runs"]
 
 
 def test_what_is_not_done_in_time_fails() -> None:

@@ -108,6 +108,12 @@ PLANTED = [
         ),
     ),
     Planted(
+        "lease_goes_with_its_first_telling",
+        "a client that was told a lease cannot fill",
+        "cache",
+        ((f"{_FILLING}._question", "bool(caller.claim) and", "False and"),),
+    ),
+    Planted(
         "lease_that_no_caller_has_stays",
         "nobody may fill a key until the lease of a client that has gone ends",
         "cache",
