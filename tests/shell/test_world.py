@@ -1,7 +1,9 @@
 """services/world/world.py: a simulated site, as somebody else's tests use it."""
 
 import asyncio
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -90,6 +92,18 @@ def test_a_node_that_is_cut_off_says_so_and_comes_back() -> None:
         world.mend()
         world.sleep(3)
         assert world.run(look()) == 200
+
+
+def test_the_example_of_the_docs_holds() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "testing.md").read_text("utf-8")
+    (example,) = re.findall(r"^```python\n(from services\.world.*?)^```", page, re.MULTILINE | re.DOTALL)
+
+    async def run_job(url: str) -> bool:
+        return bool((await ask(f"{url}/lock/acquire", {"key": "job", "client_id": url}))["ok"])
+
+    made: dict[str, Any] = {"run_job": run_job}
+    exec(compile(example, "docs/testing.md", "exec"), made)
+    made["test_the_job_runs_once_although_a_leader_dies"]()
 
 
 def test_a_node_joins_and_one_whose_disk_is_lost_is_taken_in_anew() -> None:
