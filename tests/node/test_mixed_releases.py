@@ -14,12 +14,11 @@ import pytest
 from raft.errors import NotKnownToAll
 from raft.membership import ADD, MemberChange
 from raft.node import RaftNode
-from raft.state_machine import FIRST_VERSION
 from services.lock.replicated.commands import Acquire
 from services.node.versions import attach_versions, keep_raised
 from services.replicated.machine import ReplicatedMachine
 from services.replicated.proposing import propose
-from services.replicated.versions import UnknownVersion
+from services.replicated.versions import KNOWN, UnknownVersion
 from tests.helpers import eventually
 from tests.node.admitting import AdmittingGroup
 from tests.services.releases import NEXT, Take, nexts, todays
@@ -116,7 +115,7 @@ async def test_a_group_is_upgraded_node_by_node_and_learns_a_new_command_at_its_
         await group.at(NEXT)
         answer = await propose(group.nodes["b"], Take("k"))
 
-        assert mixed == {FIRST_VERSION}
+        assert mixed == {KNOWN}
         assert set(refused) == {"not every node of the group knows this yet; upgrade all of them first"}
         assert answer["ok"]
         await group.holders("k", "taker")
@@ -139,7 +138,7 @@ async def test_changes_of_leader_lower_nothing_and_raise_nothing_too_early() -> 
             await group.lead(group.nodes[id])
             await propose(group.nodes[id], Take(f"led by {id} of the next release"))
 
-        assert mixed == {FIRST_VERSION}
+        assert mixed == {KNOWN}
         assert set(group.versions.values()) == {NEXT}
         assert group.fatal == []
 
@@ -188,7 +187,7 @@ async def test_a_downgrade_after_the_version_has_risen_stops_with_a_clear_error(
         group.run("c")
 
         assert isinstance(stopped, UnknownVersion)
-        assert f"version {NEXT} of the group's log, and this release knows version {FIRST_VERSION}" in str(stopped)
+        assert f"version {NEXT} of the group's log, and this release knows version {KNOWN}" in str(stopped)
         await group.holders("meanwhile", "taker")
         assert group.fatal == []
 
@@ -228,6 +227,6 @@ async def test_a_new_member_of_todays_release_keeps_a_group_where_it_is() -> Non
 
         await group.upgrade("d")
 
-        assert before == {FIRST_VERSION}
+        assert before == {KNOWN}
         await group.at(NEXT)
         assert group.fatal == []
